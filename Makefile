@@ -1,0 +1,37 @@
+# Two targets for a fresh machine: `make demo` and `make test`. Both build .venv first, with pip alone.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --root-user-action=ignore
+
+export FLWR_TELEMETRY_ENABLED=0
+export FLWR_DISABLE_UPDATE_CHECK=1
+
+.PHONY: demo test lint setup clean
+
+setup: $(STAMP)
+
+# An editable install needs no rebuild when code changes; only a change of pyproject.toml installs again.
+$(STAMP): pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "expected Python 3.11 or newer as python3, got $$(python3 -V)"; exit 1; }
+	@python3 -m venv $(VENV) 2>/dev/null || { echo "expected python3 with venv: apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(VENV) (torch is large: minutes)"
+	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[charm]' >/dev/null 2>&1 \
+	  || echo "Charm does not build here (needs gcc and libssl-dev): using the arkworks back end"
+	@touch $@
+
+demo: $(STAMP)
+	@$(PY) -m apps.lab.demo
+
+test: lint
+	@$(PY) -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	@$(VENV)/bin/ruff format --check --quiet . || { echo "ruff format would change these files: run '$(VENV)/bin/ruff format .'"; exit 1; }
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) runs outputs multirun

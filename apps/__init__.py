@@ -1,0 +1,1 @@
+"""Flower apps; not part of the distribution."""

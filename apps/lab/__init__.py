@@ -1,0 +1,1 @@
+"""The lab: poison a federation, defend it, and look at what happened."""

@@ -1,0 +1,64 @@
+"""The clients: honest ones, and malicious ones built around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.client import NumPyClient
+
+from apps.lab.attacks import Answer, Scene
+from flwr_faa import VerifiableClient
+from flwr_faa.client import NONCE
+from flwr_faa.updates import Arrays
+
+if TYPE_CHECKING:
+    from apps.lab.experiment import Experiment
+
+Fit = tuple[Arrays, int, dict[str, Any]]
+
+
+class Honest(VerifiableClient):
+    """A ``VerifiableClient`` that says which partition it holds. The data are public: it may show them."""
+
+    def __init__(self, experiment: Experiment, partition: int) -> None:
+        super().__init__(experiment.plan, experiment.data_of(partition), plaintext=True)
+        self.partition = partition
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
+        arrays, examples, metrics = super().fit(parameters, config)
+        return arrays, examples, metrics | {"partition": self.partition}
+
+
+@dataclass
+class Malicious(NumPyClient):  # type: ignore[misc]
+    """An honest client in the hands of an attacker."""
+
+    honest: Honest
+    experiment: Experiment
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
+        """Send what the attack makes of an honest result."""
+        arrays, examples, metrics = self.honest.fit(parameters, config)
+        nonce, experiment = int(config.get(NONCE, 0)), self.experiment
+        scene = Scene(
+            model=parameters,
+            honest=arrays,
+            train_fellows=lambda: experiment.train_malicious(parameters, nonce),
+            clients=round(experiment.config.fraction * experiment.config.clients),
+            rng=np.random.default_rng([nonce, self.honest.partition]),
+        )
+        return experiment.attack.craft(scene), examples, metrics
+
+    def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Answer a verification as the attack says."""
+        answer = self.experiment.attack.answer
+        if answer == Answer.REFUSE:
+            raise RuntimeError("no comment")
+        if answer == Answer.OTHER_DATA:
+            samples, labels = self.honest.data
+            return VerifiableClient(self.honest.plan, (samples, labels[::-1].copy()), plaintext=True).get_properties(
+                config
+            )
+        return self.honest.get_properties(config)

@@ -1,0 +1,103 @@
+"""One experiment: everything that its configuration stands for, built once a process and shared by server and clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.client import NumPyClient
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from apps.lab.attacks import Attack
+from apps.lab.clients import Honest, Malicious
+from apps.lab.datasets import Dataset
+from apps.lab.partitions import Rows, choose_malicious
+from flwr_faa import TrainingPlan
+from flwr_faa.updates import Arrays
+from flwr_faa.verification.plan import Data
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A configuration and what it stands for.
+
+    Parameters
+    ----------
+    config : DictConfig
+        As in ``conf/config.yaml``.
+    name : str
+        Of the run's folder, unless the configuration names one.
+    """
+
+    config: DictConfig
+    name: str
+    _trained: dict[tuple[int, bytes], list[Arrays]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return _build(self.config.dataset.load)
+
+    @cached_property
+    def partitions(self) -> list[Rows]:
+        """Rows of each client."""
+        return _build(self.config.partition)(self.dataset.train[1], self.config.clients, self.config.seed)
+
+    @cached_property
+    def plan(self) -> TrainingPlan:
+        return _build(self.config.model)
+
+    @cached_property
+    def attack(self) -> Attack:
+        return _build(self.config.attack)
+
+    @cached_property
+    def malicious(self) -> frozenset[int]:
+        """Partitions of the attackers."""
+        return choose_malicious(self.partitions, self.dataset.train[1], self.attack.share, self.config.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its files; absolute."""
+        return (Path(self.config.run.dir) if self.config.run.dir else Path("runs") / self.name).absolute()
+
+    def data_of(self, partition: int) -> Data:
+        """The samples and labels of a client."""
+        samples, labels = self.dataset.train
+        rows = self.partitions[partition]
+        return samples[rows], labels[rows]
+
+    def client(self, partition: int) -> NumPyClient:
+        """The client that holds a partition."""
+        honest = Honest(self, partition)
+        return Malicious(honest, self) if partition in self.malicious else honest
+
+    def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
+        """What each attacker would send if it were honest; trained once a round, kept until the next."""
+        key = nonce, b"".join(np.ascontiguousarray(a).tobytes() for a in model)
+        if key not in self._trained:
+            self._trained.clear()
+            self._trained[key] = [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
+        return self._trained[key]
+
+    def accuracy(self, arrays: Arrays) -> float:
+        """Of a global model, on the test samples."""
+        samples, labels = self.dataset.test
+        return float(np.mean(self.plan.predict(arrays, samples).argmax(axis=1) == labels))
+
+    def with_choices(self, **choices: str) -> Experiment:
+        """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; same share of attackers."""
+        config = self.config.copy()
+        for group, choice in choices.items():
+            config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")
+        config.attack.share = self.config.attack.share
+        return Experiment(config, "-".join([self.name, *choices.values()]))
+
+
+def _build(config: DictConfig) -> Any:
+    return instantiate(config, _convert_="all")

@@ -1,0 +1,35 @@
+"""FAA-DL for Flower: detect poisoned updates, verify the suspicion, remove them, and say afterwards why.
+
+Importing this package is cheap: torch, pyod and Flower load when something that needs them is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flwr_faa.client import VerifiableClient, verifiable
+    from flwr_faa.ledger import Ledger
+    from flwr_faa.pipeline import Policy
+    from flwr_faa.strategy import FAADL
+    from flwr_faa.verification.plan import TrainingPlan
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FAADL": "flwr_faa.strategy",
+    "Ledger": "flwr_faa.ledger",
+    "Policy": "flwr_faa.pipeline",
+    "TrainingPlan": "flwr_faa.verification.plan",
+    "VerifiableClient": "flwr_faa.client",
+    "verifiable": "flwr_faa.client",
+}
+
+__all__ = ["FAADL", "Ledger", "Policy", "TrainingPlan", "VerifiableClient", "verifiable"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

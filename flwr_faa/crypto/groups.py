@@ -1,0 +1,333 @@
+"""Two prime-order groups behind one small interface: Charm's P-256 and arkworks' BLS12-381 G1.
+
+The paper builds on Charm (Section VI-C). Charm has no wheels, so it is an extra, and py-arkworks stands in for it.
+Written additively. A point is whatever object its back end makes; only the back end looks inside.
+
+Points travel uncompressed, ``x || y``, big-endian. Both back ends read that form 12 to 60 times faster than the
+compressed one (no square root), and here every point is read more often than it is sent. Reading is strict: both
+coordinates below p, on the curve, in the subgroup, never the identity (which has no affine coordinates).
+
+Nothing here is constant-time: Python integers are not, and neither are table look-ups. Secrets are used on the
+machines of their owners (the client encrypts, the authority derives); do not time them for strangers.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import operator
+import secrets
+from base64 import b64encode
+from collections.abc import Sequence
+from itertools import accumulate, repeat
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from py_arkworks_bls12381 import G1Point, Scalar
+
+#: A point of some back end, opaque to everything but its group.
+Point = Any
+
+logger = logging.getLogger(__name__)
+
+
+class Group(Protocol):
+    """A group of prime order on the curve y^2 = x^3 + ax + b over F_p, and what a back end can do in it."""
+
+    name: str
+    #: For messages and cache files.
+    curve: str
+    #: The back end's byte on the wire.
+    code: int
+    order: int
+    prime: int
+    a: int
+    b: int
+    #: Bytes of an encoded point.
+    point_size: int
+    #: What one multiplication costs, in additions: decides where a table pays.
+    mul_cost: int
+    generator: Point
+    identity: Point
+
+    def __hash__(self) -> int: ...
+    def add(self, p: Point, q: Point, /) -> Point: ...
+    def neg(self, p: Point, /) -> Point: ...
+    def mul(self, p: Point, scalar: int) -> Point: ...
+    def multiexp(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+        """Sum of ``scalars[i] * points[i]``, all scalars in [1, order); ``msm`` is the one for callers."""
+        ...
+
+    def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
+        """Affine (x, y); (0, 0), which lies on neither curve, is the identity."""
+        ...
+
+    def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
+        """Low 64 bits of x: the same for p and -p, and 0 for the identity."""
+        ...
+
+    def load(self, raw: bytes) -> Point:
+        """A point from bytes already known to lie on the curve; perhaps outside the subgroup."""
+        ...
+
+    def in_subgroup(self, points: Sequence[Point]) -> bool:
+        """Whether all points, on the curve, are in the group."""
+        ...
+
+
+class CharmGroup:
+    """P-256 by ``charm_lite`` (OpenSSL). Secp256k1, Charm's default, is six times slower."""
+
+    name, curve, code, point_size, mul_cost = "charm", "P-256", 1, 64, 44
+    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    a, b = -3, 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+    add = staticmethod(operator.mul)  # Charm writes its groups multiplicatively
+    neg = staticmethod(operator.invert)  # unary minus is 25 times slower: it goes through affine coordinates
+
+    def __init__(self) -> None:
+        try:
+            self._ec: Any = importlib.import_module("charm_lite.core.math.elliptic_curve")
+        except ImportError as error:
+            raise ImportError("the charm back end is missing: pip install 'flwr-anomaly[charm]'") from error
+        self._group: Any = self._ec.elliptic_curve(nid=415)
+        self.order = int(self._ec.order(self._group))
+        self.generator: Point = self._ec.getGenerator(self._group)
+        self.identity: Point = self._ec.init(self._group, self._ec.G)
+
+    def mul(self, p: Point, scalar: int) -> Point:
+        return p ** self._ec.init(self._group, self._ec.ZR, scalar % self.order)
+
+    def multiexp(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+        return _pippenger(self, points, scalars)
+
+    def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
+        # getXY would give both, but leaks two objects a call; the printed form is "[x, y]".
+        pairs = (str(p)[1:-1].split(", ") for p in points)
+        return [(int(x), int(y)) for x, y in pairs]
+
+    def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
+        decode, group = self._ec.decode, self._group  # "decode" is Charm's name for x as 32 bytes
+        return np.frombuffer(b"".join([decode(group, p, True)[-8:] for p in points]), ">u8").astype(np.uint64)
+
+    def load(self, raw: bytes) -> Point:
+        # Off the curve this call would return its argument with one reference too few (a crash, later): check before.
+        return self._ec.deserialize(self._group, b"1:" + b64encode(b"\x04" + raw))
+
+    def in_subgroup(self, points: Sequence[Point]) -> bool:
+        return True  # cofactor 1
+
+
+class ArkworksGroup:
+    """G1 of BLS12-381 by ``py_arkworks_bls12381``, which has wheels and a native multi-scalar multiplication."""
+
+    name, curve, code, point_size, mul_cost = "arkworks", "BLS12-381", 2, 96, 200
+    order = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
+    prime = 0x1A0111EA397FE69A4B1BA7B6434BACD764774B84F38512BF6730D2A0F6B0F6241EABFFFEB153FFFFB9FEFFFFFFFFAAAB
+    a, b = 0, 4
+    add = staticmethod(operator.add)
+    neg = staticmethod(operator.neg)
+
+    def __init__(self) -> None:
+        self.generator: Point = G1Point()
+        self.identity: Point = G1Point.identity()
+
+    def _scalar(self, scalar: int) -> Scalar:
+        return Scalar.from_le_bytes_mod_order((scalar % self.order).to_bytes(32, "little"))  # Scalar(int): 15x slower
+
+    def mul(self, p: Point, scalar: int) -> Point:
+        return p * self._scalar(scalar)
+
+    def multiexp(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+        return G1Point.multiexp_unchecked(list(points), [self._scalar(k) for k in scalars])
+
+    def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
+        raw = (p.to_xy_bytes_be() for p in points)
+        return [(int.from_bytes(xy[:48], "big"), int.from_bytes(xy[48:], "big")) for xy in raw]
+
+    def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
+        return np.frombuffer(b"".join([p.to_xy_bytes_be()[40:48] for p in points]), ">u8").astype(np.uint64)
+
+    def load(self, raw: bytes) -> Point:
+        return G1Point.from_xy_bytes_unchecked_be(raw)
+
+    def in_subgroup(self, points: Sequence[Point]) -> bool:
+        """One by one where few; else sums over 64 random buckets, 11 times.
+
+        A point outside the subgroup goes unseen in a round only if it falls into the one bucket, if any, whose other
+        points cancel its deviation: at most 1/64 a round whatever the other points are, 2^-66 in all.
+        """
+        if len(points) < 1024:
+            return all(p.is_in_subgroup() for p in points)
+        for _ in range(11):
+            buckets: list[Point] = [self.identity] * 64
+            for p, byte in zip(points, secrets.token_bytes(len(points)), strict=True):
+                buckets[byte & 63] += p
+            if not all(bucket.is_in_subgroup() for bucket in buckets):
+                return False
+        return True
+
+
+def open_group(name: str = "auto") -> Group:
+    """The back end of that name, one object a process.
+
+    Parameters
+    ----------
+    name : {"auto", "charm", "arkworks"}
+        "auto" is charm where it is installed, else arkworks.
+
+    Raises
+    ------
+    ImportError
+        Charm was asked for by name and is not installed.
+    ValueError
+        No such back end.
+    """
+    if name not in ("auto", "charm", "arkworks"):
+        raise ValueError(f"expected back end 'auto', 'charm' or 'arkworks', got {name!r}")
+    return _open(name)
+
+
+@functools.cache
+def _open(name: str) -> Group:
+    if name == "auto":
+        try:
+            return _open("charm")
+        except ImportError as error:
+            logger.warning("%s; using arkworks", error)
+            return _open("arkworks")
+    return CharmGroup() if name == "charm" else ArkworksGroup()
+
+
+def random_scalar(group: Group) -> int:
+    """Uniform in [1, order), from the operating system."""
+    return 1 + secrets.randbelow(group.order - 1)
+
+
+def total(group: Group, points: Sequence[Point]) -> Point:
+    """Sum of the points."""
+    return functools.reduce(group.add, points, group.identity)
+
+
+def msm(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+    """Multi-scalar multiplication, sum of ``scalars[i] * points[i]``; small and negative scalars are cheap."""
+    chosen, factors = [], []
+    for p, k in zip(points, scalars, strict=True):
+        if k := _centred(group, k):
+            chosen.append(p if k > 0 else group.neg(p))
+            factors.append(abs(k))
+    return total(group, chosen) if all(k == 1 for k in factors) else group.multiexp(chosen, factors)
+
+
+def multiples(group: Group, base: Point, scalars: Sequence[int]) -> list[Point]:
+    """``k * base`` for every scalar k, by a table of windows where that pays (kept for the generator)."""
+    if not scalars:
+        return []
+    scalars = [_centred(group, k) for k in scalars]
+    bits = max(k.bit_length() for k in scalars)
+    if base is group.generator and _windows(bits, 8) * 2 < group.mul_cost:
+        return _generator_windows(group).multiply(scalars)
+    cost, width = min((_windows(bits, w) * (2 ** (w - 1) + len(scalars)), w) for w in range(2, 9))
+    if cost >= len(scalars) * group.mul_cost:
+        return [group.mul(base, k) for k in scalars]
+    return _Windows(group, base, width).multiply(scalars)
+
+
+def encode(group: Group, points: Sequence[Point]) -> bytes:
+    """``group.point_size`` bytes a point. Raises ValueError for the identity."""
+    half = group.point_size // 2
+    pairs = group.coordinates(points)
+    if (0, 0) in pairs:
+        raise ValueError(f"expected points with coordinates, got the identity (point {pairs.index((0, 0))})")
+    return b"".join([x.to_bytes(half, "big") + y.to_bytes(half, "big") for x, y in pairs])
+
+
+def decode(group: Group, data: bytes) -> list[Point]:
+    """Points from bytes, the inverse of ``encode``: exactly what ``encode`` can give is accepted.
+
+    Raises
+    ------
+    ValueError
+        Wrong length, or a point that is not in the group, or is its identity.
+    """
+    size, p, a, b = group.point_size, group.prime, group.a, group.b
+    if len(data) % size:
+        raise ValueError(f"expected points of {size} bytes, got {len(data)} bytes")
+    points = []
+    for start in range(0, len(data), size):
+        raw = data[start : start + size]
+        x, y = int.from_bytes(raw[: size // 2], "big"), int.from_bytes(raw[size // 2 :], "big")
+        if x >= p or y >= p or (y * y - (x * x + a) * x - b) % p:  # b != 0: the identity's zeros fail too
+            raise ValueError(f"expected a point of {group.curve}, got {raw[:8].hex()}... (point {start // size})")
+        points.append(group.load(raw))
+    if not group.in_subgroup(points):
+        raise ValueError(f"expected points of {group.curve}'s prime-order subgroup, got one outside")
+    return points
+
+
+def _centred(group: Group, scalar: int) -> int:
+    """The representative mod order nearest to 0."""
+    if -4096 < scalar < 4096:  # most are
+        return scalar
+    scalar %= group.order
+    return scalar - group.order if scalar > group.order // 2 else scalar
+
+
+def _digits(scalars: Sequence[int], width: int, count: int) -> npt.NDArray[np.int64]:
+    """Base-2^width digits, (len(scalars), count), lowest first, of integers in [0, 2^(width * count))."""
+    size = -(-width * count // 8)
+    raw = np.frombuffer(b"".join([k.to_bytes(size, "little") for k in scalars]), np.uint8).reshape(-1, size)
+    bits = np.unpackbits(raw, axis=1, bitorder="little", count=width * count)
+    return bits.reshape(-1, count, width) @ (1 << np.arange(width))
+
+
+def _windows(bits: int, width: int) -> int:
+    """Signed digits of that width for scalars of that many bits: two spare bits keep every sum of digits in range."""
+    return -(-(bits + 2) // width)
+
+
+class _Windows:
+    """Multiples of one base by windows: entry j of window i is (j - 2^(w-1)) 2^(wi) base."""
+
+    def __init__(self, group: Group, base: Point, width: int) -> None:
+        self.group, self.base, self.width, self.table = group, base, width, []
+
+    def multiply(self, scalars: Sequence[int]) -> list[Point]:
+        """``k base`` for every k; small ones use, and build, only the low windows."""
+        width, table, add = self.width, self.table, self.group.add
+        count = _windows(max(k.bit_length() for k in scalars), width)
+        while len(table) < count << width:
+            run = list(accumulate(repeat(self.base, 2 ** (width - 1)), add))
+            table += [self.group.neg(p) for p in reversed(run)] + [self.group.identity] + run[:-1]
+            self.base = add(run[-1], run[-1])
+        shift = sum(1 << (width * i + width - 1) for i in range(count))  # makes signed digits plain ones
+        rows = _digits([k + shift for k in scalars], width, count) + (np.arange(count) << width)
+        return [functools.reduce(add, [table[j] for j in row]) for row in rows.tolist()]
+
+
+@functools.cache
+def _generator_windows(group: Group) -> _Windows:
+    return _Windows(group, group.generator, 8)
+
+
+def _pippenger(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
+    """Bucket method for positive scalars, in Python over the back end's additions."""
+    add, bits = group.add, max(scalars).bit_length()
+    cost, width = min((-(-bits // w) * (len(points) + 2 ** (w + 1)) + bits, w) for w in range(1, 17))
+    if cost >= len(points) * group.mul_cost:
+        return total(group, [group.mul(p, k) for p, k in zip(points, scalars, strict=True)])
+    result = group.identity
+    for digits in reversed(_digits(scalars, width, -(-bits // width)).T.tolist()):
+        for _ in range(width):
+            result = add(result, result)
+        buckets: dict[int, Point] = {}
+        for p, d in zip(points, digits, strict=True):
+            if d:
+                buckets[d] = add(buckets[d], p) if d in buckets else p
+        running = group.identity
+        for d in range(max(buckets, default=0), 0, -1):  # sum of d * bucket[d]: add each running sum once
+            if d in buckets:
+                running = add(running, buckets[d])
+            result = add(result, running)
+    return result

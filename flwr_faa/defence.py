@@ -1,0 +1,154 @@
+"""What both strategies share: the pipeline with its memory. Nothing here knows which Flower API it serves."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.common.logger import log
+
+from flwr_faa.detection.base import Detector
+from flwr_faa.ledger import Ledger
+from flwr_faa.pipeline import Ask, Pipeline, Policy
+from flwr_faa.updates import Arrays, Reply
+from flwr_faa.verdict import RoundReport
+from flwr_faa.verification.base import Verifier
+
+
+class Defence:
+    """Pipeline, ledger, and what is remembered from round to round.
+
+    Parameters
+    ----------
+    detector : Detector or PyOD detector, optional
+        Default: ``Sequential()`` with a verifier, ``MultiView()`` without.
+    verifier : Verifier, optional
+        Without one, suspects are removed unheard.
+    policy : Policy
+    ledger : Ledger, optional
+        In memory if not given. Bans found in it hold.
+    timeout : float
+        Seconds to wait for the evidence of one batch of suspects.
+    seed : int, optional
+        For reproducible simulations. Unset, it is drawn: who knows it knows who will be audited.
+    """
+
+    def __init__(
+        self,
+        detector: object | None,
+        verifier: Verifier | None,
+        policy: Policy,
+        ledger: Ledger | None,
+        timeout: float,
+        seed: int | None,
+    ) -> None:
+        self.verifier, self.policy, self.timeout = verifier, policy, timeout
+        self.detector = _detector(detector, verifier)
+        self.ledger = ledger or Ledger()
+        self.reports: list[RoundReport] = []
+        self._pipeline = Pipeline(self.detector, verifier, policy)
+        self._seed = secrets.randbits(63) if seed is None else seed
+        for note in verifier.notes if verifier else ():
+            log(WARNING, "%s", note)
+
+    def nonce(self, server_round: int) -> int:
+        """What the clients draw their batch order from in this round. Non-negative, below 2^63."""
+        return self._draw(server_round, 0)
+
+    def check_grid(self, grid: object) -> None:
+        """Refuse a simulation-only verifier in a deployment.
+
+        Raises
+        ------
+        RuntimeError
+        """
+        if self.verifier is None or not self.verifier.simulation_only:
+            return
+        # Flower's simulation runs the ServerApp on an InMemoryGrid; a deployment never does.
+        if type(grid).__name__ != "InMemoryGrid" and not getattr(grid, "simulated", False):
+            raise RuntimeError(
+                f"expected a simulation, got {type(grid).__name__}: the verifier {self.verifier.name!r} asks clients "
+                "for their data in the clear and refuses to run in a deployment"
+            )
+
+    def decide(
+        self, server_round: int, replies: Sequence[Reply], model: Arrays, ask: Ask, seconds: Mapping[str, float]
+    ) -> tuple[list[npt.NDArray[Any]], RoundReport]:
+        """Run one round, remember and log it."""
+        arrays, report = self._pipeline.run(
+            server_round,
+            replies,
+            model,
+            ask,
+            nonce=self.nonce(server_round),
+            seed=self._draw(server_round, 1),
+            strikes=self.ledger.strikes,
+            seconds=seconds,
+        )
+        self.reports.append(report)
+        self.ledger.record(report)
+        for verdict in report.nodes:
+            log(INFO, "faa round=%d %s", server_round, verdict)
+        if report.failed_closed:
+            log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", server_round)
+        return arrays, report
+
+    def summary(self) -> None:
+        """Log settings in Flower's style."""
+        log(INFO, "\t├──> Defence:")
+        log(INFO, "\t│\t├── Detector: %r", self.detector)
+        log(INFO, "\t│\t├── Verifier: %s", self.verifier.name if self.verifier else "none (suspects are removed)")
+        for f in fields(self.policy):
+            log(INFO, "\t│\t├── %s: %s", f.name, getattr(self.policy, f.name))
+        log(INFO, "\t│\t└── Banned so far: %d", len(self.ledger.bans))
+
+    def _draw(self, server_round: int, stream: int) -> int:
+        return int(np.random.SeedSequence([self._seed, server_round, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def lowered(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
+    """Minimum numbers of nodes, lowered for a while by the banned, which would otherwise be waited for forever."""
+    before = {name: getattr(strategy, name) for name in names}
+    try:
+        for name, value in before.items():
+            setattr(strategy, name, max(min(value, 1), value - by))
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(strategy, name, value)
+
+
+def consistent(metrics: Mapping[int, Mapping[str, Any]], kept: Sequence[int]) -> list[int]:
+    """The kept nodes whose metrics have the names and types that most have, and finite values.
+
+    A stray metric would make averaging raise or turn the average into NaN; it costs its node the metrics, no more.
+    """
+
+    def kind(node: int) -> tuple[tuple[str, object], ...]:
+        return tuple(sorted((k, len(v) if isinstance(v, list) else -1) for k, v in metrics[node].items()))
+
+    def finite(node: int) -> bool:
+        numbers = [v for v in metrics[node].values() if not isinstance(v, (str, bytes))]
+        return all(np.all(np.isfinite(np.asarray(v, np.float64))) for v in numbers)
+
+    sound = [node for node in kept if finite(node)]
+    kinds = [kind(node) for node in sound]
+    if not kinds:
+        return []
+    usual = max(sorted(set(kinds), key=repr), key=kinds.count)
+    return [node for node, k in zip(sound, kinds, strict=True) if k == usual]
+
+
+def _detector(detector: object | None, verifier: Verifier | None) -> Detector:
+    from flwr_faa.detection import MultiView, Sequential, as_detector
+
+    if detector is None:
+        return Sequential() if verifier else MultiView()
+    return as_detector(detector)

@@ -1,0 +1,52 @@
+"""What a detector is: a batch of updates in, suspects in order out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.updates import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """Scores of one round and who is suspected.
+
+    Attributes
+    ----------
+    scores : ndarray, shape (n,)
+        Higher is more anomalous.
+    threshold : float
+        Score above which a node is suspected by the score alone (an audit or a look-alike may be below).
+    suspects : tuple of int
+        Rows, the most suspicious first.
+    evidence : tuple of str
+        One line a row: why it got its score. May be empty strings.
+    audits : tuple of int
+        Rows to verify although nothing speaks against them; without a verifier they are left alone.
+    """
+
+    scores: npt.NDArray[np.float64]
+    threshold: float
+    suspects: tuple[int, ...]
+    evidence: tuple[str, ...]
+    audits: tuple[int, ...] = ()
+
+
+class Detector(Protocol):
+    """Names suspects. The answer must not depend on the order of the rows."""
+
+    def detect(self, batch: Batch, seed: int) -> Detection:
+        """Score a batch of at least one update; ``seed`` is the round's, for ``Batch.tickets``."""
+        ...
+
+    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
+        """Further suspects, after some were judged (row -> convicted?); empty ends the round's verification.
+
+        Only called where there is a verifier. A detector without a second thought returns ``()``.
+        """
+        ...

@@ -1,0 +1,84 @@
+"""Sequential detection: let each verdict say whom to verify next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from flwr_faa.detection.base import Detection, Detector
+from flwr_faa.detection.geometry import Cloud, ranked
+from flwr_faa.detection.multiview import MultiView
+from flwr_faa.updates import Batch
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """A first detector's suspects, a few random audits, and then the look-alikes of whoever is convicted.
+
+    A detector that must name everybody at once has to name half of the clients (the paper's nu = .5) and still misses
+    attackers that look like the crowd, or are it. A conviction is knowledge: accomplices resemble the convicted. The
+    audits give that first conviction where the first detector sees nothing.
+
+    Look-alikes are named in rank of likeness, a few at a time because a verification is a network round trip of
+    seconds: first ``patience`` of them, and after that as many as look-alikes have been convicted so far, which doubles
+    while every guess is right. The search ends when the last ``patience`` of them, in that rank, were cleared. A
+    round in which nobody is convicted ends after the first suspects.
+
+    Parameters
+    ----------
+    first : Detector (default: MultiView())
+    audits : int (default: 2)
+        Clients drawn at random among the unsuspected, whose draw an attacker can neither foresee nor avoid.
+    patience : int (default: 2)
+        Cleared look-alikes in a row that end the search.
+    """
+
+    first: Detector = field(default_factory=MultiView)
+    audits: int = 2
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        if self.audits < 0 or self.patience < 1:
+            raise ValueError(f"Expected audits >= 0 and patience >= 1, got {self.audits} and {self.patience}.")
+
+    def detect(self, batch: Batch, seed: int) -> Detection:
+        """The first detector's suspects, then the audits."""
+        found = self.first.detect(batch, seed)
+        tickets = batch.tickets(seed)
+        drawn = [row for row in np.argsort(tickets, kind="stable") if row not in found.suspects]
+        audits = tuple(int(row) for row in drawn[: self.audits])
+        lines = list(found.evidence)
+        for row in audits:
+            lines[row] = f"random audit; {lines[row]}"
+        return replace(found, suspects=found.suspects + audits, evidence=tuple(lines))
+
+    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
+        """The unverified clients most like a convicted one, relative to the nearest cleared one.
+
+        ``judged`` must list its rows in the order in which they were named.
+        """
+        convicted = [row for row, guilty in judged.items() if guilty]
+        asked = {*detection.suspects, *judged}
+        alike = [guilty for row, guilty in judged.items() if row not in detection.suspects]
+        tired = len(alike) >= self.patience and not any(alike[-self.patience :])
+        if not convicted or tired or len(asked) == len(batch):
+            return ()
+        cleared = [row for row, guilty in judged.items() if not guilty]
+        likeness = look_alike(batch, convicted, cleared)
+        order = [row for row in ranked(batch, likeness) if row not in asked]
+        return tuple(order[: max(self.patience, sum(alike))])
+
+
+def look_alike(batch: Batch, convicted: list[int], cleared: list[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Log of the distance to the nearest cleared client over that to the nearest convicted one, shape (n,).
+
+    Positive: nearer to a convicted one. With nobody cleared yet, the distance to the convicted alone.
+    """
+    cloud = Cloud.of(batch)
+    distance = np.sqrt(cloud.by_row(cloud.by_row(cloud.whole.squared).T).T)
+    tiny = 1e-12 * max(float(distance.max()), np.finfo(np.float64).tiny)
+    near = np.log(np.maximum(distance[:, convicted].min(axis=1), tiny))
+    far = np.log(np.maximum(distance[:, cleared].min(axis=1), tiny)) if cleared else np.zeros(len(batch))
+    return np.asarray(far - near)

@@ -1,0 +1,203 @@
+"""The round, without I/O: detect, verify, remove, average (FAA-DL, Algorithm 2).
+
+The pipeline asks for evidence through a callable and does not know which Flower API, or a test, answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.detection.base import Detection, Detector
+from flwr_faa.updates import Arrays, Batch, Layout, Reply, Weighting, apply_update, read_replies
+from flwr_faa.verdict import Outcome, RoundReport, Verdict
+from flwr_faa.verification.base import Case, Finding, Verifier
+from flwr_faa.verification.wire import WireError
+
+#: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
+Ask = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What follows from verdicts.
+
+    Parameters
+    ----------
+    weighting : {"capped", "uniform", "reported"}
+        See :func:`flwr_faa.updates.read_replies`.
+    ban : bool
+        A convicted node takes no further part.
+    max_strikes : int
+        A node that leaves so many challenges unanswered is banned too (if ``ban``).
+    fail_closed : bool
+        Keep the global model in a round in which more than ``assumed_share`` of the updates were convicted, missing
+        or removed.
+    assumed_share : float
+        Share of attackers that the operator assumes at most.
+    """
+
+    weighting: Weighting = "capped"
+    ban: bool = True
+    max_strikes: int = 3
+    fail_closed: bool = False
+    assumed_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One round of FAA-DL over a detector and, where there is one, a verifier."""
+
+    detector: Detector
+    verifier: Verifier | None = None
+    policy: Policy = field(default_factory=Policy)
+
+    def run(
+        self,
+        server_round: int,
+        replies: Sequence[Reply],
+        model: Arrays,
+        ask: Ask,
+        *,
+        nonce: int = 0,
+        seed: int = 0,
+        strikes: Mapping[int, int] | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> tuple[list[npt.NDArray[Any]], RoundReport]:
+        """Decide a round.
+
+        Parameters
+        ----------
+        server_round : int
+        replies : sequence of Reply
+            In any order; the result is the same bit for bit.
+        model : sequence of ndarray
+            The global model that was broadcast.
+        ask : callable
+            Gets challenges to their nodes and evidence back; must not raise.
+        nonce, seed : int
+            The round's: ``nonce`` went to the clients (batch order), ``seed`` never leaves the server (audits).
+        strikes : mapping
+            Strikes so far, by node.
+        seconds : mapping
+            Times already spent on this round, for the report.
+
+        Returns
+        -------
+        arrays, report
+            The new global model: ``w + sum_i alpha_i g_i`` over the kept (the paper's ``w - alpha g`` has the wrong
+            sign for its ``g_i = w_i - w``). ``w`` itself where nobody is kept or the round failed closed.
+        """
+        clock = _Clock(dict(seconds or {}))
+        batch = read_replies(replies, model, self.policy.weighting)
+        verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
+        detection = Detection(np.empty(0), float("nan"), (), ())
+        if len(batch):
+            with clock("detect"):
+                detection = self.detector.detect(batch, seed)
+            verdicts |= self._verify(server_round, batch, detection, model, ask, nonce, replies, clock)
+        if self.policy.ban:
+            verdicts = {i: self._ban(v, (strikes or {}).get(i, 0)) for i, v in verdicts.items()}
+        out = sum(not v.accepted for i, v in verdicts.items() if i in batch.node_ids)
+        failed_closed = self.policy.fail_closed and out > self.policy.assumed_share * len(batch)
+        if failed_closed:
+            verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
+        with clock("aggregate"):
+            arrays = _average(batch, model, [verdicts[i].accepted for i in batch.node_ids])
+        nodes = tuple(verdicts[i] for i in sorted(verdicts))
+        name = self.verifier.name if self.verifier else ""
+        return arrays, RoundReport(server_round, nodes, name, detection.threshold, failed_closed, clock.seconds)
+
+    def _verify(
+        self,
+        server_round: int,
+        batch: Batch,
+        detection: Detection,
+        model: Arrays,
+        ask: Ask,
+        nonce: int,
+        replies: Sequence[Reply],
+        clock: _Clock,
+    ) -> dict[int, Verdict]:
+        """Verdicts on all valid updates."""
+        by_row = {
+            row: Verdict(node_id, Outcome.TRUSTED, True, score=float(score), reason=evidence)
+            for row, (node_id, score, evidence) in enumerate(
+                zip(batch.node_ids, detection.scores, detection.evidence, strict=True)
+            )
+        }
+        if self.verifier is None:
+            for row in detection.suspects:
+                by_row[row] = replace(by_row[row], verdict=Outcome.REMOVED, suspect=True, accepted=False)
+            return {v.node_id: v for v in by_row.values()}
+        by_node = {r.node_id: r for r in replies}
+        judged: dict[int, bool] = {}
+        pending: Iterable[int] = (*detection.suspects, *detection.audits)
+        while rows := [row for row in dict.fromkeys(pending) if row not in judged]:
+            cases = {}
+            for row in rows:
+                reply = by_node[batch.node_ids[row]]
+                examples = int(float(reply.num_examples))  # type: ignore[arg-type]
+                cases[row] = Case(server_round, reply.node_id, nonce, model, reply.arrays, examples)
+            with clock("ask"):
+                answers = ask({case.node_id: self.verifier.challenge(case) for case in cases.values()})
+            with clock("judge"):
+                for row, case in cases.items():
+                    by_row[row] = self._judge(by_row[row], case, answers.get(case.node_id, "no answer in time"))
+                    judged[row] = not by_row[row].accepted
+            with clock("detect"):
+                pending = self.detector.more(batch, detection, judged)
+        return {v.node_id: v for v in by_row.values()}
+
+    def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str) -> Verdict:
+        assert self.verifier is not None
+        try:
+            if isinstance(evidence, str):
+                raise WireError(evidence)
+            finding: Finding = self.verifier.judge(case, evidence)
+        except WireError as error:
+            reason = f"no valid evidence: {error}"
+            return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
+        outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
+        return replace(
+            verdict,
+            verdict=outcome,
+            suspect=True,
+            accepted=not finding.convicted,
+            error=finding.error,
+            threshold=finding.threshold,
+            reason=f"{finding.reason}; {verdict.reason}" if verdict.reason else finding.reason,
+        )
+
+    def _ban(self, verdict: Verdict, strikes: int) -> Verdict:
+        struck_out = verdict.verdict is Outcome.MISSING and strikes + 1 >= self.policy.max_strikes
+        return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
+
+
+def _average(batch: Batch, model: Arrays, kept: Sequence[bool]) -> list[npt.NDArray[Any]]:
+    """``w + sum alpha_i g_i``, alpha renormalised over the kept; summed in an order that hangs on contents alone."""
+    rows = [i for i in batch.canonical if kept[i]]
+    total = np.zeros(Layout.of(model).size, np.float64)
+    if not rows:
+        return [np.array(w) for w in model]
+    alpha = batch.weights / sum(batch.weights[i] for i in rows)
+    for i in rows:
+        total += alpha[i] * batch.updates[i]
+    return apply_update(model, total)
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float]
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

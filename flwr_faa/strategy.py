@@ -1,0 +1,233 @@
+"""FAA-DL for Flower's Message API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from logging import ERROR
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from flwr_faa.client import ACTION, CHALLENGE, EVIDENCE, NONCE, to_record
+from flwr_faa.defence import Defence, consistent, lowered
+from flwr_faa.ledger import Ledger
+from flwr_faa.pipeline import Policy
+from flwr_faa.updates import MAX_EXAMPLES, Reply
+from flwr_faa.verdict import RoundReport
+from flwr_faa.verification.base import Verifier
+
+#: A serialised array is its bytes and a short NumPy header.
+HEADER = 4096
+
+
+class FAADL(FedAvg):
+    """Federated Anomaly Analytics (FAA-DL): detect, verify, remove, then FedAvg.
+
+    Implementation based on Shi et al., "Federated Anomaly Analytics for Local Model Poisoning Attack", IEEE JSAC 2022.
+    Every reply is validated; a detector names suspects; with a verifier, suspects are asked for evidence during
+    aggregation and only those whose evidence contradicts their update, or who give none, are removed. Nothing that a
+    client sends makes a round fail for the others.
+
+    Parameters
+    ----------
+    detector : Detector or PyOD detector (default: None)
+        Who names suspects. If ``None``, ``Sequential()`` with a verifier and ``MultiView()`` without.
+    verifier : Optional[Verifier] (default: None)
+        How suspects are verified. If ``None``, suspects are removed.
+    policy : Optional[Policy] (default: None)
+        Weighting, bans, strikes, failing closed.
+    ledger : Optional[Ledger] (default: None)
+        Where reports, bans and strikes go. If ``None``, they are kept in memory.
+    verify_timeout : float (default: 60.0)
+        Seconds to wait for the evidence of one batch of suspects.
+    seed : Optional[int] (default: None)
+        Makes batch orders and audits reproducible. If ``None``, drawn from the system: what you want in the field.
+    *args, **kwargs
+        As in ``FedAvg``.
+
+    Attributes
+    ----------
+    reports : list of RoundReport
+        One a round.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        detector: object | None = None,
+        verifier: Verifier | None = None,
+        policy: Policy | None = None,
+        ledger: Ledger | None = None,
+        verify_timeout: float = 60.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed)
+        self._grid: Grid | None = None
+        self._model = ArrayRecord()
+        self._asked: set[int] = set()
+        self._started = 0.0
+
+    @property
+    def reports(self) -> list[RoundReport]:
+        return self.defence.reports
+
+    def summary(self) -> None:
+        """Log summary configuration of the strategy."""
+        self.defence.summary()
+        super().summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the next round of federated training, without the banned."""
+        self.defence.check_grid(grid)
+        self._grid, self._model, self._started = grid, arrays, time.perf_counter()
+        config[NONCE] = self.defence.nonce(server_round)
+        with self._unbanned(grid, "min_train_nodes") as view:
+            messages = list(super().configure_train(server_round, arrays, config, view) if view else [])
+        self._asked = {m.metadata.dst_node_id for m in messages}
+        return messages
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the next round of federated evaluation, without the banned."""
+        with self._unbanned(grid, "min_evaluate_nodes") as view:
+            return list(super().configure_evaluate(server_round, arrays, config, view) if view else [])
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Detect, verify, remove, and aggregate the rest."""
+        if not self._model:
+            raise RuntimeError("expected configure_train before aggregate_train, got no global model")
+        messages = list(replies)
+        seconds = {"train": time.perf_counter() - self._started}
+        read = [self._read(m) for m in messages]
+        silent = self._asked - {r.node_id for r in read}
+        read += [Reply(node_id, problem="no reply in time") for node_id in silent]
+        model = [a.numpy() for a in self._model.values()]
+        arrays, report = self.defence.decide(server_round, read, model, self._ask(server_round), seconds)
+        record = ArrayRecord({k: Array(a) for k, a in zip(self._model, arrays, strict=True)})
+        return record, self._metrics(messages, report)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Aggregate the metrics of those whose metrics are sound."""
+        return super().aggregate_evaluate(server_round, self._sound(list(replies)))
+
+    def _read(self, message: Message) -> Reply:
+        """What a reply holds, without trusting any of it."""
+        node_id = message.metadata.src_node_id
+        if message.has_error():
+            return Reply(node_id, problem=f"the client failed (error code {message.error.code})")
+        records, metrics = message.content.array_records, message.content.metric_records
+        if len(records) != 1 or len(metrics) != 1:
+            got = f"{len(records)} and {len(metrics)}"
+            return Reply(node_id, problem=f"expected one ArrayRecord and one MetricRecord, got {got}")
+        record, metric = next(iter(records.values())), next(iter(metrics.values()))
+        if record.keys() != self._model.keys():
+            missing, more = self._model.keys() - record.keys(), record.keys() - self._model.keys()
+            return Reply(
+                node_id, problem=f"expected the model's arrays, got {len(missing)} missing and {len(more)} other ones"
+            )
+        arrays = []
+        for name, own in self._model.items():
+            array = record[name]
+            if len(array.data) > len(own.data) + HEADER:
+                return Reply(node_id, problem=f"expected at most {len(own.data)} bytes, got {len(array.data)}")
+            try:
+                arrays.append(_decode(array))
+            except (ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
+                return Reply(node_id, problem=f"expected a NumPy array, got {type(error).__name__}")
+        return Reply(node_id, arrays, metric.get(self.weighted_by_key))
+
+    def _ask(self, server_round: int) -> Any:
+        grid = self._grid
+
+        def ask(challenges: Mapping[int, bytes]) -> dict[int, bytes | str]:
+            assert grid is not None
+            timeout = self.defence.timeout
+            messages = [
+                Message(
+                    RecordDict({CHALLENGE: to_record(CHALLENGE, challenge)}),
+                    dst_node_id=node_id,
+                    message_type=f"query.{ACTION}",
+                    ttl=timeout,
+                    group_id=str(server_round),
+                )
+                for node_id, challenge in challenges.items()
+            ]
+            return {
+                m.metadata.src_node_id: _evidence(m) for m in grid.send_and_receive(messages, timeout=timeout) or ()
+            }
+
+        return ask
+
+    def _metrics(self, messages: list[Message], report: RoundReport) -> MetricRecord:
+        kept = {v.node_id for v in report.accepted}
+        sound = [m.content for m in self._sound([m for m in messages if m.metadata.src_node_id in kept])]
+        metrics = self.train_metrics_aggr_fn(sound, self.weighted_by_key) if sound else MetricRecord()
+        for name, count in report.counts().items():
+            metrics[f"faa-{name}"] = count
+        return metrics
+
+    def _sound(self, messages: list[Message]) -> list[Message]:
+        """Replies whose one MetricRecord has the usual form, finite values and a plausible weight."""
+        metrics, by_node = {}, {}
+        for message in messages:
+            if message.has_error() or len(message.content.metric_records) != 1:
+                continue
+            metric = next(iter(message.content.metric_records.values()))
+            weight = metric.get(self.weighted_by_key)
+            if isinstance(weight, (int, float)) and 0 < weight <= MAX_EXAMPLES:
+                node_id = message.metadata.src_node_id
+                metrics[node_id], by_node[node_id] = metric, message
+        return [by_node[n] for n in consistent(metrics, sorted(by_node))]
+
+    @contextmanager
+    def _unbanned(self, grid: Grid, minimum: str) -> Iterator[Grid | None]:
+        """The grid without the banned; the strategy's minima are lowered by their number while it is open."""
+        banned = self.defence.ledger.bans.keys()
+        connected = set(grid.get_node_ids())
+        if connected and connected <= banned:
+            log(ERROR, "every connected node is banned: nobody is asked this round")
+            yield None
+            return
+        with lowered(self, (minimum, "min_available_nodes"), len(connected & banned)):
+            yield cast(Grid, _View(grid, banned))
+
+
+class _View:
+    """The part of a grid that Flower's sampling uses, without some nodes."""
+
+    def __init__(self, grid: Grid, without: Set[int]) -> None:
+        self._grid, self._without = grid, without
+
+    def get_node_ids(self) -> list[int]:
+        """Sorted: a seeded draw does not depend on the order of connecting."""
+        return sorted(set(self._grid.get_node_ids()) - self._without)
+
+
+def _decode(array: Array) -> npt.NDArray[Any]:
+    decoded = array.numpy()
+    if not isinstance(decoded, np.ndarray):
+        raise TypeError(type(decoded).__name__)
+    return decoded
+
+
+def _evidence(message: Message) -> bytes | str:
+    if message.has_error():
+        return f"the client failed (error code {message.error.code})"
+    try:
+        return bytes(_decode(message.content.array_records[EVIDENCE][EVIDENCE]).tobytes())
+    except (KeyError, ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
+        return f"expected one array of bytes, got {type(error).__name__}"

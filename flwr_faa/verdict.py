@@ -1,0 +1,120 @@
+"""What a round decided, node by node, and why. Frozen; the same objects go to the ledger, the metrics and the log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """What happened to a node's update."""
+
+    TRUSTED = "trusted"  # not asked
+    CLEARED = "cleared"  # asked, and its evidence agrees
+    CONVICTED = "convicted"  # asked, and its evidence contradicts its update
+    MISSING = "missing"  # asked, and gave no valid evidence: dropped and a strike, never a conviction
+    REMOVED = "removed"  # suspected, and there is no verifier to ask
+    REJECTED = "rejected"  # the reply itself was not valid
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One node in one round.
+
+    Attributes
+    ----------
+    node_id : int
+    verdict : Outcome
+    accepted : bool
+        Whether its update is part of the new global model.
+    suspect : bool
+        Whether the detector named it (audits and look-alikes included).
+    score : float or None
+        The detector's, higher is more anomalous; None where the reply was rejected.
+    error, threshold : float or None
+        The verifier's: relative error of the update against its replay, and the tolerance.
+    reason : str
+    banned : bool
+        Whether it may not take part from now on.
+    """
+
+    node_id: int
+    verdict: Outcome
+    accepted: bool
+    suspect: bool = False
+    score: float | None = None
+    error: float | None = None
+    threshold: float | None = None
+    reason: str = ""
+    banned: bool = False
+
+    def __str__(self) -> str:
+        numbers = {"score": self.score, "error": self.error}
+        shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if v is not None)
+        return f"node={self.node_id} verdict={self.verdict} accepted={self.accepted} {shown} reason={self.reason!r}"
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round.
+
+    Attributes
+    ----------
+    round : int
+    nodes : tuple of Verdict
+        In the order of node ids.
+    verifier : str
+        Name of the verifier; empty for detection only.
+    score_threshold : float
+        The detector's.
+    failed_closed : bool
+        More than the assumed share was convicted or missing, so the global model stayed.
+    seconds : mapping of str to float
+        By phase: ``detect``, ``ask`` (waiting for evidence), ``judge``, ``aggregate``, and from the strategy ``train``.
+    """
+
+    round: int
+    nodes: tuple[Verdict, ...]
+    verifier: str = ""
+    score_threshold: float = math.nan
+    failed_closed: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def having(self, outcome: Outcome) -> tuple[Verdict, ...]:
+        """The nodes with this outcome."""
+        return tuple(v for v in self.nodes if v.verdict is outcome)
+
+    @property
+    def convicted(self) -> tuple[Verdict, ...]:
+        return self.having(Outcome.CONVICTED)
+
+    @property
+    def accepted(self) -> tuple[Verdict, ...]:
+        return tuple(v for v in self.nodes if v.accepted)
+
+    @property
+    def verified(self) -> tuple[Verdict, ...]:
+        """The nodes that were asked for evidence."""
+        asked = (Outcome.CLEARED, Outcome.CONVICTED, Outcome.MISSING)
+        return tuple(v for v in self.nodes if v.verdict in asked)
+
+    def counts(self) -> dict[str, int]:
+        """Number of nodes by outcome, and accepted."""
+        by_outcome = {str(outcome): len(self.having(outcome)) for outcome in Outcome}
+        return by_outcome | {"accepted": len(self.accepted)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types; numbers that JSON does not have (NaN, infinity) become None."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

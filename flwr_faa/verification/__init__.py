@@ -1,0 +1,1 @@
+"""Verification: the training contract, what travels, and the verifiers."""

@@ -1,0 +1,97 @@
+"""The first layer of a replay from integers: exact products with fixed-point weights, ordinary autograd behind it.
+
+FAA-DL, Sec. IV-C: only ``Z1 = W1 A0 + b1`` and ``dE/dW1`` touch the samples (Eqs. 20, 21), and both are inner products
+with them. Here both are computed from what inner-product decryption yields, integers; weights are fixed point.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.crypto.fixedpoint import encode
+from flwr_faa.verification.plan import FirstLayer, TrainingPlan, find_first_layer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+#: Fractional bits of ``scale * W1``. With pixels up to 255 and 2^10 inputs, sums stay below 2^53 for weights below 8.
+BITS = 32
+
+
+def integer_first_layer(samples: npt.NDArray[Any], scale: float) -> FirstLayer:
+    """A ``first_layer`` for :meth:`TrainingPlan.train` from integer samples, shape (m, ...)."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import conv2d, linear
+    from torch.nn.grad import conv2d_weight
+
+    class Product(torch.autograd.Function):
+        """``scale * W1 x + b1`` with ``scale * W1`` in fixed point; the gradient is that of the real product."""
+
+        @staticmethod
+        def forward(
+            ctx: Any, weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor, layer: nn.Module
+        ) -> torch.Tensor:
+            fixed = torch.from_numpy(encode(weight.detach().numpy().astype(np.float64) * scale, BITS)).double()
+            if isinstance(layer, nn.Conv2d):
+                z = conv2d(x, fixed, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+            else:
+                z = linear(x, fixed)
+            ctx.save_for_backward(weight, x)
+            ctx.layer = layer
+            out = (z / 2.0**BITS).to(weight.dtype)
+            if bias is None:
+                return out
+            return out + (bias[:, None, None] if isinstance(layer, nn.Conv2d) else bias)
+
+        @staticmethod
+        def backward(ctx: Any, *deltas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+            weight, x = ctx.saved_tensors
+            layer, (delta,) = ctx.layer, deltas
+            inputs = x.to(weight.dtype) * scale
+            if isinstance(layer, nn.Conv2d):
+                grad = conv2d_weight(  # type: ignore[no-untyped-call]
+                    inputs, weight.shape, delta, layer.stride, layer.padding, layer.dilation, layer.groups
+                )
+                return grad, delta.sum((0, 2, 3)) if layer.bias is not None else None, None, None
+            return delta.T @ inputs, delta.sum(0) if layer.bias is not None else None, None, None
+
+    def first_layer(layer: nn.Module, rows: npt.NDArray[np.intp]) -> torch.Tensor:
+        x = torch.from_numpy(samples[rows].astype(np.float64))
+        if isinstance(layer, nn.Linear):
+            x = x.reshape(len(rows), layer.in_features)
+        elif getattr(layer, "padding_mode", "zeros") != "zeros":
+            raise ValueError(f"expected a convolution padded with zeros, got {layer.padding_mode!r}")
+        z: torch.Tensor = Product.apply(layer.weight, layer.bias, x, layer)
+        return z
+
+    return first_layer
+
+
+def check_plan(plan: TrainingPlan, sample_shape: tuple[int, ...]) -> None:
+    """Make sure that a plan's model can be replayed from its first layer.
+
+    Raises
+    ------
+    ValueError
+        If the model's output is another when its first layer is computed from the raw samples: something other than
+        reshaping happens before that layer.
+    """
+    import torch
+
+    samples = np.random.default_rng(0).integers(0, 256, (4, *sample_shape))
+    arrays = plan.initial_arrays(0)
+    plain = plan.predict(arrays, samples)
+    model = plan.build(arrays).eval()
+    layer = find_first_layer(model)
+    first = integer_first_layer(samples, plan.scale)
+    layer.forward = lambda _: first(layer, np.arange(4))
+    with torch.inference_mode():
+        replayed = model(torch.from_numpy(samples.astype(np.float32)) * plan.scale).numpy()
+    if not np.allclose(plain, replayed, rtol=1e-3, atol=1e-5):
+        name = type(layer).__name__
+        raise ValueError(f"expected nothing but reshaping before the first {name}, got another output from it")

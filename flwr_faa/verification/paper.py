@@ -1,0 +1,130 @@
+"""``paper``: FAA-DL's Algorithm 1 as printed. All samples, AONT, last row encrypted, the whole epoch replayed.
+
+It hides nothing. The rows that the all-or-nothing transform leaves in the clear give the image away by themselves
+(``crypto/aont.py``), and the first layer's gradient (Eq. 21) needs the inner product of every sample with every unit
+vector, so the server is given keys that open the encrypted row completely. Here it says so, and does just that: the
+functions wanted span all ``w`` dimensions of a row, so the keys asked for are those of the unit vectors, and everything
+else follows by exact linear algebra. It binds nothing either: a client may choose its data after the challenge.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.authority import Authority, LocalAuthority
+from flwr_faa.crypto import aont, ipfe
+from flwr_faa.crypto.groups import open_group
+from flwr_faa.verification.base import Case, Finding
+from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.replay import judge_data
+from flwr_faa.verification.wire import WireError, pack, unpack
+
+REQUEST, EVIDENCE = "paper/request", "paper/evidence"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Verify by functional decryption and replay of the whole epoch (FAA-DL, Algorithm 1).
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        The client's.
+    sample_shape : tuple of int
+        Of one sample, e.g. ``(1, 28, 28)``. The last axis is the width ``w`` of a row, the others are its ``n`` rows;
+        a vector is one row, and then all of it is encrypted.
+    tau : float
+        Relative L2 error above which a suspect is convicted; see :class:`~flwr_faa.verification.replay.Replay`.
+    authority : Authority
+        In process if not given.
+    max_value : int
+        Samples are integers from 0 to this; anything else in the ciphertext convicts.
+
+    Raises
+    ------
+    ValueError
+        If M is singular for this shape (3 rows), or the plan's model does something other than reshaping before its
+        first layer.
+    """
+
+    plan: TrainingPlan
+    sample_shape: tuple[int, ...]
+    tau: float = 0.05
+    authority: Authority = field(default_factory=LocalAuthority)
+    max_value: int = 255
+
+    name = "paper"
+    simulation_only = False
+    notes = ("paper: this mode hides nothing; the server can read every sample of every client it verifies",)
+
+    def __post_init__(self) -> None:
+        from flwr_faa.verification.encrypted import check_plan
+
+        object.__setattr__(self, "sample_shape", tuple(self.sample_shape))
+        aont.transform(np.zeros((1, *self._rows), np.int64))
+        check_plan(self.plan, self.sample_shape)
+
+    def challenge(self, case: Case) -> bytes:
+        key = self.authority.public_key(case.node_id, self._rows[1])
+        group = self.authority.group.name
+        return pack(REQUEST, {"group": group, "public_key": key.to_bytes(), "rows": self._rows[0]})
+
+    def judge(self, case: Case, evidence: bytes) -> Finding:
+        expected = {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray}
+        fields = unpack(evidence, EVIDENCE, expected)
+        clear, labels, (n, w) = fields["clear"], fields["labels"], self._rows
+        if clear.shape[1:] != (n - 1, w) or clear.dtype.kind != "i" or len(clear) != len(labels) or not len(labels):
+            raise WireError(f"expected rows of shape (m, {n - 1}, {w}), got {clear.shape} with {len(labels)} labels")
+        try:
+            ciphertexts = ipfe.ciphertexts_from_bytes(self.authority.group, fields["encrypted"])
+            if {c.n for c in ciphertexts} != {w} or len(ciphertexts) != len(clear):
+                raise ValueError(f"expected {len(clear)} ciphertexts of width {w}, got others")
+        except ValueError as error:
+            raise WireError(str(error)) from error
+        try:
+            samples = self._open(case.node_id, clear, ciphertexts)
+        except ValueError as error:  # well-formed, but no ciphertext of any valid data
+            return Finding(True, math.nan, self.tau, f"encrypted rows do not decrypt to samples: {error}")
+        return judge_data(self.plan, self.tau, case, (samples, labels), encrypted=True)
+
+    def _open(
+        self, node_id: int, clear: npt.NDArray[np.int64], ciphertexts: tuple[ipfe.Ciphertext, ...]
+    ) -> npt.NDArray[np.int64]:
+        """Samples from clear and encrypted rows: unit functionals, then M^-1."""
+        n, w = self._rows
+        unit = np.eye(w, dtype=np.int64).tolist()
+        keys = self.authority.functional_keys(node_id, unit)
+        bound = (n - 1 + aont.LAMBDA) * self.max_value
+        last = ipfe.decrypt_rows(ciphertexts, keys, bound)
+        samples = aont.inverse(np.concatenate([clear.astype(np.int64), last[:, None, :]], axis=1))
+        if samples.min() < 0 or samples.max() > self.max_value:
+            raise ValueError(f"expected values from 0 to {self.max_value}, got {samples.min()} to {samples.max()}")
+        return samples.reshape(-1, *self.sample_shape)
+
+    @property
+    def _rows(self) -> tuple[int, int]:
+        return math.prod(self.sample_shape[:-1]), self.sample_shape[-1]
+
+
+def answer(data: Data, request: bytes) -> bytes:
+    """The client's side: transform every sample, encrypt its last row (Algorithm 1, lines 6-9)."""
+    fields = unpack(request, REQUEST, {"group": str, "public_key": bytes, "rows": int})
+    samples, labels = data
+    try:
+        public = ipfe.PublicKey.from_bytes(open_group(fields["group"]), fields["public_key"])
+        transformed = aont.transform(samples.astype(np.int64).reshape(len(samples), fields["rows"], public.n))
+    except ValueError as error:
+        raise WireError(str(error)) from error
+    encrypted = ipfe.encrypt_rows(public, transformed[:, -1, :])
+    return pack(
+        EVIDENCE,
+        {
+            "clear": transformed[:, :-1, :].astype("<i4"),
+            "encrypted": ipfe.ciphertexts_to_bytes(encrypted),
+            "labels": labels.astype("<i8"),
+        },
+    )

@@ -1,0 +1,192 @@
+"""The training contract: what a client promises to do, so that a server can do it again.
+
+Client and server run :meth:`TrainingPlan.train`, the same function step by step, on one thread, in a batch order drawn
+from a nonce that the server gives. That is what makes a replay meaningful: an honest client in another batch order is
+.19 to .72 away from the replay, the same order on the same machine 0 (facts of the project, ``docs/faa.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.updates import Arrays
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+#: Client data: samples (integers, e.g. pixels 0 to 255), shape (m, ...), and their labels, shape (m,).
+Data = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+#: Computes what the model's first layer would, from something else than plain samples (see ``encrypted.py``).
+FirstLayer = Callable[["nn.Module", npt.NDArray[np.intp]], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a client trains one round. Shared by both sides, as code.
+
+    Parameters
+    ----------
+    model : callable
+        Returns a new ``torch.nn.Module``. Its arrays are those of ``state_dict()``, in that order. Its first layer
+        (``Linear`` or ``Conv2d``) must see the samples, at most reshaped.
+    lr, momentum, weight_decay : float
+        Of ``torch.optim.SGD``.
+    batch_size, epochs : int
+    scale : float
+        Samples are integers; the model sees ``scale * x``. Part of the first layer when it is replayed from
+        encrypted samples.
+    loss : callable, optional
+        ``loss(output, labels) -> scalar tensor``; cross entropy if not given.
+    """
+
+    model: Callable[[], nn.Module]
+    lr: float
+    batch_size: int = 50
+    epochs: int = 1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    scale: float = 1 / 255
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+
+    def initial_arrays(self, seed: int) -> list[npt.NDArray[Any]]:
+        """Arrays of a freshly initialised model."""
+        with _contract(seed):
+            return to_arrays(self.model())
+
+    def build(self, arrays: Arrays) -> nn.Module:
+        """A model with these arrays."""
+        import torch
+
+        model = self.model()
+        names = model.state_dict().keys()
+        model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(names, arrays, strict=True)})
+        return model
+
+    def batches(self, count: int, nonce: int) -> Iterator[npt.NDArray[np.intp]]:
+        """Row indices of each step, in order: a new permutation an epoch, the last batch of an epoch may be short."""
+        order = np.random.Generator(np.random.PCG64(nonce))
+        for _ in range(self.epochs):
+            permutation = order.permutation(count)
+            for start in range(0, count, self.batch_size):
+                yield permutation[start : start + self.batch_size]
+
+    def train(
+        self, arrays: Arrays, data: Data, nonce: int, first_layer: FirstLayer | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Train from ``arrays`` on ``data`` and return the new arrays.
+
+        Parameters
+        ----------
+        arrays : sequence of ndarray
+            The global model.
+        data : tuple of ndarray
+            Integer samples and labels. With ``first_layer`` only the shape of the samples is used.
+        nonce : int
+            Non-negative; gives the batch order and, in models with dropout, the masks.
+        first_layer : callable, optional
+            Replaces the output of the model's first layer (a replay from encrypted samples).
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        samples, labels = data
+        loss_of = self.loss or cross_entropy
+        with _contract(nonce):
+            model = self.build(arrays).train()
+            rows: list[npt.NDArray[np.intp]] = [np.empty(0, np.intp)]
+            if first_layer is not None:
+                layer = find_first_layer(model)
+                # An instance attribute shadows the method; state_dict() and its names stay as they are.
+                layer.forward = lambda _: first_layer(layer, rows[0])
+            sgd = torch.optim.SGD(
+                model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+            )
+            for rows[0] in self.batches(len(labels), nonce):
+                inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
+                sgd.zero_grad()
+                loss_of(model(inputs), torch.from_numpy(labels[rows[0]])).backward()  # type: ignore[no-untyped-call]
+                sgd.step()
+            return to_arrays(model)
+
+    def predict(self, arrays: Arrays, samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The model's outputs in evaluation mode, shape (m, classes)."""
+        import torch
+
+        with _contract(0), torch.inference_mode():
+            model = self.build(arrays).eval()
+            chunks = np.array_split(samples, max(1, len(samples) // 500))
+            outputs = [model(torch.from_numpy(c.astype(np.float32)) * self.scale) for c in chunks]
+            return np.asarray(torch.cat(outputs).numpy())
+
+    def error(self, arrays: Arrays, claimed: Arrays, replayed: Arrays) -> float:
+        """How far a claimed result is from its replay: the relative L2 error of the update.
+
+        Parameters and floating buffers (batch norm's running statistics) are compared as two wholes and the larger
+        error counts, so that large buffers hide nothing; integers (``num_batches_tracked``) must be equal, or the
+        error is infinite. Two updates of exactly zero have error 0.
+        """
+        trained = {name for name, _ in self.model().named_parameters()}
+        groups: dict[bool, list[tuple[Any, Any]]] = {True: [], False: []}
+        for name, w, c, r in zip(self.model().state_dict(), arrays, claimed, replayed, strict=True):
+            if w.dtype.kind != "f":
+                if not np.array_equal(c, r):
+                    return float("inf")
+            else:
+                start = w.astype(np.float64).ravel()
+                groups[name in trained].append((c.ravel() - start, r.ravel() - start))
+        return max(_relative(pairs) for pairs in groups.values())
+
+
+def find_first_layer(model: nn.Module) -> nn.Module:
+    """The first ``Linear`` or ``Conv2d``, in the order of registration.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or some other layer with parameters stands before it.
+    """
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            return module
+        if any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(f"expected a Linear or Conv2d as the first layer, got {type(module).__name__}")
+    raise ValueError("expected a model with a Linear or Conv2d layer, got none")
+
+
+def to_arrays(model: nn.Module) -> list[npt.NDArray[Any]]:
+    """``state_dict()`` as NumPy arrays, copied."""
+    return [np.array(t.detach().cpu().numpy()) for t in model.state_dict().values()]
+
+
+@contextmanager
+def _contract(seed: int) -> Iterator[None]:
+    """One thread, deterministic kernels, torch's generator seeded; everything as before afterwards."""
+    import torch
+
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict)
+        torch.set_num_threads(threads)
+
+
+def _relative(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float:
+    off = sum(float(np.sum(np.square(a - b, dtype=np.float64))) for a, b in pairs)
+    size = sum(float(np.sum(np.square(b, dtype=np.float64))) for _, b in pairs)
+    if off == 0.0:
+        return 0.0
+    return float(np.sqrt(off / size)) if size else float("inf")

@@ -1,0 +1,58 @@
+"""The ledger: what was decided, and bans and strikes that outlive the process."""
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+
+from flwr_faa.ledger import Ledger
+from flwr_faa.verdict import Outcome, RoundReport, Verdict
+
+BIG = 2**64 - 3
+REPORT = RoundReport(
+    4,
+    (
+        Verdict(1, Outcome.TRUSTED, True, score=1.0),
+        Verdict(2, Outcome.MISSING, False, True, score=2.0, reason="no valid evidence: no answer in time"),
+        Verdict(BIG, Outcome.CONVICTED, False, True, 3.0, math.nan, 0.05, "differs", banned=True),
+    ),
+    "replay",
+    2.0,
+    seconds={"detect": 0.5},
+)
+
+
+def test_a_restart_keeps_bans_and_strikes(tmp_path: Path) -> None:
+    first = Ledger(tmp_path)
+    first.record(REPORT)
+    first.close()
+    second = Ledger(tmp_path)
+    second.record(REPORT)
+    assert second.bans == {BIG: "differs"}
+    assert second.strikes == {2: 2}
+    second.lift(BIG)
+    second.lift(2)
+    assert (second.bans, second.strikes) == ({}, {})
+
+
+def test_lines_are_strict_json_with_everything_a_reader_needs(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, annotate=lambda node_id: {"malicious": node_id == BIG})
+    ledger.record(REPORT)
+    line = (tmp_path / "rounds.jsonl").read_text().strip()
+    report = json.loads(line, parse_constant=lambda name: 1 / 0)
+    assert report["round"] == 4
+    node = report["nodes"][2]
+    assert node == {
+        "node_id": BIG, "verdict": "convicted", "accepted": False, "suspect": True, "score": 3.0, "error": None,
+        "threshold": 0.05, "reason": "differs", "banned": True, "malicious": True,
+    }  # fmt: skip
+    db = sqlite3.connect(tmp_path / "ledger.sqlite")
+    assert db.execute("SELECT node_id, notes FROM verdicts WHERE verdict = 'convicted'").fetchall() == [
+        (str(BIG), '{"malicious": true}')
+    ]
+
+
+def test_in_memory() -> None:
+    ledger = Ledger()
+    ledger.record(REPORT)
+    assert ledger.bans == {BIG: "differs"}

@@ -1,0 +1,304 @@
+"""Both strategies over Flower's real ServerApp and ClientApp, in process: the same verdicts, and no way to break them."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode  # noqa: F401
+
+from flwr_faa import Ledger, Policy
+from flwr_faa.detection import Sequential
+from flwr_faa.verdict import Outcome
+from flwr_faa.verification.replay import Replay
+from tests.federation import RUNNERS, run_legacy, run_message, sign_flip
+from tests.toy import PLANS
+
+PLAN = PLANS["mlp"]
+BOTH = pytest.mark.parametrize("api", RUNNERS)
+
+
+def closeness(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    x, y = (np.concatenate([p.ravel().astype(np.float64) for p in arrays]) for arrays in (a, b))
+    return float(np.linalg.norm(x - y) / np.linalg.norm(y))
+
+
+@BOTH
+@pytest.mark.parametrize("name", PLANS)
+def test_without_attack_the_result_is_fedavg(api: str, name: str) -> None:
+    plan = PLANS[name]
+    ours = RUNNERS[api](plan, verifier=Replay(plan), seed=1)
+    # FAA-DL hands the clients a nonce, plain FedAvg does not: give the undefended run the same batch order.
+    nonces = [ours.nonce for ours in ()]
+    assert not nonces
+    assert all(len(r.accepted) == 6 for r in ours.reports)
+    theirs = RUNNERS[api](same_order(plan, ours), defended=False)
+    assert closeness(ours.arrays, theirs.arrays) < 1e-6
+
+
+def same_order(plan: Any, ours: Any) -> Any:
+    """The plan with each round's batch order that the defended run used, found by the order of calls."""
+    import dataclasses
+
+    from flwr_faa.defence import Defence
+
+    nonces = [Defence(None, None, Policy(), None, 1, 1).nonce(r) for r in (1, 2)]
+    calls = {"n": 0}
+    train = plan.train
+
+    def in_order(arrays: Any, data: Any, nonce: int, first_layer: Any = None) -> Any:
+        calls["n"] += 1
+        return train(arrays, data, nonces[(calls["n"] - 1) // 6], first_layer)
+
+    copy = dataclasses.replace(plan)
+    object.__setattr__(copy, "train", in_order)
+    return copy
+
+
+def test_both_apis_give_the_same_verdicts_and_weights() -> None:
+    runs = [
+        run(PLAN, attacks={1: sign_flip, 4: sign_flip}, verifier=Replay(PLAN), seed=5, rounds=3)
+        for run in (run_legacy, run_message)
+    ]
+    for a, b in zip(runs[0].reports, runs[1].reports, strict=True):
+        assert a.nodes == b.nodes
+    assert all(x.tobytes() == y.tobytes() for x, y in zip(runs[0].arrays, runs[1].arrays, strict=True))
+    grid = runs[0].grid
+    assert {v.node_id for v in runs[0].reports[0].convicted} == {grid.node_ids[1], grid.node_ids[4]}
+
+
+@BOTH
+def test_convicted_nodes_are_out_for_good_and_minima_do_not_wait_for_them(api: str, tmp_path: Any) -> None:
+    run = RUNNERS[api](PLAN, attacks={0: sign_flip}, verifier=Replay(PLAN), seed=2, rounds=3, ledger=Ledger(tmp_path))
+    attacker = run.grid.node_ids[0]
+    assert [v.node_id for v in run.reports[0].convicted] == [attacker]
+    assert all(attacker not in {v.node_id for v in r.nodes} for r in run.reports[1:])
+    again = RUNNERS[api](PLAN, attacks={0: sign_flip}, verifier=Replay(PLAN), seed=2, rounds=1, ledger=Ledger(tmp_path))
+    assert attacker not in {v.node_id for v in again.reports[0].nodes}
+
+
+@BOTH
+def test_detection_only_removes_suspects_and_bans_nobody(api: str) -> None:
+    run = RUNNERS[api](PLAN, nodes=10, attacks={3: sign_flip}, seed=2)
+    assert run.grid.node_ids[3] in {v.node_id for v in run.reports[0].having(Outcome.REMOVED)}
+    assert all(len(r.nodes) == 10 and not any(v.banned for v in r.nodes) for r in run.reports)
+
+
+# --- replies that no honest client sends -------------------------------------------------------------------------
+
+
+def edit_message(change: Callable[[RecordDict], None]) -> Callable[[Message], Message]:
+    def fault(message: Message) -> Message:
+        if message.metadata.message_type == "train":
+            change(message.content)
+        return message
+
+    return fault
+
+
+def edit_arrays(change: Callable[[list[np.ndarray]], list[np.ndarray]]) -> Callable[[RecordDict], None]:
+    def edit(content: RecordDict) -> None:
+        name, record = next(iter(content.array_records.items()))
+        arrays = change([a.numpy() for a in record.values()])
+        names = [*record, *(f"more.{i}" for i in range(len(arrays) - len(record)))][: len(arrays)]
+        content[name] = ArrayRecord({n: Array(a) for n, a in zip(names, arrays, strict=True)})
+
+    return edit
+
+
+def edit_raw(change: Callable[[Array], None]) -> Callable[[RecordDict], None]:
+    def edit(content: RecordDict) -> None:
+        change(next(iter(next(iter(content.array_records.values())).values())))
+
+    return edit
+
+
+def set_raw(data: bytes) -> Callable[[RecordDict], None]:
+    def change(array: Array) -> None:
+        array.data = data
+
+    return edit_raw(change)
+
+
+def first(array: np.ndarray) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    return lambda arrays: [array, *arrays[1:]]
+
+
+def examples(value: Any) -> Callable[[RecordDict], None]:
+    def edit(content: RecordDict) -> None:
+        for record in content.metric_records.values():
+            for key in record:
+                record[key] = value
+
+    return edit
+
+
+HUGE_HEADER = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999), }"
+HUGE_HEADER += b" " * (118 - len(HUGE_HEADER) + 9) + b"\n"
+
+HOSTILE = {
+    "nan": edit_arrays(lambda arrays: [np.full_like(a, np.nan) for a in arrays]),
+    "1e30": edit_arrays(lambda arrays: [np.full_like(a, 1e30) for a in arrays]),
+    "wrong shape": edit_arrays(first(np.zeros((3, 3), np.float32))),
+    "wrong dtype": edit_arrays(first(np.zeros((16, 64), np.complex64))),
+    "text": edit_arrays(first(np.array([["x"] * 64] * 16))),
+    "ten times too many arrays": edit_arrays(lambda arrays: arrays * 10),
+    "no arrays": edit_arrays(lambda arrays: []),
+    "200 MB": edit_arrays(first(np.zeros((50_000, 1_000), np.float32))),
+    "garbage": set_raw(b"garbage"),
+    "empty": set_raw(b""),
+    "a header that promises 40 TB": set_raw(HUGE_HEADER),
+    "a pickle": set_raw(b"\x80\x04\x95\x00"),
+    "examples -850": examples(-850),
+    "examples 1e18": examples(10**18),
+    "examples NaN": examples(float("nan")),
+    "examples 0": examples(0),
+    "nothing": lambda content: [content.pop(k) for k in list(content)] and None,
+}
+
+
+@BOTH
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_reply_costs_its_sender_the_round_and_nobody_else(api: str, what: str) -> None:
+    if api == "legacy" and what == "nothing":
+        pytest.skip("Flower's own legacy driver turns such a reply into a failure before any strategy sees it")
+    run = RUNNERS[api](PLAN, faults={2: edit_message(HOSTILE[what])}, verifier=Replay(PLAN), seed=1)
+    bad = run.grid.node_ids[2]
+    assert len(run.reports) == 2
+    for report in run.reports:
+        assert len(report.accepted) == 5
+        (rejected,) = report.having(Outcome.REJECTED)
+        assert rejected.node_id == bad
+        assert f"node {bad}" in rejected.reason
+        assert not report.convicted
+    assert all(np.isfinite(a).all() for a in run.arrays)
+
+
+@BOTH
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_node_that_does_not_answer_the_training_is_on_record(api: str, lost: bool) -> None:
+    def fault(message: Message) -> Message | None:
+        if message.metadata.message_type == "train":
+            if lost:
+                return None
+            raise_error(message)
+        return message
+
+    run = RUNNERS[api](PLAN, faults={2: fault}, verifier=Replay(PLAN), seed=1)
+    for report in run.reports:
+        (rejected,) = report.having(Outcome.REJECTED)
+        assert rejected.node_id == run.grid.node_ids[2]
+        assert not rejected.banned
+        assert len(report.accepted) == 5
+
+
+def raise_error(message: Message) -> None:
+    for name in list(message.content):
+        del message.content[name]
+
+
+def evidence_fault(change: Callable[[Message], Message | None]) -> Callable[[Message], Message | None]:
+    def fault(message: Message) -> Message | None:
+        return change(message) if message.metadata.message_type in ("query.verify", "get_properties") else message
+
+    return fault
+
+
+def no_content(message: Message) -> Message:
+    raise_error(message)
+    return message
+
+
+def shorter(message: Message) -> Message:
+    for record in message.content.array_records.values():
+        for key in record:
+            record[key] = Array(record[key].numpy()[:-1])
+    for config in message.content.config_records.values():
+        for key, value in config.items():
+            if isinstance(value, bytes):
+                config[key] = value[:-1]
+    return message
+
+
+@BOTH
+@pytest.mark.parametrize("change", [lambda m: None, no_content, shorter], ids=["silent", "empty", "truncated"])
+def test_no_valid_evidence_is_a_strike_and_after_some_a_ban(api: str, change: Any) -> None:
+    from flwr_faa.detection import Everyone
+
+    run = RUNNERS[api](
+        PLAN,
+        rounds=3,
+        faults={2: evidence_fault(change)},
+        verifier=Replay(PLAN),
+        detector=Everyone(),
+        policy=Policy(max_strikes=2),
+        verify_timeout=0.5,
+    )
+    bad = run.grid.node_ids[2]
+    assert [[v.node_id for v in r.having(Outcome.MISSING)] for r in run.reports] == [[bad], [bad], []]
+    assert [v.banned for r in run.reports for v in r.having(Outcome.MISSING)] == [False, True]
+    assert not any(r.convicted for r in run.reports)
+
+
+@BOTH
+def test_hostile_metrics_do_not_reach_the_average(api: str) -> None:
+    def fault(message: Message) -> Message:
+        if message.metadata.message_type in ("train", "evaluate"):
+            for record in message.content.metric_records.values():
+                if "accuracy" in record:
+                    record["accuracy"] = float("nan")
+                record["more"] = [1.0, 2.0]
+        return message
+
+    run = RUNNERS[api](PLAN, faults={2: fault}, verifier=Replay(PLAN), seed=1)
+    assert len(run.evaluated) == 2
+    if api == "message":
+        assert all(m["accuracy"] == pytest.approx(0.5) for m in run.evaluated)
+        assert all(m["faa-accepted"] == 6 for m in run.metrics.values())
+
+
+@BOTH
+def test_all_banned_is_no_endless_wait(api: str) -> None:
+    run = RUNNERS[api](PLAN, nodes=3, attacks=dict.fromkeys(range(3), sign_flip), verifier=Replay(PLAN), rounds=2,
+                       detector=Sequential(audits=3))  # fmt: skip
+    assert len(run.reports[0].convicted) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(run.arrays, PLAN.initial_arrays(0), strict=True))
+
+
+def test_replay_refuses_a_deployment() -> None:
+    from flwr_faa.defence import Defence
+
+    class HttpGrid:
+        pass
+
+    defence = Defence(None, Replay(PLAN), Policy(), None, 1.0, None)
+    with pytest.raises(RuntimeError, match="refuses to run in a deployment"):
+        defence.check_grid(HttpGrid())
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = "import flwr_faa, sys; print(*[m for m in ('torch', 'pyod', 'sklearn', 'flwr', 'ray') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_a_device_needs_neither_pyod_nor_ray() -> None:
+    code = (
+        "import flwr_faa.client, flwr_faa.verification.replay, sys;"
+        "print(*[m for m in ('torch', 'pyod', 'sklearn', 'ray', 'torchvision', 'flwr_datasets') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_summary_reads_like_flowers(caplog: pytest.LogCaptureFixture) -> None:
+    from flwr_faa import FAADL
+
+    FAADL(fraction_train=0.5, verifier=Replay(PLAN)).summary()
+    text = caplog.text
+    if text:  # Flower's logger may not propagate
+        assert "Detector" in text and "Sampling" in text
+
+
+_ = MetricRecord
