@@ -178,7 +178,8 @@ def apply_update(model: Arrays, update: npt.NDArray[np.float64]) -> list[npt.NDA
     new = []
     for part, w in zip(Layout.of(model).layers, model, strict=True):
         total = w.astype(np.float64) + update[part].reshape(w.shape)
-        new.append((np.rint(total) if w.dtype.kind in "iub" else total).astype(w.dtype))
+        # asarray: NumPy turns arrays without axes (num_batches_tracked) into scalars
+        new.append(np.asarray(np.rint(total) if w.dtype.kind in "iub" else total).astype(w.dtype))
     return new
 
 

@@ -155,12 +155,13 @@ def malicious_factor(
         return Factor(np.zeros(1), nothing, nothing, np.zeros(r), np.empty((1, 0), np.intp))
 
     order, first = _canonical_order(updates)
-    neighbours, near = _neighbourhoods(partial(_products, updates, order, first), blocks, rest, k, True)
+    products = partial(_products, updates, order, first, np.empty(n * _width(n), updates.dtype))
+    neighbours, member, near = _neighbourhoods(products, blocks, rest, k, True)
     scales, density = np.zeros(r), np.zeros((n, r))
     for label, (squared, noise) in enumerate(near):
         scales[label] = _bandwidth(squared, noise, kernel, bandwidth) if relative else bandwidth
         density[:, label] = _log_density(squared, kernel, scales[label])
-    by_label = _log_ratio(neighbours, density, density)
+    by_label = _log_ratio(neighbours, member, density, density)
 
     back = np.empty_like(order)
     back[order] = first  # original row -> where its contents stand in canonical order
@@ -202,9 +203,9 @@ def factor_of_new(
     step = max(1, KEEP // (8 * n * (r + 4)))
     for start in range(0, len(new) if k else 0, step):
         rows = np.ascontiguousarray(new[start : start + step])
-        neighbours, near = _neighbourhoods(partial(_cross_products, rows, updates), blocks, rest, k, False)
+        neighbours, member, near = _neighbourhoods(partial(_cross_products, rows, updates), blocks, rest, k, False)
         own = [_log_density(d, kernel, h) for (d, _), h in zip(near, fitted.bandwidth, strict=True)]
-        by_label[start : start + step] = _log_ratio(neighbours, fitted.log_density, np.stack(own, axis=1))
+        by_label[start : start + step] = _log_ratio(neighbours, member, fitted.log_density, np.stack(own, axis=1))
     return by_label.sum(axis=1), by_label
 
 
@@ -231,18 +232,24 @@ def _canonical_order(updates: Floats) -> tuple[Indices, Indices]:
     return order, np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
 
 
-def _chunks(columns: Indices, n: int) -> Iterator[Indices]:
-    width = max(256, CHUNK // n)
+def _width(n: int) -> int:
+    return max(256, CHUNK // n)
+
+
+def _chunks(columns: Indices, width: int) -> Iterator[Indices]:
     return (columns[a : a + width] for a in range(0, len(columns), width))
 
 
-def _take(updates: Floats, rows: Indices, columns: Indices) -> Floats:
-    """A copy of ``updates[rows][:, columns]``; much faster for a few runs of (sorted) columns, as a layer's are."""
+def _take(updates: Floats, rows: Indices, columns: Indices, memory: Floats) -> Floats:
+    """``updates[rows][:, columns]`` in `memory`: mapping new pages for each chunk would take longer than the copy."""
+    chunk = memory[: len(rows) * len(columns)].reshape(len(rows), len(columns))
     cuts = np.flatnonzero(np.diff(columns) > 1) + 1
     if len(cuts) > 8:
-        return np.take(updates, columns, axis=1)[rows]
-    parts = [updates[rows, run[0] : run[-1] + 1] for run in np.split(columns, cuts)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        chunk[...] = np.take(updates, columns, axis=1)[rows]
+    else:  # a few runs of (sorted) columns, as a label's are, are copied much faster
+        for start, run in zip([0, *cuts], np.split(columns, cuts), strict=True):
+            chunk[:, start : start + len(run)] = updates[rows, run[0] : run[-1] + 1]
+    return chunk
 
 
 def _centre(chunk: Floats) -> Floats:
@@ -257,76 +264,90 @@ def _centre(chunk: Floats) -> Floats:
     return centre
 
 
-def _products(updates: Floats, order: Indices, first: Indices, columns: Indices) -> Products:
+def _products(updates: Floats, order: Indices, first: Indices, memory: Floats, columns: Indices) -> Products:
     """Of all pairs, in canonical order."""
-    n = len(order)
-    inner: Floats | None = None
-    width = 1
-    for part in _chunks(columns, n):
-        chunk = _take(updates, order, part)
+    n, width = len(order), _width(len(order))
+    inner: Floats = np.zeros((n, n), updates.dtype) if len(columns) == 0 else np.empty(0)
+    for i, part in enumerate(_chunks(columns, width)):
+        chunk = _take(updates, order, part, memory)
         chunk -= _centre(chunk)
         gram = chunk @ chunk.T  # NumPy sees that this is symmetric: half the work
-        inner = gram if len(part) == len(columns) else np.add(gram, 0.0 if inner is None else inner, dtype=np.float64)
-        width = max(width, len(part))
-    if inner is None:
-        inner = np.zeros((n, n), updates.dtype)
+        if i == 0:
+            inner = gram if len(part) == len(columns) else gram.astype(np.float64)
+        else:
+            inner += gram
     if (first != np.arange(n)).any():
         inner = inner[np.ix_(first, first)]  # equal rows: equal distances, and 0 between them
-    size = inner.diagonal().copy()
-    noise = 2 * float(np.median(size)) * float(np.finfo(updates.dtype).eps) * math.sqrt(width)
-    return Products(inner, size, size, noise)
+    sizes = inner.diagonal().copy()
+    noise = (
+        2 * float(np.median(sizes)) * float(np.finfo(updates.dtype).eps) * math.sqrt(min(width, max(len(columns), 1)))
+    )
+    return Products(inner, sizes, sizes, noise)
 
 
 def _cross_products(rows: Floats, updates: Floats, columns: Indices) -> Products:
-    """Of `rows` (m) with `updates` (n), added up in float64."""
-    total = Products(np.zeros((len(rows), len(updates))), np.zeros(len(rows)), np.zeros(len(updates)), 0.0)
-    for part in _chunks(columns, len(rows) + len(updates)):
-        ours, theirs = (_take(x, np.arange(len(x)), part) for x in (rows, updates))
-        centre = _centre(theirs)
-        ours -= centre
-        theirs -= centre
-        total.inner.__iadd__(ours @ theirs.T)
-        total.rows.__iadd__(np.einsum("ij,ij->i", ours, ours))
-        total.columns.__iadd__(np.einsum("ij,ij->i", theirs, theirs))
-    return total
+    """Of `rows` (m) with `updates` (n). Nobody asks for the noise here."""
+    inner, ours, theirs = np.zeros((len(rows), len(updates))), np.zeros(len(rows)), np.zeros(len(updates))
+    for part in _chunks(columns, _width(len(rows) + len(updates))):
+        a, b = (_take(x, np.arange(len(x)), part, np.empty(len(x) * len(part), x.dtype)) for x in (rows, updates))
+        centre = _centre(b)
+        a -= centre
+        b -= centre
+        inner += a @ b.T
+        ours += np.einsum("ij,ij->i", a, a)
+        theirs += np.einsum("ij,ij->i", b, b)
+    return Products(inner, ours, theirs, 0.0)
 
 
 def _neighbourhoods(
     products: Callable[[Indices], Products], blocks: list[Indices], rest: Indices, k: int, itself: bool
-) -> tuple[Indices, Iterator[tuple[Floats, float]]]:
-    """Neighbours (m, k), and for each block in turn the squared distances to them (m, k) and what of it may be noise.
+) -> tuple[Indices, Doubles, Iterator[tuple[Floats, float]]]:
+    """Find the neighbours by whole updates, and the distances to them by label.
 
     The products of whole updates are the sum of the blocks', so each pair of rows is multiplied once, as long as the
     blocks' products may be kept.
+
+    Returns
+    -------
+    neighbours : ndarray of int, shape (m, k)
+    member : ndarray, shape (m, n)
+        1 for a neighbour, 0 for others.
+    near : iterator of (ndarray of shape (m, k), float)
+        For each block in turn the squared distances to the neighbours, and how much of one may be rounding.
     """
-    total = products(rest)
-    inner, sizes = total.inner.astype(np.float64), total.columns.astype(np.float64)
+    inner, sizes = np.empty(0), np.empty(0)
     kept: dict[int, Products] = {}
-    for label, columns in enumerate(blocks):
+    for label, columns in enumerate([*blocks, rest] if len(rest) else blocks):
         block = products(columns)
-        inner += block.inner
-        sizes += block.columns
-        if (len(kept) + 1) * block.inner.nbytes <= KEEP:
+        for size in (block.rows, block.columns):
+            if not size.max() < np.finfo(size.dtype).max / 8:  # false for NaN too
+                raise ValueError(NOT_FINITE)
+        if label == 0:
+            inner, sizes = block.inner.astype(np.float64), block.columns.astype(np.float64)
+        else:
+            inner += block.inner
+            sizes += block.columns
+        if label < len(blocks) and (len(kept) + 1) * block.inner.nbytes <= KEEP:
             kept[label] = block
-    if not (np.isfinite(inner).all() and np.isfinite(sizes).all()):
-        raise ValueError(NOT_FINITE)
-    distance = np.subtract(sizes / 2, inner, out=inner)  # half the square, less half the row's own: order is the same
+    distance = np.subtract(sizes / 2, inner, out=inner)  # half the square, but for the row's own size: same order
     if itself:
         np.fill_diagonal(distance, np.inf)
-    at = np.flatnonzero(_nearest(distance, k))
-    neighbours = (at % len(sizes)).reshape(-1, k)
+    mask = _nearest(distance, k)
+    at = np.flatnonzero(mask)
+    neighbours = at % len(sizes)
 
     def near() -> Iterator[tuple[Floats, float]]:
         for label, columns in enumerate(blocks):
             block = kept.pop(label) if label in kept else products(columns)
-            squared = np.take(block.columns, neighbours)
+            squared = np.take(block.columns, neighbours).reshape(-1, k)
             squared += block.rows[:, None]
-            inner = np.take(block.inner, at).reshape(-1, k)
-            inner *= 2
-            squared -= inner
+            twice = np.take(block.inner, at).reshape(-1, k)
+            twice *= 2
+            squared -= twice
             yield np.maximum(squared, 0, out=squared), block.noise
 
-    return neighbours, near()
+    distance[...] = mask  # its memory is there, and mapping as much again costs more than filling it
+    return neighbours.reshape(-1, k), distance, near()
 
 
 def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
@@ -340,35 +361,32 @@ def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
 
 
 def _bandwidth(squared: Floats, noise: float, kernel: Kernel, c: float) -> float:
-    """``c`` times the (lower) median distance to a neighbour; the mean if most are equal, 0 if all are."""
-    flat = squared.ravel()
-    middle = (flat.size - 1) // 2
-    for typical in (float(np.partition(flat, middle)[middle]), float(flat.mean(dtype=np.float64))):
+    """``c`` times the median over updates of the root mean square distance to the neighbours; see `malicious_factor`."""
+    each = squared.mean(axis=1, dtype=np.float64)
+    for typical in (float(np.median(each)), float(np.mean(each))):
         if typical > noise:
             return c * (typical if kernel == "appendix" else math.sqrt(typical))
     return 0.0
 
 
 def _log_density(squared: Floats, kernel: Kernel, h: float) -> Doubles:
-    """Eq. 5 with Eq. 6: ``log(1/k sum_j K)``, shape (m,). 0 where the bandwidth is: no columns, or all alike."""
+    """Eq. 5 with Eq. 6: ``log(1/k sum_j K)``, shape (m,). 0 where the bandwidth is."""
     if h == 0:
         return np.zeros(len(squared))
     distance = np.sqrt(squared) if kernel == "printed" else squared
     width = 2 * h * h if kernel == "gaussian" else 2 * h
     closest = distance.min(axis=1, keepdims=True)  # the largest term is exp(0): the sum cannot underflow
     terms = np.subtract(closest, distance)
-    terms /= terms.dtype.type(width)
+    terms /= max(width, float(np.finfo(terms.dtype).tiny))
     np.exp(terms, out=terms)
-    return np.log(terms.sum(axis=1, dtype=np.float64) / squared.shape[1]) - closest[:, 0].astype(np.float64) / width
+    density: Doubles = np.log(terms.sum(axis=1) / squared.shape[1]) - closest[:, 0].astype(np.float64) / width
+    return density
 
 
-def _log_ratio(neighbours: Indices, theirs: Doubles, own: Doubles) -> Doubles:
+def _log_ratio(neighbours: Indices, member: Doubles, theirs: Doubles, own: Doubles) -> Doubles:
     """Eq. 7: ``log(1/k sum_{j in U_i} q_j) - log q_i``, shape (m, R)."""
-    (m, k), n = neighbours.shape, len(theirs)
-    member = np.zeros((m, n))
-    np.put_along_axis(member, neighbours, 1.0, axis=1)
     top = theirs.max(axis=0)
-    mean = member @ np.exp(theirs - top) / k  # a sum over neighbours as a product, and no array of m x k x R
+    mean = member @ np.exp(theirs - top) / neighbours.shape[1]  # no array of m x k x R
     ratio: Doubles = np.log(np.maximum(mean, TINY)) + top - own
     for label in np.flatnonzero((mean < TINY).any(axis=0)):  # neighbours far sparser than the densest place of all
         rows = np.flatnonzero(mean[:, label] < TINY)

@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common import ndarrays_to_parameters
 from flwr.server import ServerApp as LegacyServerApp
 from flwr.server import ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
-from flwr.server.strategy import FedAvg as LegacyFedAvg
 
 from apps.lab.local_grid import Fault, LocalGrid, run_server_app
-from flwr_faa import FAADL, TrainingPlan, VerifiableClient, verifiable
+from flwr_faa import FAADL, Policy, TrainingPlan, VerifiableClient, verifiable
 from flwr_faa import legacy as faa_legacy
+from flwr_faa.client import NONCE
+from flwr_faa.defence import Defence
 from flwr_faa.verdict import RoundReport
 from tests.toy import PLANS, slice_of
 
@@ -55,11 +57,16 @@ class Attacked(VerifiableClient):
         return 0.5, len(self.data[1]), {"accuracy": 0.5}
 
 
+def nonces(seed: int) -> Callable[[int], int]:
+    """What FAA-DL with this seed tells its clients, by round."""
+    return Defence(None, None, Policy(), None, 1.0, seed).nonce
+
+
 def run_legacy(
     plan: TrainingPlan = PLANS["mlp"],
     nodes: int = 6,
     rounds: int = 2,
-    attacks: Mapping[int, Attack] = {},  # noqa: B006
+    attacks: Mapping[int, Attack] = {},
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     **strategy_args: Any,
@@ -75,6 +82,10 @@ def run_legacy(
 
     def keep(server_round: int, arrays: Arrays, config: Any) -> None:
         final[server_round] = [a.copy() for a in arrays]
+
+    if not defended:  # the same batch orders as FAA-DL's, or the results could not be compared
+        nonce = nonces(strategy_args.pop("seed"))
+        strategy_args["on_fit_config_fn"] = lambda server_round: {NONCE: nonce(server_round)}
 
     class Logged(faa_legacy.FAADL if defended else LegacyFedAvg):  # type: ignore[misc]
         def aggregate_evaluate(self, *args: Any) -> Any:
@@ -105,7 +116,7 @@ def run_message(
     plan: TrainingPlan = PLANS["mlp"],
     nodes: int = 6,
     rounds: int = 2,
-    attacks: Mapping[int, Attack] = {},  # noqa: B006
+    attacks: Mapping[int, Attack] = {},
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     **strategy_args: Any,
@@ -134,18 +145,22 @@ def run_message(
 
     @app.evaluate()
     def evaluate(msg: Message, context: Context) -> Message:
-        from flwr.app import MetricRecord, RecordDict
-
         metrics = MetricRecord({"num-examples": 40, "accuracy": 0.5})
         return Message(RecordDict({"metrics": metrics}), reply_to=msg)
 
+    class Ordered(FedAvg):
+        def configure_train(self, server_round: int, arrays: ArrayRecord, config: Any, grid: Grid) -> Any:
+            config[NONCE] = nonce(server_round)
+            return super().configure_train(server_round, arrays, config, grid)
+
+    nonce = nonces(strategy_args.pop("seed")) if not defended else None
     server = ServerApp()
     names = list(plan.model().state_dict())
     outcome: dict[str, Any] = {}
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = (FAADL if defended else FedAvg)(min_available_nodes=nodes, min_train_nodes=nodes, **strategy_args)
+        strategy = (FAADL if defended else Ordered)(min_available_nodes=nodes, min_train_nodes=nodes, **strategy_args)
         start = ArrayRecord({n: Array(a) for n, a in zip(names, plan.initial_arrays(0), strict=True)})
         outcome["result"] = strategy.start(grid=grid, initial_arrays=start, num_rounds=rounds)
         outcome["reports"] = getattr(strategy, "reports", [])

@@ -50,7 +50,7 @@ def partition(node_id: int) -> int:
 class Nodes:
     """Answers challenges from each node's own slice, but for those that behave otherwise."""
 
-    def __init__(self, silent: set[int] = frozenset(), garbage: Mapping[int, bytes] = {}) -> None:  # noqa: B006
+    def __init__(self, silent: set[int] = frozenset(), garbage: Mapping[int, bytes] = {}) -> None:
         self.silent, self.garbage, self.asked = silent, garbage, []
 
     def __call__(self, challenges: Mapping[int, bytes]) -> dict[int, bytes | str]:
@@ -62,7 +62,7 @@ class Nodes:
         }
 
 
-def run(replies, detector, ask=None, policy=Policy(), **kwargs) -> tuple[list[np.ndarray], RoundReport]:  # noqa: B008
+def run(replies, detector, ask=None, policy=Policy(), **kwargs) -> tuple[list[np.ndarray], RoundReport]:
     verifier = Replay(PLAN) if ask is not None else None
     pipeline = Pipeline(detector, verifier, policy)
     return pipeline.run(1, replies, START, ask or Nodes(), nonce=NONCE, seed=3, **kwargs)

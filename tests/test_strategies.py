@@ -1,4 +1,4 @@
-"""Both strategies over Flower's real ServerApp and ClientApp, in process: the same verdicts, and no way to break them."""
+"""Both strategies over Flower's real ServerApp and ClientApp: the same verdicts, and no way to break them."""
 
 import subprocess
 import sys
@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode  # noqa: F401
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from flwr_faa import Ledger, Policy
 from flwr_faa.detection import Sequential
@@ -31,31 +30,11 @@ def closeness(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 def test_without_attack_the_result_is_fedavg(api: str, name: str) -> None:
     plan = PLANS[name]
     ours = RUNNERS[api](plan, verifier=Replay(plan), seed=1)
-    # FAA-DL hands the clients a nonce, plain FedAvg does not: give the undefended run the same batch order.
-    nonces = [ours.nonce for ours in ()]
-    assert not nonces
     assert all(len(r.accepted) == 6 for r in ours.reports)
-    theirs = RUNNERS[api](same_order(plan, ours), defended=False)
-    assert closeness(ours.arrays, theirs.arrays) < 1e-6
-
-
-def same_order(plan: Any, ours: Any) -> Any:
-    """The plan with each round's batch order that the defended run used, found by the order of calls."""
-    import dataclasses
-
-    from flwr_faa.defence import Defence
-
-    nonces = [Defence(None, None, Policy(), None, 1, 1).nonce(r) for r in (1, 2)]
-    calls = {"n": 0}
-    train = plan.train
-
-    def in_order(arrays: Any, data: Any, nonce: int, first_layer: Any = None) -> Any:
-        calls["n"] += 1
-        return train(arrays, data, nonces[(calls["n"] - 1) // 6], first_layer)
-
-    copy = dataclasses.replace(plan)
-    object.__setattr__(copy, "train", in_order)
-    return copy
+    theirs = RUNNERS[api](plan, defended=False, seed=1)
+    # Flower's legacy FedAvg truncates integer buffers (batch norm's counter); ours rounds.
+    floats = [i for i, a in enumerate(ours.arrays) if a.dtype.kind == "f"]
+    assert closeness([ours.arrays[i] for i in floats], [theirs.arrays[i] for i in floats]) < 1e-6
 
 
 def test_both_apis_give_the_same_verdicts_and_weights() -> None:
@@ -163,8 +142,6 @@ HOSTILE = {
 @BOTH
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_reply_costs_its_sender_the_round_and_nobody_else(api: str, what: str) -> None:
-    if api == "legacy" and what == "nothing":
-        pytest.skip("Flower's own legacy driver turns such a reply into a failure before any strategy sees it")
     run = RUNNERS[api](PLAN, faults={2: edit_message(HOSTILE[what])}, verifier=Replay(PLAN), seed=1)
     bad = run.grid.node_ids[2]
     assert len(run.reports) == 2
@@ -299,6 +276,3 @@ def test_summary_reads_like_flowers(caplog: pytest.LogCaptureFixture) -> None:
     text = caplog.text
     if text:  # Flower's logger may not propagate
         assert "Detector" in text and "Sampling" in text
-
-
-_ = MetricRecord

@@ -104,3 +104,4 @@ def test_an_update_goes_back_into_the_model_in_its_own_dtypes() -> None:
     np.testing.assert_allclose(new[0], 1.6)
     assert new[2] == 6
     assert new[2].shape == ()
+    assert all(isinstance(a, np.ndarray) for a in new)

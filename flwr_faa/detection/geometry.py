@@ -98,8 +98,10 @@ class Cloud:
     @cached_property
     def classifier(self) -> Block | None:
         """The columns that feed any label, or None where the model has no classifier or is nothing else."""
-        columns = self.label_blocks and np.sort(np.concatenate(self.label_blocks))
-        return self.block(columns) if 0 < len(columns) < self.updates.shape[1] else None
+        if not self.label_blocks:
+            return None
+        columns = np.sort(np.concatenate(self.label_blocks))
+        return self.block(columns) if len(columns) < self.updates.shape[1] else None
 
     @cached_property
     def labels(self) -> tuple[Block, ...]:
@@ -113,12 +115,12 @@ class Cloud:
 
     def block(self, columns: Columns) -> Block:
         """Measure the updates on some columns."""
-        rows = list(self.order)
+        rows = np.array(self.order, np.intp)
         gram = np.zeros((len(rows), len(rows)))
         square, to_median, to_mean, positive, nonzero = np.zeros((5, len(rows)))
         median_square = mean_square = 0.0
         for part in _chunks(columns):
-            x = self.updates[rows, part] if isinstance(part, slice) else self.updates[np.ix_(rows, part)]
+            x = self.updates[rows, part] if isinstance(part, slice) else self.updates[rows[:, None], part]
             median = _median(x)
             centred = np.subtract(x, median).astype(np.float64)
             gram += centred @ centred.T

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.detection.geometry import Cloud, ranked
+from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.detection.multiview import MultiView
 from flwr_faa.updates import Batch
 
@@ -44,40 +44,37 @@ class Sequential:
             raise ValueError(f"Expected audits >= 0 and patience >= 1, got {self.audits} and {self.patience}.")
 
     def detect(self, batch: Batch, seed: int) -> Detection:
-        """The first detector's suspects, then the audits."""
+        """The first detector's suspects, and the audits."""
         found = self.first.detect(batch, seed)
         tickets = batch.tickets(seed)
-        drawn = [row for row in np.argsort(tickets, kind="stable") if row not in found.suspects]
-        audits = tuple(int(row) for row in drawn[: self.audits])
-        lines = list(found.evidence)
-        for row in audits:
-            lines[row] = f"random audit; {lines[row]}"
-        return replace(found, suspects=found.suspects + audits, evidence=tuple(lines))
+        free = [row for row in batch.canonical if row not in found.suspects]
+        return replace(found, audits=tuple(sorted(free, key=lambda row: int(tickets[row]))[: self.audits]))
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
         """The unverified clients most like a convicted one, relative to the nearest cleared one.
 
-        ``judged`` must list its rows in the order in which they were named.
+        ``judged`` must list its rows in the order in which they were named. A client that does not answer is best
+        passed as convicted: its silence then shields nobody like it.
         """
+        first = {*detection.suspects, *detection.audits}
         convicted = [row for row, guilty in judged.items() if guilty]
-        asked = {*detection.suspects, *judged}
-        alike = [guilty for row, guilty in judged.items() if row not in detection.suspects]
-        tired = len(alike) >= self.patience and not any(alike[-self.patience :])
-        if not convicted or tired or len(asked) == len(batch):
-            return ()
         cleared = [row for row, guilty in judged.items() if not guilty]
-        likeness = look_alike(batch, convicted, cleared)
-        order = [row for row in ranked(batch, likeness) if row not in asked]
-        return tuple(order[: max(self.patience, sum(alike))])
+        alike = [guilty for row, guilty in judged.items() if row not in first]
+        tired = len(alike) >= self.patience and not any(alike[-self.patience :])
+        if not convicted or tired or len(first | judged.keys()) == len(batch):
+            return ()
+        order = ranked(batch, look_alike(batch, convicted, cleared))
+        unverified = [row for row in order if row not in first and row not in judged]
+        return tuple(unverified[: max(self.patience, sum(alike))])
 
 
-def look_alike(batch: Batch, convicted: list[int], cleared: list[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def look_alike(batch: Batch, convicted: list[int], cleared: list[int]) -> Vector:
     """Log of the distance to the nearest cleared client over that to the nearest convicted one, shape (n,).
 
     Positive: nearer to a convicted one. With nobody cleared yet, the distance to the convicted alone.
     """
     cloud = Cloud.of(batch)
-    distance = np.sqrt(cloud.by_row(cloud.by_row(cloud.whole.squared).T).T)
+    distance = np.sqrt(cloud.whole.squared[cloud.place[:, None], cloud.place])
     tiny = 1e-12 * max(float(distance.max()), np.finfo(np.float64).tiny)
     near = np.log(np.maximum(distance[:, convicted].min(axis=1), tiny))
     far = np.log(np.maximum(distance[:, cleared].min(axis=1), tiny)) if cleared else np.zeros(len(batch))

@@ -10,6 +10,7 @@ A view belongs to no detector: ``MultiView(views=...)`` takes any function from 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,7 +39,7 @@ class View:
     values : ndarray, shape (n,)
         Finite.
     what, less, more : str
-        For the reader: "norm", "smaller", "larger".
+        For the reader: "norm", "smaller", "larger". ``what`` may be one string a client.
     log : bool (default: True)
         The values are logarithms, so differences read as factors.
     least : float (default: 0.0)
@@ -47,7 +48,7 @@ class View:
 
     name: str
     values: Vector
-    what: str
+    what: str | Sequence[str]
     less: str
     more: str
     log: bool = True
@@ -63,11 +64,12 @@ class View:
         value, usual = float(self.values[i]), float(np.median(self.values))
         side = self.less if value < usual else self.more
         if self.log:
-            factor = math.exp(min(abs(value - usual), math.log(1e6)))
-            how = f"{factor:.{1 if factor < 10 else 0}f}x {side} than usual"
+            factor = math.exp(min(abs(value - usual), math.log(1000)))
+            how = f"{'over ' if factor > 999 else ''}{factor:.{1 if factor < 10 else 0}f}x {side} than usual"
         else:
             how = f"{value:.2g}, {side} than the usual {usual:.2g}"
-        return f"{self.what} {how} (z = {self.z[i]:.1f})"
+        what = self.what if isinstance(self.what, str) else self.what[i]
+        return f"{what} {how} (z = {self.z[i]:.1f})"
 
 
 def robust_z(values: Vector, least: float = 0.0) -> Vector:
@@ -97,9 +99,9 @@ def update_views(cloud: Cloud, slack: float = 1.0) -> list[View]:
         views += block_views(cloud.classifier, "classifier", slack)
     if cloud.labels:
         z = np.array([robust_z(log_nearest(block, 3)) for block in cloud.labels])
-        what, least = "the label whose neighbours are {} away has z", slack * LEAST_Z
-        views.append(View("label farthest", z.max(axis=0), what.format("farthest"), "less", "more", False, least))
-        views.append(View("label nearest", z.min(axis=0), what.format("nearest"), "less", "more", False, least))
+        for side, label, values in (("farthest", z.argmax(axis=0), z.max(axis=0)), ("nearest", z.argmin(0), z.min(0))):
+            what = [f"label {r}, its {side}: z of 3 nearest neighbours" for r in label]
+            views.append(View(f"label {side}", values, what, "lower", "higher", False, slack * LEAST_Z))
     return views
 
 

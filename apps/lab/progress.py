@@ -1,0 +1,30 @@
+"""Progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Watch = Callable[[int, float], None]
+
+
+@contextmanager
+def rounds_bar(console: Console, rounds: int) -> Iterator[Callable[[str], Watch]]:
+    """A bar over rounds; call it with a name to start one, and what comes back after each round."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[accuracy]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def watch(name: str) -> Watch:
+            task = progress.add_task(name, total=rounds, accuracy="")
+            return lambda number, accuracy: progress.update(task, completed=number, accuracy=f"accuracy {accuracy:.3f}")
+
+        yield watch

@@ -1,0 +1,98 @@
+"""What a run leaves: ``config.yaml``, ``rounds.jsonl``, ``ledger.sqlite``, ``summary.json`` and ``accuracy.png``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from apps.lab.experiment import Experiment
+from apps.lab.picture import draw
+from apps.lab.strategies import Census
+from apps.lab.summary import summarise
+from flwr_faa import Ledger
+from flwr_faa.updates import Arrays
+from flwr_faa.verdict import RoundReport
+
+FILES = ("config.yaml", "rounds.jsonl", "ledger.sqlite", "summary.json", "accuracy.png")
+
+
+@dataclass
+class Record:
+    """One run being made.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    folder : Path, optional
+        Where to leave files; an earlier run's are replaced. Without it nothing is written.
+    watch : callable
+        Told the round and the accuracy after each round, 0 being the untrained model.
+    """
+
+    experiment: Experiment
+    folder: Path | None = None
+    watch: Callable[[int, float], None] = lambda number, accuracy: None
+    accuracy: list[float] = field(default_factory=list)
+    reports: Sequence[RoundReport] = ()
+    _started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in FILES:
+                (self.folder / name).unlink(missing_ok=True)
+            OmegaConf.save(self.experiment.config, self.folder / "config.yaml", resolve=True)
+
+    @cached_property
+    def census(self) -> Census:
+        return Census(self.experiment.malicious)
+
+    def defence(self) -> dict[str, Any]:
+        """Arguments that the strategies of both APIs have in common."""
+        parts = instantiate(self.experiment.config.strategy, _convert_="all")
+        return {
+            **parts,
+            "census": self.census,
+            "ledger": Ledger(self.folder, annotate=self.census.about),
+            "verify_timeout": 600.0,  # twenty clients that encrypt, on two cores
+            "seed": self.experiment.config.seed,
+        }
+
+    def evaluate(self, server_round: int, arrays: Arrays) -> float:
+        """Measure a global model."""
+        self.accuracy.append(self.experiment.accuracy(arrays))
+        self.watch(server_round, self.accuracy[-1])
+        return self.accuracy[-1]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The finished run in figures; ``accuracy`` starts with the untrained model."""
+        rounds = [report.to_json() for report in self.reports]
+        for row in (node for report in rounds for node in report["nodes"]):
+            row.update(self.census.about(row["node_id"]))
+        figures = summarise(rounds, len(self.experiment.malicious))
+        figures["seconds"]["total"] = round(time.perf_counter() - self._started, 3)
+        head = {"name": self.experiment.name, "seed": self.experiment.config.seed, "rounds": len(rounds)}
+        return {**head, "final_accuracy": self.accuracy[-1], "accuracy": self.accuracy, **figures}
+
+    def write(self, yardsticks: Mapping[str, Sequence[float]]) -> None:
+        """Write summary and picture.
+
+        Parameters
+        ----------
+        yardsticks : mapping of str to sequence of float
+            Accuracies by round of other runs to compare with.
+        """
+        if self.folder is None:
+            raise ValueError("expected a folder to write to, got none")
+        summary = {**self.summary, "yardsticks": {name: list(values) for name, values in yardsticks.items()}}
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        draw({"this run": self.accuracy, **yardsticks}, self.folder / "accuracy.png", self.experiment.name)

@@ -1,0 +1,87 @@
+"""The ServerApp: the experiment's strategy over the API it asks for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.common import NDArrays, Scalar, ndarrays_to_parameters
+from flwr.server import ServerAppComponents, ServerConfig
+from flwr.serverapp import Grid, ServerApp
+
+from apps.lab.record import Record
+from apps.lab.strategies import LabFAADL, LegacyLabFAADL
+
+
+class LabServer(ServerApp):  # type: ignore[misc]
+    """Serves both APIs, one a run.
+
+    Parameters
+    ----------
+    start : callable
+        Opens the record of a run, from Flower's context.
+    done : callable
+        Gets the record when the last round is over.
+    """
+
+    def __init__(
+        self, start: Callable[[Context], Record], done: Callable[[Record], None] = lambda record: None
+    ) -> None:
+        super().__init__()
+        self._start, self._done = start, done
+
+    def __call__(self, grid: Grid, context: Context) -> None:
+        record = self._start(context)
+        random.seed(record.experiment.config.seed)  # Flower draws the clients of a round from it
+        app = {"legacy": legacy_app, "message": message_app}[record.experiment.config.api](record)
+        app(grid, context)
+        self._done(record)
+
+
+def legacy_app(record: Record) -> ServerApp:
+    """A ServerApp with a legacy strategy."""
+    config, initial = record.experiment.config, _initial(record)
+
+    def evaluate(server_round: int, arrays: NDArrays, _: dict[str, Scalar]) -> tuple[float, dict[str, Scalar]]:
+        accuracy = record.evaluate(server_round, arrays)
+        return 1 - accuracy, {"accuracy": accuracy}
+
+    def server_fn(context: Context) -> ServerAppComponents:
+        strategy = LegacyLabFAADL(
+            fraction_fit=config.fraction,
+            fraction_evaluate=0.0,
+            min_available_clients=config.clients,
+            initial_parameters=ndarrays_to_parameters(initial),
+            evaluate_fn=evaluate,
+            **record.defence(),
+        )
+        record.reports = strategy.reports
+        return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=config.rounds))
+
+    return ServerApp(server_fn=server_fn)
+
+
+def message_app(record: Record) -> ServerApp:
+    """A ServerApp with a strategy of the Message API."""
+    app, config, initial = ServerApp(), record.experiment.config, _initial(record)
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        return MetricRecord({"accuracy": record.evaluate(server_round, arrays.to_numpy_ndarrays())})
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        strategy = LabFAADL(
+            fraction_train=config.fraction,
+            fraction_evaluate=0.0,
+            min_available_nodes=config.clients,
+            **record.defence(),
+        )
+        record.reports = strategy.reports
+        strategy.start(grid, ArrayRecord(initial), num_rounds=config.rounds, evaluate_fn=evaluate)
+
+    return app
+
+
+def _initial(record: Record) -> NDArrays:
+    return record.experiment.plan.initial_arrays(record.experiment.config.seed)

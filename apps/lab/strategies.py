@@ -1,0 +1,79 @@
+"""The lab's strategies: FAA-DL of both APIs, with an eye on which node holds which partition.
+
+Flower draws node ids at random; a partition is what two runs have in common. Clients say theirs in their metrics. Only
+the report uses it: trusting it would let an attacker choose who it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.common import FitRes, Parameters, Scalar
+from flwr.server.client_proxy import ClientProxy
+
+from flwr_faa import FAADL, legacy
+
+
+@dataclass
+class Census:
+    """Which node holds which partition, as far as nodes have said.
+
+    Parameters
+    ----------
+    malicious : frozenset of int
+        Partitions.
+    """
+
+    malicious: frozenset[int]
+    partitions: dict[int, int] = field(default_factory=dict)
+
+    def note(self, node_id: int, partition: object) -> None:
+        """Remember what a node said."""
+        if isinstance(partition, int):
+            self.partitions.setdefault(node_id, partition)
+
+    def about(self, node_id: int) -> dict[str, Any]:
+        """Notes for the ledger; None for a node that has never sent anything."""
+        partition = self.partitions.get(node_id)
+        return {"partition": partition, "malicious": None if partition is None else partition in self.malicious}
+
+
+class LabFAADL(FAADL):
+    """For the Message API."""
+
+    def __init__(self, *args: Any, census: Census, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.census = census
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Note who is who first."""
+        messages = list(replies)
+        for message in messages:
+            if message.has_content():
+                for metrics in message.content.metric_records.values():
+                    self.census.note(message.metadata.src_node_id, metrics.get("partition"))
+        return super().aggregate_train(server_round, messages)
+
+
+class LegacyLabFAADL(legacy.FAADL):
+    """For the legacy API."""
+
+    def __init__(self, *args: Any, census: Census, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.census = census
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, dict[str, Scalar]]:
+        """Note who is who first."""
+        for client, result in results:
+            self.census.note(legacy.node_id(client), result.metrics.get("partition"))
+        return super().aggregate_fit(server_round, results, failures)

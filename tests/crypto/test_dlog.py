@@ -1,0 +1,125 @@
+"""Small discrete logarithms: every edge, every miss, and tables that are stale, broken or not to be kept."""
+
+import hashlib
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flwr_faa.crypto import dlog
+from flwr_faa.crypto.dlog import MAX_BOUND, DiscreteLog, OutOfRange, solver
+from flwr_faa.crypto.groups import Group, multiples
+
+
+def points(group: Group, values: list[int]) -> list[object]:
+    return multiples(group, group.generator, values)
+
+
+@pytest.mark.parametrize("bound", [0, 1, 255, 256, 257, 512, 769, 770, 4096, 2**14 + 3])
+def test_every_edge_of_a_bound(group: Group, bound: int) -> None:
+    around = {0, 1, bound // 2, bound - 1, bound}
+    values = [v for a in around for v in (a, -a) if abs(v) <= bound]
+    values += [secrets.randbelow(2 * bound + 1) - bound for _ in range(50)]
+    assert solver(group).solve(points(group, values), bound).tolist() == values
+    for beyond in (bound + 1, -bound - 1, 10 * bound + 7, 2**40):
+        with pytest.raises(OutOfRange, match=rf"expected \|value\| <= {bound}, got none such at position 1 of 3"):
+            solver(group).solve(points(group, [bound, beyond, 0]), bound)
+
+
+def test_giant_steps(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the smallest table, so that the steps number hundreds; the multiples of the stride are the awkward ones."""
+    monkeypatch.setattr(dlog, "_blocks", lambda bound: 1)
+    last, bound = dlog._size(1) - 1, 400_000
+    stride = 2 * last + 1
+    values = [k * stride + d for k in (1, 2, 127, 128, 129, 200) for d in (-last, -1, 0, 1, last)]
+    values += [secrets.randbelow(2 * bound + 1) - bound for _ in range(30)] + [bound, bound - 1, 0]
+    values += [-v for v in values]
+    lone = DiscreteLog(group, tmp_path)
+    assert lone.solve(points(group, values), bound).tolist() == values
+    for beyond in (bound + 1, -bound - 1, 10**9):
+        with pytest.raises(OutOfRange):
+            lone.solve(points(group, [beyond]), bound)
+
+
+def test_a_random_point_is_out_of_range(group: Group) -> None:
+    point = group.mul(group.generator, secrets.randbelow(group.order))
+    with pytest.raises(OutOfRange):
+        solver(group).solve([point], 2**16)
+
+
+def test_nothing_to_solve(group: Group) -> None:
+    assert solver(group).solve([], 10).shape == (0,)
+
+
+@pytest.mark.parametrize("bound", [-1, MAX_BOUND + 1])
+def test_bounds_that_cannot_be_served(group: Group, bound: int) -> None:
+    with pytest.raises(ValueError, match=f"expected a bound from 0 to {MAX_BOUND}, got {bound}"):
+        solver(group).solve([group.generator], bound)
+
+
+def test_tables_grow_with_the_bound_and_stay_small() -> None:
+    sizes = [dlog._size(dlog._blocks(2**bits)) for bits in range(34)]
+    assert sizes == sorted(sizes)
+    assert all(2**b <= size <= 2**b * 1.1 for b, size in enumerate(sizes) if 12 <= b <= 16)
+    assert sizes[0] < 1000 and sizes[33] < 1.1 * 2**20
+
+
+def test_a_table_is_kept_and_read_again(group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = DiscreteLog(group, tmp_path)
+    assert first.solve(points(group, [-1234]), 4000).tolist() == [-1234]
+    (file,) = tmp_path.iterdir()
+    assert group.curve in file.name
+
+    monkeypatch.setattr(dlog, "_build", lambda *_: pytest.fail("built again"))
+    assert first.solve(points(group, [9]), 10).tolist() == [9]
+    assert DiscreteLog(group, tmp_path).solve(points(group, [3999]), 4000).tolist() == [3999]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "longer"])
+def test_a_corrupt_table_is_built_again(group: Group, tmp_path: Path, damage: str) -> None:
+    DiscreteLog(group, tmp_path).solve([group.generator], 1000)
+    (file,) = tmp_path.iterdir()
+    good = file.read_bytes()
+    flipped = bytearray(good)
+    flipped[1000] ^= 1
+    file.write_bytes({"flip": bytes(flipped), "truncate": good[:-1], "empty": b"", "longer": good + b"x"}[damage])
+
+    values = list(range(-1000, 1001, 7))
+    assert DiscreteLog(group, tmp_path).solve(points(group, values), 1000).tolist() == values
+    assert file.read_bytes() == good
+
+
+def test_a_forged_table_cannot_give_a_wrong_value(group: Group, tmp_path: Path) -> None:
+    DiscreteLog(group, tmp_path).solve([group.generator], 700)
+    (file,) = tmp_path.iterdir()
+    body = bytearray(file.read_bytes()[len(dlog._MAGIC) + 32 :])
+    count = len(body) // 12
+    values = np.frombuffer(bytes(body[8 * count :]), "<u4")
+    body[8 * count :] = ((values + 1) % count).astype("<u4").tobytes()
+    file.write_bytes(dlog._MAGIC + hashlib.sha256(body).digest() + body)
+
+    with pytest.raises(OutOfRange):
+        DiscreteLog(group, tmp_path).solve(points(group, [5]), 700)
+
+
+def test_a_directory_that_cannot_be_used_costs_only_time(group: Group, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    assert DiscreteLog(group, tmp_path / "file" / "x").solve(points(group, [-77]), 100).tolist() == [-77]
+
+
+def test_where_tables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert dlog._cache() == tmp_path / "flwr-anomaly"
+    for relative in ("", "cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        monkeypatch.setenv("HOME", "/home/x")
+        assert dlog._cache() == Path("/home/x/.cache/flwr-anomaly")
+
+
+def test_threads_do_not_mix_up_their_bounds(group: Group, tmp_path: Path) -> None:
+    shared = DiscreteLog(group, tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [(b, pool.submit(shared.solve, points(group, [b, -b]), b)) for b in (100, 5000, 900, 9000, 3, 12000)]
+    assert all(job.result().tolist() == [b, -b] for b, job in jobs)
