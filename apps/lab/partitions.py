@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,9 @@ def shards(labels: Labels, clients: int, seed: int) -> list[Rows]:
     disable_progress_bar()
     partitioner = ShardPartitioner(clients, partition_by="label", num_shards_per_partition=2, seed=seed)
     partitioner.dataset = Dataset.from_dict({"row": np.arange(len(labels)), "label": labels})
-    return [np.array(partitioner.load_partition(i)["row"], np.intp) for i in range(clients)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # datasets' use of pyarrow, a line a call
+        return [np.array(partitioner.load_partition(i)["row"], np.intp) for i in range(clients)]
 
 
 def choose_malicious(partitions: Sequence[Rows], labels: Labels, share: float, seed: int) -> frozenset[int]:

@@ -44,7 +44,7 @@ def decode(values: npt.ArrayLike, fraction_bits: int) -> npt.NDArray[np.float64]
 
 
 def inner_product_error(x: Floats, y: Floats, x_bits: int, y_bits: int) -> float:
-    """The bound (2) for vectors of length n, encoded with these fractional bits."""
+    """The bound (2) for vectors encoded with these fractional bits (itself computed in float64)."""
     norms = float(np.abs(y).sum(dtype=np.float64)), float(np.abs(x).sum(dtype=np.float64))
     return norms[0] * 2.0 ** -(x_bits + 1) + norms[1] * 2.0 ** -(y_bits + 1) + x.size * 2.0 ** -(x_bits + y_bits + 2)
 

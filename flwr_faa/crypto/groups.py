@@ -291,7 +291,8 @@ class _Windows:
     """Multiples of one base by windows: entry j of window i is (j - 2^(w-1)) 2^(wi) base."""
 
     def __init__(self, group: Group, base: Point, width: int) -> None:
-        self.group, self.base, self.width, self.table = group, base, width, []
+        self.group, self.base, self.width = group, base, width
+        self.table: list[Point] = []
 
     def multiply(self, scalars: Sequence[int]) -> list[Point]:
         """``k base`` for every k; small ones use, and build, only the low windows."""

@@ -21,7 +21,8 @@ class Detection:
     scores : ndarray, shape (n,)
         Higher is more anomalous.
     threshold : float
-        Score above which a node is suspected by the score alone (an audit or a look-alike may be below).
+        Score above which a node is suspected by the score alone. An audit or a look-alike may be below, and a
+        detector that names a share (OCSVM) fills it up with nodes at the threshold.
     suspects : tuple of int
         Rows, the most suspicious first.
     evidence : tuple of str
@@ -47,6 +48,8 @@ class Detector(Protocol):
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
         """Further suspects, after some were judged (row -> convicted?); empty ends the round's verification.
 
-        Only called where there is a verifier. A detector without a second thought returns ``()``.
+        Only called where there is a verifier. A detector without a second thought returns ``()``. The rows stand in
+        the order in which they were named, never in that of arrival, and a node that gave no valid evidence counts as
+        convicted: silence must not shield accomplices.
         """
         ...

@@ -155,9 +155,9 @@ _clouds: WeakKeyDictionary[Batch, Cloud] = WeakKeyDictionary()
 def embed(squared: Vector) -> Vector:
     """Principal coordinates: n points in at most n - 1 dimensions with the given distances (Torgerson 1952).
 
-    Lossless: a detector that sees distances only (RBF kernel, nearest neighbours) cannot tell the embedding from
-    the updates themselves. The axis of the largest spread comes first; the sign of each axis makes its largest entry
-    positive.
+    Lossless, to 1e-7 of the largest distance: a detector that sees distances only (RBF kernel, nearest neighbours)
+    cannot tell the embedding from the updates themselves. The axis of the largest spread comes first; the sign of
+    each axis makes its largest entry positive.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -65,7 +64,7 @@ class OCSVM:
             return np.zeros(len(squared))
         c = float(np.median(pairs)) or float(pairs.mean())
         try:  # here, not above: clients and the authority do without PyOD
-            pyod = importlib.import_module("pyod.models.ocsvm")
+            import pyod.models.ocsvm as pyod
         except ImportError as error:
             raise ImportError("OCSVM needs PyOD: pip install 'flwr-anomaly[server]'") from error
         svm = pyod.OCSVM(kernel="precomputed", nu=self.nu, tol=1e-9)

@@ -33,12 +33,17 @@ class PyODDetector:
     ----------
     detector : object
         Unfitted or fitted; ``fit(X)`` has to leave ``decision_scores_``, ``threshold_`` and ``labels_``.
+    components : int or None (default: None)
+        Keep only the first principal coordinates. Detectors of distances (KNN, LOF, OCSVM) want all of them; those
+        that look at one axis at a time (ECOD, COPOD, HBOS, IForest) drown in the last ones and want 2 to 5.
     """
 
     detector: Any
+    components: int | None = None
 
     def __repr__(self) -> str:
-        return f"PyODDetector({' '.join(repr(self.detector).split())})"
+        inner = " ".join(repr(self.detector).split())
+        return f"PyODDetector({inner})" if self.components is None else f"PyODDetector({inner}, {self.components})"
 
     def detect(self, batch: Batch, seed: int) -> Detection:
         """Fit a copy and read scores, threshold and labels. A single client is never suspected."""
@@ -53,7 +58,7 @@ class PyODDetector:
                 fitted.label_blocks = cloud.label_blocks
             points = cloud.updates[list(cloud.order)]
         else:
-            points = cloud.embedding
+            points = cloud.embedding[:, : self.components]
         try:
             fitted.fit(points)
         except (ValueError, ArithmeticError) as error:

@@ -7,6 +7,7 @@ from a nonce that the server gives. That is what makes a replay meaningful: an h
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 Data = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 #: Computes what the model's first layer would, from something else than plain samples (see ``encrypted.py``).
 FirstLayer = Callable[["nn.Module", npt.NDArray[np.intp]], "torch.Tensor"]
+
+#: torch's thread count and generator belong to the process, so one plan trains at a time.
+_GLOBALS = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -172,16 +176,19 @@ def _contract(seed: int) -> Iterator[None]:
     """One thread, deterministic kernels, torch's generator seeded; everything as before afterwards."""
     import torch
 
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    _GLOBALS.acquire()
+    threads, strict = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # The same switch as use_deterministic_algorithms, which imports torch's compiler first: 1.5 s a process.
+    torch.set_deterministic_debug_mode("error")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             yield
     finally:
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(strict)
         torch.set_num_threads(threads)
+        _GLOBALS.release()
 
 
 def _relative(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float:

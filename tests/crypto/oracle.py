@@ -1,4 +1,4 @@
-"""A second implementation to check the first: plain Python integers, affine formulas, nothing imported from the project.
+"""A second implementation to check the first: plain Python integers, affine formulas, nothing of the project.
 
 Two of them. `Curve` is the textbook group law on P-256 and BLS12-381, for vectors, byte by byte. `ModpIPFE` is the same
 encryption scheme in another group, the squares modulo a 256-bit safe prime: too small to be secure, right for a check.
@@ -133,11 +133,13 @@ class ModpIPFE:
 
     def encrypt(self, x: list[int]) -> list[int]:
         r = self.scalars(self.q)
-        return [pow(4, r, self.p)] + [pow(h, r, self.p) * pow(4, v, self.p) % self.p for h, v in zip(self.public, x)]
+        return [pow(4, r, self.p)] + [
+            pow(h, r, self.p) * pow(4, v, self.p) % self.p for h, v in zip(self.public, x, strict=True)
+        ]
 
     def decrypt(self, ciphertext: list[int], y: list[int]) -> int:
-        secret = sum(s * k for s, k in zip(self.master, y)) % self.q
+        secret = sum(s * k for s, k in zip(self.master, y, strict=True)) % self.q
         value = pow(ciphertext[0], -secret, self.p)
-        for c, k in zip(ciphertext[1:], y):
+        for c, k in zip(ciphertext[1:], y, strict=True):
             value = value * pow(c, k, self.p) % self.p
         return self.logarithms[value] if value in self.logarithms else -self.logarithms[pow(value, -1, self.p)]

@@ -240,9 +240,9 @@ def test_every_truncation_and_extension_is_refused(group: Group, sent: dict[str,
 @pytest.mark.parametrize("kind", ["K", "C"])
 def test_every_byte_counts(group: Group, sent: dict[str, bytes], kind: str) -> None:
     """No flipped bit is overlooked: headers and lengths are exact, coordinates have one form."""
-    for at, bit in zip(range(len(sent[kind])), np.arange(10**6) % 8):
+    for at in range(len(sent[kind])):
         flipped = bytearray(sent[kind])
-        flipped[at] ^= 1 << int(bit)
+        flipped[at] ^= 1 << at % 8
         with pytest.raises(ValueError, match=r"expected .*, got"):
             read(group, kind, bytes(flipped))
 

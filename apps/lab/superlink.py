@@ -1,0 +1,145 @@
+"""A SuperLink of one's own, for real ``flwr run``s from a script.
+
+``flwr run`` would start a SuperLink that outlives the script and keeps the working directory and environment of the
+first run for all later ones. This one has a free port, its own FLWR_HOME in a temporary folder, and ends with the
+``with`` block, whatever ended that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+
+
+class RunFailed(RuntimeError):
+    """A run that did not end as ``finished:completed``."""
+
+
+class SuperLink:
+    """Starts with the ``with`` block and ends with it, with every process that came of it.
+
+    Parameters
+    ----------
+    log : path
+        Where its output, and that of the runs, goes.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    def __enter__(self) -> SuperLink:
+        self._home = Path(tempfile.mkdtemp(prefix="flwr-lab-"))
+        port = _free_port()
+        (self._home / "config.toml").write_text(
+            f'[superlink]\ndefault = "lab"\n\n[superlink.lab]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        )
+        self._environment = {
+            **os.environ,
+            "FLWR_HOME": str(self._home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._output = self._log.open("w")
+        address = ["--host", "127.0.0.1", "--port", str(port)]
+        self._process = self._start(["flower-superlink", "--insecure", "--simulation", *address])
+        try:
+            self._wait_until_healthy(port)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def run(self, overrides: str, nodes: int, watch: Callable[[], None] = lambda: None) -> None:
+        """``flwr run`` the app of this checkout and wait for its end.
+
+        Parameters
+        ----------
+        overrides : str
+            Of the experiment.
+        nodes : int
+        watch : callable
+            Called a few times a second meanwhile.
+
+        Raises
+        ------
+        RunFailed
+        """
+        federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
+        config = f"overrides={json.dumps(overrides)}"
+        command = ["flwr", "run", str(ROOT), "lab", "--stream", "--run-config", config]
+        run = self._start([*command, "--federation-config", federation])
+        while run.poll() is None:
+            watch()
+            time.sleep(0.2)
+        watch()
+        # The exit code of `flwr run --stream` is 0 for a failed run too.
+        listing = subprocess.run(
+            ["flwr", "list", "lab", "--format", "json", "--limit", "1"],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        status = json.loads(listing.stdout)["runs"][0]["status"] if listing.returncode == 0 else listing.stderr.strip()
+        if status != "finished:completed":
+            raise RunFailed(f"expected the run to end as finished:completed, got {status}; see {self._log}")
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
+        )
+
+    def _wait_until_healthy(self, port: int) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RunFailed(f"flower-superlink ended with code {self._process.returncode}; see {self._log}")
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                    return
+            except (URLError, OSError):
+                time.sleep(0.2)
+        raise RunFailed(f"expected flower-superlink within {START_SECONDS:g} s, got no answer; see {self._log}")
+
+    def _end(self) -> None:
+        mine = descendants(os.getpid())
+        for pid in mine:
+            _signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
+            self._process.poll()
+            time.sleep(0.1)
+        for pid in mine:
+            _signal(pid, signal.SIGKILL)
+        self._process.wait()
+        self._output.close()
+        shutil.rmtree(self._home, ignore_errors=True)

@@ -1,0 +1,245 @@
+"""Who is near whom, and how far: the neighbourhoods of LoMar's phase I (Sec. 3.2), label by label.
+
+    ||u_i - u_j||^2 = |u_i|^2 + |u_j|^2 - 2 <u_i, u_j>,  summed over blocks of columns
+
+Inner products of a block come from one symmetric matrix product, and those of whole updates are the sum of the blocks'.
+
+Precision: float64 updates are worked on in float64. Of float32 updates, each chunk of columns has a float32 product,
+centred (an error would be of the size of the distances otherwise); chunks and blocks are added up in float64. A squared
+distance is then good to some 1e-6 of the squared distances of both updates from the centre. Nothing closer than that is
+told from equal, except equal rows, whose distance is exactly 0.
+
+Cost: ``n^2 d / 2`` multiplications, and O(n^2 R) beside them. Memory beside the updates: about 40 ``n^2`` bytes,
+``CHUNK`` numbers, and at most ``KEEP`` bytes of inner products by label; labels beyond that are multiplied twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+#: Numbers in one chunk of updates (4 MB of float32): large enough for BLAS, small enough for the cache.
+CHUNK = 2**20
+#: Bytes of inner products by label that are kept while the neighbourhoods are not known yet.
+KEEP = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """One block of columns, seen from each of m rows to its k neighbours.
+
+    Attributes
+    ----------
+    squared : ndarray, shape (m, k)
+        Squared distances, in the dtype of the updates.
+    noise : float
+        A squared distance up to this may be rounding.
+    """
+
+    squared: Floats
+    noise: float
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhoods:
+    """The k nearest of n updates for each of m rows.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (m, k)
+        Which they are, the nearest not necessarily first.
+    member : ndarray, shape (m, n)
+        The same as 1 and 0.
+    blocks : iterator of Near
+        One for each block in turn; to be read once, since each takes memory.
+    """
+
+    index: Indices
+    member: Doubles
+    blocks: Iterator[Near]
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Squared lengths of centred rows, on both sides of a matrix of inner products, and what may be rounding."""
+
+    rows: Floats
+    columns: Floats
+    noise: float
+
+
+def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int) -> tuple[list[Indices], Indices]:
+    """The columns of each block, sorted, and those in none. No blocks: one of all columns."""
+    if label_blocks is None or len(label_blocks) == 0:
+        return [np.arange(d)], np.empty(0, np.intp)
+    blocks = [np.sort(np.asarray(block, np.intp)) for block in label_blocks]
+    for block in blocks:
+        if len(block) and (block[0] < 0 or block[-1] >= d):
+            raise ValueError(f"Expected columns from 0 to {d - 1} in label_blocks, got {block[0]} to {block[-1]}")
+    times = np.bincount(np.concatenate(blocks), minlength=d)
+    if (times > 1).any():
+        raise ValueError(f"Expected disjoint label_blocks, got column {times.argmax()} {times.max()} times")
+    return blocks, np.flatnonzero(times == 0)
+
+
+def canonical_order(updates: Floats) -> tuple[Indices, Indices]:
+    """Rows sorted by their bytes, and for each place in that order the first place with the same contents.
+
+    By their bytes and not by a hash, which would have to read all of them: a comparison stops at the first difference.
+    """
+    rows = updates.view(f"V{updates.shape[1] * updates.itemsize}").ravel()
+    order = rows.argsort(kind="stable")
+    same = [False] + [bool((rows[a : a + 1] == rows[b : b + 1])[0]) for a, b in pairwise(order)]
+    return order, np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+
+
+def among(
+    updates: Floats, order: Indices, first: Indices, blocks: list[Indices], rest: Indices, k: int
+) -> Neighbourhoods:
+    """Neighbourhoods of n updates among themselves, in canonical order, nobody its own neighbour; 1 <= k < n."""
+    n = len(updates)
+    products = partial(_products, updates, order, first, np.empty(n * _width(n), updates.dtype))
+    return _neighbourhoods(products, blocks, rest, k, (n, n), updates.dtype, itself=True)
+
+
+def between(rows: Floats, updates: Floats, blocks: list[Indices], rest: Indices, k: int) -> Neighbourhoods:
+    """Neighbourhoods of m other rows among n updates; 1 <= k <= n."""
+    shape = len(rows), len(updates)
+    return _neighbourhoods(partial(_cross_products, rows, updates), blocks, rest, k, shape, updates.dtype, itself=False)
+
+
+def _neighbourhoods(
+    products: Callable[[Indices, Floats], Sizes],
+    blocks: list[Indices],
+    rest: Indices,
+    k: int,
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    itself: bool,
+) -> Neighbourhoods:
+    """`products` writes the inner products of some columns; `itself`: row i is column i, and no neighbour."""
+    m, n = shape
+    room = min(len(blocks), KEEP // (m * n * dtype.itemsize))
+    inner = np.empty((room + 1, m, n), dtype)  # in one piece, which the system maps in large pages; the last is scratch
+    whole, lengths, sizes = np.zeros(shape), np.zeros(n), []
+    for label, columns in enumerate([*blocks, rest] if len(rest) else blocks):
+        block = inner[min(label, room)]
+        size = products(columns, block)
+        for side in (size.rows, size.columns):
+            if not side.max() < np.finfo(dtype).max / 8:  # false for NaN too
+                raise ValueError("Expected finite updates with finite squares, got NaN, infinity or too large a number")
+        whole += block
+        lengths += size.columns
+        sizes.append(size)
+    np.subtract(lengths / 2, whole, out=whole)  # half the squared distance, but for the row's own size: same order
+    if itself:
+        np.fill_diagonal(whole, np.inf)
+    mask = _nearest(whole, k)
+    at = np.flatnonzero(mask)
+    index = (at % n).reshape(m, k)
+
+    def near() -> Iterator[Near]:
+        for label, (columns, size) in enumerate(zip(blocks, sizes, strict=False)):
+            block = inner[min(label, room)]
+            if label >= room:
+                products(columns, block)
+            squared = np.take(size.columns, index)  # first the sum, which commutes: d(i, j) is d(j, i) to the last bit
+            squared += size.rows[:, None]
+            twice = np.take(block, at).reshape(m, k)
+            twice *= 2
+            squared -= twice
+            yield Near(np.maximum(squared, 0, out=squared), size.noise)
+
+    whole[...] = mask  # its memory is there, and mapping as much again costs more than filling it
+    return Neighbourhoods(index, whole, near())
+
+
+def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
+    """The k smallest of each row, ties to the first."""
+    limit = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
+    mask: npt.NDArray[np.bool_] = distance <= limit
+    surplus = np.count_nonzero(mask, axis=1) - k
+    for i in np.flatnonzero(surplus):
+        mask[i, np.flatnonzero(distance[i] == limit[i])[-surplus[i] :]] = False
+    return mask
+
+
+def _products(updates: Floats, order: Indices, first: Indices, memory: Floats, columns: Indices, out: Floats) -> Sizes:
+    """Inner products of all pairs in canonical order, into `out` (n, n)."""
+    width = _width(len(order))
+    total = np.zeros(out.shape if len(columns) > width else 0)
+    if len(columns) == 0:
+        out[...] = 0.0
+    for part in _chunks(columns, width):
+        chunk = _take(updates, order, part, memory)
+        chunk -= _centre(chunk)
+        np.matmul(chunk, chunk.T, out=out)  # NumPy sees that this is symmetric: half the work
+        if len(total):
+            total += out
+    if len(total):
+        out[...] = total
+    if (first != np.arange(len(first))).any():
+        out[...] = out[np.ix_(first, first)]  # equal rows: equal distances, and 0 between them
+    sizes = out.diagonal().copy()
+    noise = 2 * float(np.median(sizes)) * float(np.finfo(out.dtype).eps) * math.sqrt(min(width, len(columns)))
+    return Sizes(sizes, sizes, noise)
+
+
+def _cross_products(rows: Floats, updates: Floats, columns: Indices, out: Floats) -> Sizes:
+    """Inner products of `rows` with `updates`, into `out` (m, n). Nobody asks for the noise."""
+    total, ours, theirs = np.zeros(out.shape), np.zeros(len(rows)), np.zeros(len(updates))
+    for part in _chunks(columns, _width(len(rows) + len(updates))):
+        a, b = (_take(x, np.arange(len(x)), part, np.empty(len(x) * len(part), x.dtype)) for x in (rows, updates))
+        centre = _centre(b)
+        a -= centre
+        b -= centre
+        total += a @ b.T
+        ours += np.einsum("ij,ij->i", a, a)
+        theirs += np.einsum("ij,ij->i", b, b)
+    out[...] = total
+    return Sizes(ours.astype(out.dtype), theirs.astype(out.dtype), 0.0)
+
+
+def _width(n: int) -> int:
+    return max(256, CHUNK // n)
+
+
+def _chunks(columns: Indices, width: int) -> Iterator[Indices]:
+    return (columns[a : a + width] for a in range(0, len(columns), width))
+
+
+def _take(updates: Floats, rows: Indices, columns: Indices, memory: Floats) -> Floats:
+    """``updates[rows][:, columns]`` in `memory`: mapping new pages for each chunk would take longer than the copy."""
+    chunk = memory[: len(rows) * len(columns)].reshape(len(rows), len(columns))
+    cuts = np.flatnonzero(np.diff(columns) > 1) + 1
+    if len(cuts) > 8:
+        chunk[...] = np.take(updates, columns, axis=1)[rows]
+        return chunk
+    for start, run in zip([0, *cuts], np.split(columns, cuts), strict=True):  # a few runs, as a label's columns are
+        into, source = chunk[:, start : start + len(run)], updates[:, run[0] : run[-1] + 1]
+        for i in range(0, len(rows), 64):
+            into[i : i + 64] = source[rows[i : i + 64]]
+    return chunk
+
+
+def _centre(chunk: Floats) -> Floats:
+    """The mean of that half of the rows that is nearest to 0.
+
+    Distances do not hang on it, but their precision does: the mean of all rows could be dragged away by one attacker
+    with an enormous update, and the distances between honest updates would drown in rounding.
+    """
+    half = (len(chunk) + 1) // 2
+    nearest = np.argpartition(np.einsum("ij,ij->i", chunk, chunk), half - 1)[:half]
+    centre: Floats = chunk[nearest].mean(axis=0)
+    return centre

@@ -1,0 +1,85 @@
+"""LoMar, phase II: the threshold on the malicious factor (Sec. 3.3, Theorem 1 and Algorithm 2).
+
+    P(F > eps_m) <= exp(-4 pi (eps_m - 1)^2 (k + 1)^2 h / (k (2k + eps_m + 1)^2 V^2))             (Eq. 10)
+    eps = min{1, eps_m}, and an update is malicious if F < eps                                    (Algorithm 2)
+
+Solved for the eps_m at which the bound is alpha:
+
+    eps_m = (1 + s (2k + 1)) / (1 - s),   s = sqrt(ln(1 / alpha) k / (4 pi h)) V / (k + 1)
+
+Validity. The proof takes eps_m > 1 (below Eq. 22), and the closed form gives nothing else: s > 0, and s >= 1 has no
+solution, since the bound never falls below ``exp(-4 pi (k + 1)^2 h / (k V^2))``. Therefore ``min{1, eps_m}`` is 1,
+always, and the theorem is about the other side (a clean update with a *large* F), than the one that is rejected. What
+this module computes is a diagnostic; the threshold to set is eps itself.
+
+Appendix C ends in Eq. 23, with R labels, ``2 (2 pi)^R h^{2R}`` in the place of ``4 pi h``; for R = 1 that is Eq. 10
+with ``h^2``. Eq. 17 defines V and 1 / V by the same expression, so V is left to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: Algorithm 2's threshold, whatever Eq. 10 says.
+EPS = 1.0
+
+
+@dataclass(frozen=True)
+class Theorem1:
+    """Theorem 1 for one neighbourhood.
+
+    Parameters
+    ----------
+    k : int
+        Size of the neighbourhood, at least 1.
+    h : float
+        Mean bandwidth, in the units of the updates.
+    volume : float
+        V, the "neighbourhood kernel density distribution volume".
+    labels : int or None (default: None)
+        None: Eq. 10 as printed. R: Eq. 23, the end of its proof, for R labels.
+
+    Raises
+    ------
+    ValueError
+        Unless all are positive.
+    """
+
+    k: int
+    h: float
+    volume: float
+    labels: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("k", self.k), ("h", self.h), ("volume", self.volume), ("labels", self.labels or 1)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"Expected a positive {name}, got {value!r}")
+
+    @property
+    def _strength(self) -> float:
+        """The exponent without its part in eps_m."""
+        bandwidths = 4 * math.pi * self.h if self.labels is None else 2 * (2 * math.pi * self.h**2) ** self.labels
+        return bandwidths * (self.k + 1) ** 2 / (self.k * self.volume**2)
+
+    @property
+    def least_alpha(self) -> float:
+        """What the bound tends to for a large eps_m; no eps_m has a bound of this or less."""
+        return math.exp(-self._strength)
+
+    def bound(self, eps_m: float) -> float:
+        """Right-hand side of Eq. 10. ``ValueError`` unless ``eps_m > 1``, where it is proven."""
+        if not eps_m > 1:
+            raise ValueError(f"Expected eps_m > 1, as Theorem 1's proof does, got {eps_m!r}")
+        return math.exp(-self._strength * ((eps_m - 1) / (2 * self.k + eps_m + 1)) ** 2)
+
+    def eps_m(self, alpha: float) -> float:
+        """The eps_m whose bound is `alpha`, above 1; infinite where there is none (``alpha <= least_alpha``)."""
+        if not 0 < alpha < 1:
+            raise ValueError(f"Expected alpha between 0 and 1, got {alpha!r}")
+        s = math.sqrt(-math.log(alpha) / self._strength)
+        return (1 + s * (2 * self.k + 1)) / (1 - s) if s < 1 else math.inf
+
+    def eps(self, alpha: float) -> float:
+        """Algorithm 2: ``min{1, eps_m}``. It is 1."""
+        return min(EPS, self.eps_m(alpha))

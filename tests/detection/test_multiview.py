@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flwr_faa.detection import MultiView
+from flwr_faa.detection.geometry import Cloud
+from flwr_faa.detection.views import View, block_views, log_nearest, robust_z, update_views
+from tests.detection.simulate import CROWD_SHAPES, batch_of, crowd
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(-1e6, 1e6)))
+def test_robust_z_is_finite_and_zero_at_the_median(values):
+    z = robust_z(values)
+    assert np.isfinite(z).all()
+    assert np.median(z) == pytest.approx(0, abs=1e-9)
+
+
+def test_robust_z_by_hand():
+    np.testing.assert_allclose(robust_z(np.array([1.0, 2, 3, 4, 10])), np.array([-2, -1, 0, 1, 7]) / 1.4826)
+    np.testing.assert_allclose(robust_z(np.array([1.0, 2, 3, 4, 10]), least=3.5), np.array([-2, -1, 0, 1, 7]) / 3.5)
+    np.testing.assert_allclose(robust_z(np.array([2.0, 2, 2, 2, 7])), np.array([0, 0, 0, 0, 5]) / 1.2533)
+    assert not robust_z(np.full(4, 7.0)).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("fill", [0.0, 1.0, None])
+def test_defined_for_few_identical_and_zero_updates(n, fill):
+    updates = crowd(n) if fill is None else np.full((n, 35), fill, np.float32)
+    found = MultiView().detect(batch_of(updates, CROWD_SHAPES))
+    assert np.isfinite(found.scores).all() and len(found.evidence) == n
+    assert "nan" not in " ".join(found.evidence)
+    if fill is not None or n == 1:
+        assert not found.scores.any() and found.suspects == ()
+
+
+@given(hnp.arrays(np.float32, (8, 35), elements=st.floats(-1e8, 1e8, width=32)))
+@settings(max_examples=40, deadline=None)
+def test_no_update_makes_a_score_nan(updates):
+    assert np.isfinite(MultiView().detect(batch_of(updates, CROWD_SHAPES)).scores).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+@settings(max_examples=15, deadline=None)
+def test_order_and_ids_change_nothing(seed, n):
+    rng = np.random.default_rng(seed)
+    updates = crowd(n, seed)
+    updates[0] *= 30
+    updates[rng.integers(n)] = updates[-1]
+    ids = rng.permutation(1000)[:n]
+    one, other = batch_of(updates, CROWD_SHAPES), batch_of(updates, CROWD_SHAPES, ids)
+    found, again = MultiView().detect(one), MultiView().detect(other)
+    rows = np.argsort(ids)  # row r of the other batch is update rows[r]
+    assert np.array_equal(found.scores[rows], again.scores)
+    assert [found.evidence[r] for r in rows] == list(again.evidence)
+    assert [updates[r].tobytes() for r in found.suspects] == [updates[rows[r]].tobytes() for r in again.suspects]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+@settings(max_examples=15, deadline=None)
+def test_the_scale_of_the_updates_does_not_matter(seed, scale):
+    updates = crowd(20, seed, np.float64)
+    found, again = (MultiView().detect(batch_of(x, CROWD_SHAPES)) for x in (updates, scale * updates))
+    np.testing.assert_allclose(found.scores, again.scores, rtol=1e-6)
+
+
+def test_neighbour_views_ignore_translation():
+    updates = crowd(20, dtype=np.float64)
+    for k in (1, 3, 12):
+        one, other = (Cloud.of(batch_of(x)) for x in (updates, updates + 5))
+        a, b = (c.by_row(log_nearest(c.whole, k)) for c in (one, other))
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def attacks():
+    x = crowd(20)
+    norm = float(np.linalg.norm(x[0]))
+    noise = np.random.default_rng(1).normal(size=(3, 35)).astype(np.float32)
+    clones = np.tile(x.mean(axis=0), (3, 1))
+    label = x[:3].copy()
+    label[:, [20, 21, 22, 23, 32]] += norm  # one label of the classifier only
+    return {
+        "farther": (x[:3] + 3 * norm * noise, "nearest"),
+        "closer": (clones, "nearest neighbour over 1000x closer"),
+        "larger": (20 * x[:3], "larger"),
+        "smaller": (x[:3] / 1000, "smaller"),
+        "lower": (-x[:3], "lower"),
+        "label": (label, ""),
+    }
+
+
+@pytest.mark.parametrize("name", list(attacks()))
+def test_each_attack_is_seen_and_explained(name):
+    rows, words = attacks()[name]
+    updates = crowd(20)
+    updates[[4, 9, 13]] = rows
+    views = update_views(Cloud.of(batch_of(updates, CROWD_SHAPES)))
+    found = MultiView().detect(batch_of(updates, CROWD_SHAPES))
+    assert set(found.suspects) >= {4, 9, 13}
+    assert list(found.suspects) == sorted(found.suspects, key=lambda r: -found.scores[r])
+    lines = [v.explain(i) for v in views for i in range(20) if abs(v.z[i]) > 5]
+    assert any(words in line for line in lines)
+    assert all(f"{abs(found.scores[r]):.1f}" in found.evidence[r] for r in (4, 9, 13))
+
+
+def test_names_are_unique_and_lines_read_well():
+    views = update_views(Cloud.of(batch_of(crowd(20), CROWD_SHAPES)))
+    assert len({v.name for v in views}) == len(views) == 20
+    view = View("n", np.log([1, 1, 1.1, 0.9, 40]), "update: norm", "smaller", "larger", least=0.1)
+    assert view.explain(4) == "update: norm 40x larger than usual (z = 26.1)"
+    view = View("s", np.array([0.5, 0.5, 0.52, 0.1]), ["a", "b", "c", "d"], "lower", "higher", log=False, least=0.03)
+    assert view.explain(3) == "d 0.1, lower than the usual 0.5 (z = -13.3)"
+
+
+def test_slack_only_widens_the_spread():
+    cloud = Cloud.of(batch_of(crowd(20), CROWD_SHAPES))
+    for loose, tight in zip(block_views(cloud.whole, "update"), block_views(cloud.whole, "update", 0.0), strict=True):
+        assert (np.abs(loose.z) <= np.abs(tight.z)).all()
+
+
+def test_views_can_be_replaced():
+    def only_mine(cloud):
+        return [View("mine", cloud.whole.norms, "my norm", "less", "more", log=False)]
+
+    updates = crowd(10)
+    updates[2] *= 100
+    found = MultiView(threshold=3, views=only_mine).detect(batch_of(updates))
+    assert found.suspects[0] == 2 and found.evidence[2].startswith("my norm")
+    assert repr(MultiView()) == "MultiView(threshold=5)"
