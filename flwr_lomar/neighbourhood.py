@@ -135,7 +135,8 @@ def _neighbourhoods(
     whole, lengths, sizes = np.zeros(shape), np.zeros(n), []
     for label, columns in enumerate([*blocks, rest] if len(rest) else blocks):
         block = inner[min(label, room)]
-        size = products(columns, block)
+        with np.errstate(over="ignore", invalid="ignore"):  # found below
+            size = products(columns, block)
         for side in (size.rows, size.columns):
             if not side.max() < np.finfo(dtype).max / 8:  # false for NaN too
                 raise ValueError("Expected finite updates with finite squares, got NaN, infinity or too large a number")

@@ -35,6 +35,7 @@ def main(config: DictConfig) -> None:
         f"honest convicted {s['honest_convicted']}, malicious updates accepted {s['attackers_accepted']}, "
         f"verified {s['verified_per_round']:.1f} a round, {s['seconds']['total']:.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(f"{experiment.folder}", highlight=False, soft_wrap=True)
 

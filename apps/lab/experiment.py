@@ -1,4 +1,4 @@
-"""One experiment: everything that its configuration stands for, built once a process and shared by server and clients."""
+"""One experiment: what its configuration stands for, built once a process and shared by server and clients."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Experiment:
         return float(np.mean(self.plan.predict(arrays, samples).argmax(axis=1) == labels))
 
     def with_choices(self, **choices: str) -> Experiment:
-        """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; same share of attackers."""
+        """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
         config = self.config.copy()
         for group, choice in choices.items():
             config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")

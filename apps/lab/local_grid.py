@@ -118,7 +118,7 @@ class LocalGrid(Grid):  # type: ignore[misc]
         received = Message(deepcopy(message.content), metadata=message.metadata)
         try:
             reply = self._app(received, context)
-        except Exception:  # as Flower's runtimes do: one client's error is a reply, not the run's end
+        except Exception:  # noqa: BLE001 - as Flower's runtimes do: one client's error is a reply, not the run's end
             reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc()), reply_to=message)
         fault = self._faults.get(int(context.node_config["partition-id"]))
         return fault(reply) if fault else reply
@@ -144,9 +144,7 @@ def run_server_app(
     # Messages take their sender from here; the legacy ServerApp sets the same.
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SUPERLINK_NODE_ID
     config = dict(grid.run_config if run_config is None else run_config)
-    context = Context(
-        run_id=RUN_ID, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=config
-    )
+    context = Context(run_id=RUN_ID, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=config)
     server_app(grid=grid, context=context)
     return context
 

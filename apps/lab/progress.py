@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Watch = Callable[[int, float], None]
+Watch = Callable[[int, float | None], None]
 
 
 @contextmanager
@@ -25,6 +25,11 @@ def rounds_bar(console: Console, rounds: int) -> Iterator[Callable[[str], Watch]
 
         def watch(name: str) -> Watch:
             task = progress.add_task(name, total=rounds, accuracy="")
-            return lambda number, accuracy: progress.update(task, completed=number, accuracy=f"accuracy {accuracy:.3f}")
+
+            def after(number: int, accuracy: float | None) -> None:
+                shown = "" if accuracy is None else f"accuracy {accuracy:.3f}"
+                progress.update(task, completed=number, accuracy=shown)
+
+            return after
 
         yield watch

@@ -42,7 +42,7 @@ class Record:
     watch: Callable[[int, float], None] = lambda number, accuracy: None
     accuracy: list[float] = field(default_factory=list)
     reports: Sequence[RoundReport] = ()
-    _started: float = field(default_factory=time.perf_counter)
+    _started: float = 0.0
     _ended: float = 0.0
 
     def __post_init__(self) -> None:
@@ -71,6 +71,7 @@ class Record:
         """Measure a global model."""
         self.accuracy.append(self.experiment.accuracy(arrays))
         self._ended = time.perf_counter()
+        self._started = self._started or self._ended  # round 0: what it takes to load torch is not the run's
         self.watch(server_round, self.accuracy[-1])
         return self.accuracy[-1]
 

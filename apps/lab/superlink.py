@@ -7,6 +7,7 @@ first run for all later ones. This one has a free port, its own FLWR_HOME in a t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,10 +24,10 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60.0
+START_SECONDS, END_SECONDS = 60.0, 5.0
 
 
-class RunFailed(RuntimeError):
+class RunError(RuntimeError):
     """A run that did not end as ``finished:completed``."""
 
 
@@ -59,9 +60,10 @@ class SuperLink:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._output = self._log.open("w")
         address = ["--host", "127.0.0.1", "--port", str(port)]
-        self._process = self._start(["flower-superlink", "--insecure", "--simulation", *address])
+        self._started: list[subprocess.Popen[bytes]] = []
+        superlink = self._start(["flower-superlink", "--insecure", "--simulation", *address])
         try:
-            self._wait_until_healthy(port)
+            self._wait_until_healthy(superlink, port)
         except BaseException:
             self._end()
             raise
@@ -85,30 +87,29 @@ class SuperLink:
 
         Raises
         ------
-        RunFailed
+        RunError
         """
         federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
-        config = f"overrides={json.dumps(overrides)}"
-        command = ["flwr", "run", str(ROOT), "lab", "--stream", "--run-config", config]
+        config = self._home / "run.toml"  # on the command line, a value cannot hold both kinds of quotes
+        config.write_text(f"overrides = {json.dumps(overrides)}\n")
+        command = ["flwr", "run", str(ROOT), "lab", "--stream", "--run-config", str(config)]
         run = self._start([*command, "--federation-config", federation])
         while run.poll() is None:
             watch()
             time.sleep(0.2)
         watch()
-        # The exit code of `flwr run --stream` is 0 for a failed run too.
-        listing = subprocess.run(
-            ["flwr", "list", "lab", "--format", "json", "--limit", "1"],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        status = json.loads(listing.stdout)["runs"][0]["status"] if listing.returncode == 0 else listing.stderr.strip()
-        if status != "finished:completed":
-            raise RunFailed(f"expected the run to end as finished:completed, got {status}; see {self._log}")
+        if run.returncode != 0 or (status := self._status()) != "finished:completed":
+            got = f"exit code {run.returncode}" if run.returncode else status
+            raise RunError(f"expected the run to end as finished:completed, got {got}; see {self._log}")
+
+    def _status(self) -> str:
+        """Of the last run. The exit code of ``flwr run --stream`` is 0 for a failed run too."""
+        command = ["flwr", "list", "lab", "--format", "json", "--limit", "1"]
+        listing = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=True)
+        return str(json.loads(listing.stdout)["runs"][0]["status"])
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             env=self._environment,
             cwd=ROOT,
@@ -117,29 +118,61 @@ class SuperLink:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
         )
+        self._started.append(process)
+        return process
 
-    def _wait_until_healthy(self, port: int) -> None:
+    def _wait_until_healthy(self, superlink: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RunFailed(f"flower-superlink ended with code {self._process.returncode}; see {self._log}")
+            if superlink.poll() is not None:
+                raise RunError(f"flower-superlink ended with code {superlink.returncode}; see {self._log}")
             try:
                 with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                     return
             except (URLError, OSError):
                 time.sleep(0.2)
-        raise RunFailed(f"expected flower-superlink within {START_SECONDS:g} s, got no answer; see {self._log}")
+        raise RunError(f"expected flower-superlink within {START_SECONDS:g} s, got no answer; see {self._log}")
 
     def _end(self) -> None:
-        mine = descendants(os.getpid())
+        """Ask every process to end; kill those that have not after a while."""
+        running = [p.pid for p in self._started if p.poll() is None]
+        mine = [pid for parent in running for pid in [*descendants(parent), parent]]
         for pid in mine:
             _signal(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
-            self._process.poll()
+            for process in self._started:
+                process.poll()
             time.sleep(0.1)
         for pid in mine:
             _signal(pid, signal.SIGKILL)
-        self._process.wait()
+        for process in self._started:
+            process.wait()
         self._output.close()
         shutil.rmtree(self._home, ignore_errors=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that came of one, the youngest generation first; some of Flower's have a session of their own."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:  # "pid (name) state parent ..."; the name may hold anything
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found, generation = [], [pid]
+    while generation := [child for parent in generation for child in children.get(parent, [])]:
+        found = generation + found
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _signal(pid: int, what: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, what)

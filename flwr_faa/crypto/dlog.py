@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto.groups import Group, Point, multiples
 
-#: Largest bound: 4,096 giant steps over the largest table, some 10 ms for a value that is not there.
+#: Largest bound: 4,096 giant steps over the largest table, some 20 ms for a value that is not there.
 MAX_BOUND = 2**33
 _SPAN = 256  # the table grows in blocks of 2 * _SPAN + 1 values around a centre
 _CHUNK = 128  # giant steps at a time: early ones are likelier

@@ -49,6 +49,15 @@ def test_a_random_point_is_out_of_range(group: Group) -> None:
         solver(group).solve([point], 2**16)
 
 
+def test_hostile_values_cost_one_search_together(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    far = DiscreteLog._far
+    monkeypatch.setattr(DiscreteLog, "_far", lambda *args: searched.append(1) or far(*args))
+    with pytest.raises(OutOfRange, match="at position 2 of 52"):
+        solver(group).solve(points(group, [1, 2] + [10**9] * 50), 100)
+    assert len(searched) == 1
+
+
 def test_nothing_to_solve(group: Group) -> None:
     assert solver(group).solve([], 10).shape == (0,)
 

@@ -3,6 +3,7 @@
 import secrets
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,27 @@ def test_multiples_by_table_or_not(group: Group, generator: bool, count: int) ->
     scalars = ([*SCALARS, group.order - 1, group.order // 2, group.order + 3, random_scalar(group)] * 18)[:count]
     assert multiples(group, base, scalars) == [group.mul(base, k) for k in scalars]
     assert multiples(group, base, []) == []
+
+
+def test_a_table_may_grow_in_many_threads(group: Group) -> None:
+    base, scalars = points(group, 77)[0], [1 << (8 * i) for i in range(15)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                table = groups._Windows(group, base, 8)
+                done = [pool.submit(table.multiply, [k]) for k in scalars]
+                assert [job.result()[0] for job in done] == [group.mul(base, k) for k in scalars]
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_scalars_are_taken_nearest_to_zero(group: Group) -> None:
+    """So that a small negative one costs no more than a positive one."""
+    q = group.order
+    for k in (0, 1, -1, 4095, -4096, 2**200, -(2**200), q // 2, -(q // 2)):
+        assert groups._centred(group, k) == groups._centred(group, k + q) == groups._centred(group, k - 7 * q) == k
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 60])

@@ -273,7 +273,9 @@ def test_one_kind_is_not_taken_for_another(group: Group, sent: dict[str, bytes])
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 3), (1, 0), (2**32 - 1, 2**32 - 1), (1, 2**16 + 1)])
-def test_sizes_that_lie(group: Group, m: int, n: int) -> None:
+def test_sizes_that_lie(group: Group, m: int, n: int, sent: dict[str, bytes]) -> None:
+    with pytest.raises(ValueError, match="expected at least one row"):  # a key is one row
+        PublicKey.from_bytes(group, ipfe._HEADER.pack(1, group.code, b"K", 3, 1) + sent["K"][11:])
     with pytest.raises(ValueError, match=r"expected .*, got"):
         ciphertexts_from_bytes(group, ipfe._HEADER.pack(1, group.code, b"C", m, n) + bytes(200))
 
