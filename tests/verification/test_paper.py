@@ -1,6 +1,6 @@
 """The paper's Algorithm 1 with real encryption: honest clients pass with margin, nothing else does."""
 
-import math
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +10,10 @@ from torch import nn
 
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import aont, ipfe
-from flwr_faa.verification import paper
+from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Case
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
-from flwr_faa.verification import replay
 from flwr_faa.verification.wire import WireError, pack, unpack
 from tests.toy import PLANS, slice_of
 
@@ -131,10 +130,8 @@ def test_malformed_answers_are_no_evidence() -> None:
     for change in (truncated, off_curve, wrong_width, fewer_labels, nothing):
         with pytest.raises(WireError):
             tampered(change)
-    try:  # a flipped byte may still be some point, which decrypts to something else
+    with contextlib.suppress(WireError):  # a flipped byte may still be some point, which decrypts to something else
         assert tampered(flip_byte).convicted
-    except WireError:
-        pass
 
 
 def test_a_client_refuses_a_malformed_challenge() -> None:
@@ -167,4 +164,3 @@ def test_shapes_that_cannot_be_verified_are_refused() -> None:
 
 def test_it_says_what_it_hides() -> None:
     assert "hides nothing" in Paper(PLANS["mlp"], SHAPE).notes[0]
-    assert math.isnan(float("nan"))
