@@ -95,8 +95,8 @@ class Ledger:
     def lift(self, node_id: int) -> None:
         """Lift a ban and forget the strikes."""
         with self._db:
-            for table in ("bans", "strikes"):
-                self._db.execute(f"DELETE FROM {table} WHERE node_id = ?", [str(node_id)])
+            self._db.execute("DELETE FROM bans WHERE node_id = ?", [str(node_id)])
+            self._db.execute("DELETE FROM strikes WHERE node_id = ?", [str(node_id)])
 
     def close(self) -> None:
         """Close the database."""

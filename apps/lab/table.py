@@ -1,0 +1,166 @@
+"""``python -m apps.lab.table``: does FAA-DL find every attacker, convict nobody else, and keep the accuracy?
+
+Two-label shards, 20 clients, 20 rounds, four attacks at four shares. Every finished run is a line of a file; started
+again, the command goes on where it was. With ``--verifier paper --seeds 1`` the verdicts are compared with replay's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from apps.lab.cells import ATTACKS, HARD, Cell, all_cells, run_cell
+from apps.lab.experiment import CONF
+
+README = CONF.parent / "README.md"
+REGION = re.compile(r"(<!-- table:faa -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+Row = Mapping[str, Any]
+Lines = list[list[str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m apps.lab.table", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--verifier", choices=("replay", "paper"), default="replay")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--out", type=Path, default=Path("runs/table.jsonl"), help="one line a finished run")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    options = parser.parse_args(arguments)
+    cells = list(all_cells(options.verifier, options.seeds))
+    if options.verifier != "replay":
+        cells += all_cells("replay", options.seeds)  # to compare with
+    rows = run_missing(cells, options.out, options.jobs)
+    parts = [main_table(rows, options.verifier), hard_table(rows, options.verifier)]
+    if options.verifier != "replay":
+        parts.append(comparison(rows, options.verifier))
+    if options.readme:
+        markdown = "\n".join(_markdown(*part) for part in parts)
+        README.write_text(REGION.sub(lambda found: f"{found[1]}\n{markdown}\n{found[2]}", README.read_text()))
+    console = Console()
+    for part in parts:
+        if console.is_terminal:
+            console.print(_rich(*part))
+        else:
+            print(_markdown(*part))
+    return 0
+
+
+def run_missing(cells: Sequence[Cell], out: Path, jobs: int) -> list[Row]:
+    """Results of all cells; those not yet in the file are run and appended to it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    keys = tuple(asdict(cells[0]))
+    done = {tuple(row[k] for k in keys) for row in rows}
+    missing = [cell for cell in cells if tuple(asdict(cell).values()) not in done]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core a process
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+    with (
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        out.open("a") as file,
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+    ):
+        task = progress.add_task("", total=len(cells), completed=len(cells) - len(missing))
+        try:
+            for finished in as_completed([pool.submit(run_cell, cell) for cell in missing]):
+                rows.append(finished.result())
+                file.write(json.dumps(rows[-1], allow_nan=False) + "\n")
+                file.flush()
+                progress.advance(task)
+        except BaseException:  # Ctrl-C, or a run that raised: what is finished is in the file
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    wanted = {tuple(asdict(cell).values()) for cell in cells}
+    return [row for row in rows if tuple(row[k] for k in keys) in wanted]
+
+
+def main_table(rows: Iterable[Row], verifier: str) -> tuple[str, list[str], Lines]:
+    """One line a data set, attack and share; both detectors side by side."""
+    title = "Two-label shards, 20 clients, 20 rounds; sums, means and the worst gap over seeds"
+    figures: dict[str, Callable[[Sequence[Row]], str]] = {
+        "recall": lambda g: f"{mean(r['recall'] for r in g):.2f}",
+        "honest convicted": lambda g: str(sum(r["honest_convicted"] for r in g)),
+        "attackers' updates accepted": lambda g: str(sum(r["attackers_accepted"] for r in g)),
+        "accuracy": lambda g: f"{mean(r['final_accuracy'] for r in g):.3f}",
+        "worst gap to attack-free (points)": lambda g: f"{max(_gap(r) for r in g):+.1f}",
+        "verified a round": lambda g: f"{mean(r['verified_per_round'] for r in g):.1f}",
+    }
+    beside = ("recall", "attackers' updates accepted", "worst gap to attack-free (points)", "verified a round")
+    head = ["data", "attack", "share", *figures, *(f"OCSVM: {name}" for name in beside)]
+    chosen = [r for r in rows if r["attack"] in ATTACKS and r["verifier"] == verifier]
+    lines = []
+    for (dataset, attack, share), group in _grouped(chosen, "dataset", "attack", "share"):
+        of = {d: [r for r in group if r["detector"] == d] for d in ("sequential", "ocsvm")}
+        line = [f(of["sequential"]) for f in figures.values()] + [figures[name](of["ocsvm"]) for name in beside]
+        lines.append([dataset, attack, f"{share:g}", *line])
+    return title, head, lines
+
+
+def hard_table(rows: Iterable[Row], verifier: str) -> tuple[str, list[str], Lines]:
+    """The attacks that hide well: by when every attacker is banned."""
+    title = "Attacks that hide well: digits, share .4, 40 rounds"
+    head = ["attack", "round of the last ban, by seed", "honest convicted", "accuracy", "worst gap (points)"]
+    lines = []
+    for (attack,), group in _grouped([r for r in rows if r["attack"] in HARD and r["verifier"] == verifier], "attack"):
+        bans = [r["rounds_to_ban_all"] for r in sorted(group, key=lambda r: r["seed"])]
+        shown = ", ".join("never" if b is None else str(b) for b in bans)
+        convicted = str(sum(r["honest_convicted"] for r in group))
+        accuracy = f"{mean(r['final_accuracy'] for r in group):.3f}"
+        lines.append([attack, shown, convicted, accuracy, f"{max(_gap(r) for r in group):+.1f}"])
+    return title, head, lines
+
+
+def comparison(rows: Sequence[Row], verifier: str) -> tuple[str, list[str], Lines]:
+    """Whether a verifier's verdicts are replay's, round by round and client by client."""
+    keys = ("dataset", "attack", "share", "detector", "seed", "rounds")
+    replay = {tuple(r[k] for k in keys): r for r in rows if r["verifier"] == "replay"}
+    own = [r for r in rows if r["verifier"] == verifier]
+    different = [r for r in own if r["verdicts"] != replay[tuple(r[k] for k in keys)]["verdicts"]]
+    lines = [[str(len(own)), str(len(own) - len(different)), f"{mean(r['seconds'] for r in own):.0f}"]]
+    return f"{verifier} against replay", ["runs", "with equal verdicts", "seconds a run"], lines
+
+
+def _gap(row: Row) -> float:
+    return float(100 * (row["attack_free"] - row["final_accuracy"]))
+
+
+def _grouped(rows: Sequence[Row], *keys: str) -> list[tuple[tuple[Any, ...], list[Row]]]:
+    order = list(ATTACKS | HARD)
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return tuple(order.index(row[k]) if k == "attack" else row[k] for k in keys)
+
+    groups = [list(group) for _, group in groupby(sorted(rows, key=key), key)]
+    return [(tuple(group[0][k] for k in keys), group) for group in groups]
+
+
+def _markdown(title: str, head: Sequence[str], lines: Lines) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return f"**{title}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _rich(title: str, head: Sequence[str], lines: Lines) -> Table:
+    table = Table(*head, title=title)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
