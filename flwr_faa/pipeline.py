@@ -41,6 +41,9 @@ class Policy:
         or removed.
     assumed_share : float
         Share of attackers that the operator assumes at most.
+    renormalise : bool
+        Let the weights of the kept updates sum to one. False is LoMar's Eq. 3 as printed: every removal shortens the
+        step.
     """
 
     weighting: Weighting = "capped"
@@ -48,6 +51,7 @@ class Policy:
     max_strikes: int = 3
     fail_closed: bool = False
     assumed_share: float = 0.5
+    renormalise: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class Pipeline:
         if failed_closed:
             verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
         with clock("aggregate"):
-            arrays = _average(batch, model, [verdicts[i].accepted for i in batch.node_ids])
+            kept = [verdicts[i].accepted for i in batch.node_ids]
+            arrays = _average(batch, model, kept, self.policy.renormalise)
         nodes = tuple(verdicts[i] for i in sorted(verdicts))
         name = self.verifier.name if self.verifier else ""
         return arrays, RoundReport(server_round, nodes, name, detection.threshold, failed_closed, clock.seconds)
@@ -182,13 +187,13 @@ class Pipeline:
         return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
 
 
-def _average(batch: Batch, model: Arrays, kept: Sequence[bool]) -> list[npt.NDArray[Any]]:
-    """``w + sum alpha_i g_i``, alpha renormalised over the kept; summed in an order that hangs on contents alone."""
+def _average(batch: Batch, model: Arrays, kept: Sequence[bool], renormalise: bool) -> list[npt.NDArray[Any]]:
+    """``w + sum alpha_i g_i`` over the kept, summed in an order that hangs on contents alone."""
     rows = [i for i in batch.canonical if kept[i]]
     total = np.zeros(Layout.of(model).size, np.float64)
     if not rows:
         return [np.array(w) for w in model]
-    alpha = batch.weights / sum(batch.weights[i] for i in rows)
+    alpha = batch.weights / sum(batch.weights[i] for i in (rows if renormalise else batch.canonical))
     for i in rows:
         total += alpha[i] * batch.updates[i]
     return apply_update(model, total)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flwr_lomar.detector import LoMarDetector
+    from flwr_lomar.strategy import LoMar
 
-_HOME = {"LoMarDetector": "flwr_lomar.detector"}
+_HOME = {"LoMar": "flwr_lomar.strategy", "LoMarDetector": "flwr_lomar.detector"}
 
-__all__ = ["LoMarDetector"]
+__all__ = ["LoMar", "LoMarDetector"]
 
 
 def __getattr__(name: str) -> Any:

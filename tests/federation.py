@@ -69,6 +69,7 @@ def run_legacy(
     attacks: Mapping[int, Attack] = {},
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
+    strategy_class: type[faa_legacy.FAADL] = faa_legacy.FAADL,
     **strategy_args: Any,
 ) -> Outcome:
     """Legacy API: NumPyClient and aggregate_fit."""
@@ -87,7 +88,7 @@ def run_legacy(
         nonce = nonces(strategy_args.pop("seed"))
         strategy_args["on_fit_config_fn"] = lambda server_round: {NONCE: nonce(server_round)}
 
-    class Logged(faa_legacy.FAADL if defended else LegacyFedAvg):  # type: ignore[misc]
+    class Logged(strategy_class if defended else LegacyFedAvg):  # type: ignore[misc]
         def aggregate_evaluate(self, *args: Any) -> Any:
             losses.append(super().aggregate_evaluate(*args))
             return losses[-1]
@@ -119,6 +120,7 @@ def run_message(
     attacks: Mapping[int, Attack] = {},
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
+    strategy_class: type[FAADL] = FAADL,
     **strategy_args: Any,
 ) -> Outcome:
     """Message API: ClientApp with @train, @query("verify") and @evaluate."""
@@ -160,7 +162,9 @@ def run_message(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = (FAADL if defended else Ordered)(min_available_nodes=nodes, min_train_nodes=nodes, **strategy_args)
+        strategy = (strategy_class if defended else Ordered)(
+            min_available_nodes=nodes, min_train_nodes=nodes, **strategy_args
+        )
         start = ArrayRecord({n: Array(a) for n, a in zip(names, plan.initial_arrays(0), strict=True)})
         outcome["result"] = strategy.start(grid=grid, initial_arrays=start, num_rounds=rounds)
         outcome["reports"] = getattr(strategy, "reports", [])

@@ -176,6 +176,13 @@ def test_fails_closed_above_the_assumed_share(honest: list[Reply]) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(arrays, START, strict=True))
 
 
+def test_weights_as_printed_in_lomars_eq_3_shorten_the_step(honest: list[Reply]) -> None:
+    arrays, report = run(honest, Largest(4), policy=Policy(renormalise=False))
+    kept = {v.node_id for v in report.accepted}
+    full = mean_of([r for r in honest if r.node_id in kept])
+    assert_close(arrays, [w + (m - w) * len(kept) / len(honest) for w, m in zip(START, full, strict=True)])
+
+
 def test_no_bans_if_not_wanted(honest: list[Reply]) -> None:
     _, report = run([flipped(honest[0]), *honest[1:]], Largest(8), Nodes(), Policy(ban=False))
     assert len(report.convicted) == 1 and not report.convicted[0].banned
