@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,8 +99,12 @@ def canonical_order(updates: Floats) -> tuple[Indices, Indices]:
     """
     rows = updates.view(f"V{updates.shape[1] * updates.itemsize}").ravel()
     order = rows.argsort(kind="stable")
-    same = [False] + [bool((rows[a : a + 1] == rows[b : b + 1])[0]) for a, b in pairwise(order)]
-    return order, np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+    first = np.arange(len(order))
+    last = updates[order, -1]
+    for i in np.flatnonzero(last[1:] == last[:-1]) + 1:  # few, unless there are clones
+        if np.array_equal(updates[order[i - 1]], updates[order[i]]):
+            first[i] = first[i - 1]
+    return order, first
 
 
 def among(
