@@ -102,7 +102,7 @@ class SignFlipUpdate(Attack):
     epsilon: float = -1.0
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
-        return [_like(w + self.epsilon * (h - w), w) for w, h in zip(scene.model, scene.honest, strict=True)]
+        return [_like(w + self.epsilon * (h - w), h) for w, h in zip(scene.model, scene.honest, strict=True)]
 
 
 @dataclass(frozen=True)
