@@ -45,4 +45,5 @@ def from_hydra(config: DictConfig, choices: Mapping[str, str], overrides: Sequen
     others = [o for o in overrides if (key := o.lstrip("+~").split("=")[0]) not in named and not key.startswith("run.")]
     unused = UNUSED.get(choices["strategy"], set())
     words = [choices[group] for group in GROUPS if group not in unused]
-    return Experiment(config, "-".join([*words, f"seed{config.seed}", *sorted(others)]))
+    name = "-".join([*words, f"seed{config.seed}", *sorted(others)])
+    return Experiment(config, {group: choices[group] for group in GROUPS}, name)

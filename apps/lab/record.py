@@ -83,8 +83,15 @@ class Record:
             row.update(self.census.about(row["node_id"]))
         figures = summarise(rounds, len(self.experiment.malicious))
         figures["seconds"]["total"] = round(self._ended - self._started, 3)
-        head = {"name": self.experiment.name, "seed": self.experiment.config.seed, "rounds": len(rounds)}
-        return {**head, "final_accuracy": self.accuracy[-1], "accuracy": self.accuracy, **figures}
+        config = self.experiment.config
+        head = {**self.experiment.choices, "share": config.attack.share, "seed": config.seed, "rounds": len(rounds)}
+        return {
+            "name": self.experiment.name,
+            **head,
+            "final_accuracy": self.accuracy[-1],
+            "accuracy": self.accuracy,
+            **figures,
+        }
 
     def write(self, yardsticks: Mapping[str, Sequence[float]]) -> None:
         """Write summary and picture.
