@@ -12,7 +12,6 @@ from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.detection.multiview import MultiView
 from flwr_faa.updates import Batch
 
-
 #: After a conviction, whoever scores this share of the least convicted score is asked too, but nobody below the floor,
 #: which honest clients pass in every round.
 AS_ODD, FLOOR = 0.8, 3.0

@@ -41,7 +41,7 @@ def test_verdicts_of_paper_are_compared_with_replays(tmp_path: Path, capsys: pyt
     out = tmp_path / "table.jsonl"
     out.write_text("".join(finished(c) for v in ("paper", "replay") for c in all_cells(v, 1)))
     table.main(["--seeds", "1", "--paper-seeds", "1", "--out", str(out)])
-    assert "| 66 | 32 | 2 |" in capsys.readouterr().out
+    assert "| 34 | 16 | 2 |" in capsys.readouterr().out
 
 
 def test_a_finished_cell_is_a_line_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
