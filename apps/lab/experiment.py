@@ -67,10 +67,14 @@ class Experiment:
         return (Path(self.config.run.dir) if self.config.run.dir else Path("runs") / self.name).absolute()
 
     def data_of(self, partition: int) -> Data:
-        """The samples and labels of a client."""
+        """The samples and labels that a client holds; an attacker may have poisoned its own."""
         samples, labels = self.dataset.train
         rows = self.partitions[partition]
-        return samples[rows], labels[rows]
+        own = samples[rows], labels[rows]
+        if partition not in self.malicious:
+            return own
+        rng = np.random.default_rng([self.config.seed, 2, partition])
+        return self.attack.poison(own, self.dataset.train, sorted(self.malicious).index(partition), rng)
 
     def client(self, partition: int) -> NumPyClient:
         """The client that holds a partition."""
