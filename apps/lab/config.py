@@ -13,6 +13,8 @@ from omegaconf import DictConfig, open_dict
 from apps.lab.experiment import CONF, Experiment
 
 GROUPS = ("dataset", "partition", "model", "attack", "strategy", "detector", "verification")
+#: Groups that a strategy takes no notice of do not belong into its run's name.
+UNUSED = {"fedavg": {"detector", "verification"}, "oc": {"detector", "verification"}, "fe": {"detector"}}
 
 # Hydra has one configuration directory a process; the context manager below puts another one back.
 _hydra = Lock()
@@ -41,4 +43,6 @@ def from_hydra(config: DictConfig, choices: Mapping[str, str], overrides: Sequen
         config.pop("hydra", None)
     named = {*GROUPS, "seed"}
     others = [o for o in overrides if (key := o.lstrip("+~").split("=")[0]) not in named and not key.startswith("run.")]
-    return Experiment(config, "-".join([*(choices[g] for g in GROUPS), f"seed{config.seed}", *sorted(others)]))
+    unused = UNUSED.get(choices["strategy"], set())
+    words = [choices[group] for group in GROUPS if group not in unused]
+    return Experiment(config, "-".join([*words, f"seed{config.seed}", *sorted(others)]))

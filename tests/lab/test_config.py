@@ -1,0 +1,47 @@
+"""Every choice of every group composes and can be built."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.utils import instantiate
+
+from apps.lab.config import GROUPS, load
+from apps.lab.experiment import CONF
+from flwr_faa.detection import as_detector
+
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_can_be_built(group: str, choice: str) -> None:
+    experiment = load(f"{group}={choice}")
+    parts = instantiate(experiment.config.strategy, _convert_="all")
+    assert set(parts) == {"detector", "verifier", "policy"}
+    as_detector(parts["detector"])
+    arrays = experiment.plan.initial_arrays(1)
+    outputs = experiment.plan.predict(arrays, experiment.dataset.test[0][:3])
+    assert outputs.shape == (3, 10)
+    assert len(experiment.malicious) == round(experiment.attack.share * 20)
+
+
+def test_the_overrides_that_others_type() -> None:
+    experiment = load(
+        "dataset=mnist5k partition=shards model=cnn attack=alie attack.share=0.3 attack.z=1.5 strategy=faa "
+        "detector=ocsvm verification=none seed=7 rounds=3 run.dir=/tmp/x api=message clients=30 fraction=0.5"
+    )
+    assert experiment.attack.z == 1.5
+    assert len(experiment.malicious) == 9
+    assert str(experiment.folder) == "/tmp/x"
+    assert experiment.config.fraction == 0.5
+
+
+def test_the_folder_is_absolute_and_named_after_what_was_chosen() -> None:
+    experiment = load("attack=alie attack.z=1.5 seed=3")
+    assert experiment.folder.is_absolute()
+    assert experiment.folder.name == "digits-iid-mlp-alie-faa-sequential-replay-seed3-attack.z=1.5"
+    assert load("strategy=fedavg").folder.name == "digits-iid-mlp-none-fedavg-seed1"
+
+
+def test_a_cnn_on_mnist_is_the_papers() -> None:
+    arrays = load("dataset=mnist5k model=cnn").plan.initial_arrays(0)
+    assert sum(a.size for a in arrays) == 383_306
