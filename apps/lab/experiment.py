@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from flwr.client import NumPyClient
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -89,10 +90,9 @@ class Experiment:
             self._trained[key] = [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
         return self._trained[key]
 
-    def accuracy(self, arrays: Arrays) -> float:
-        """Of a global model, on the test samples."""
-        samples, labels = self.dataset.test
-        return float(np.mean(self.plan.predict(arrays, samples).argmax(axis=1) == labels))
+    def predict(self, arrays: Arrays) -> npt.NDArray[np.intp]:
+        """A global model's labels for the test samples."""
+        return np.asarray(self.plan.predict(arrays, self.dataset.test[0]).argmax(axis=1))
 
     def with_choices(self, **choices: str) -> Experiment:
         """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
