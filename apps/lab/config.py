@@ -45,4 +45,5 @@ def from_hydra(config: DictConfig, choices: Mapping[str, str], overrides: Sequen
     # groups that a strategy takes no notice of do not belong into its run's name
     unused = {group for group in ("detector", "verification") if f"${{{group}}}" not in strategy}
     words = [choices[group] for group in GROUPS if group not in unused]
-    return Experiment(config, "-".join([*words, f"seed{config.seed}", *sorted(others)]))
+    name = "-".join([*words, f"seed{config.seed}", *sorted(others)])
+    return Experiment(config, {group: choices[group] for group in GROUPS}, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +33,14 @@ class Experiment:
     ----------
     config : DictConfig
         As in ``conf/config.yaml``.
+    choices : mapping of str to str
+        What was chosen in each group.
     name : str
         Of the run's folder, unless the configuration names one.
     """
 
     config: DictConfig
+    choices: Mapping[str, str]
     name: str
     _trained: dict[tuple[int, bytes], list[Arrays]] = field(default_factory=dict, repr=False)
 
@@ -100,7 +104,7 @@ class Experiment:
         for group, choice in choices.items():
             config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")
         config.attack.share = self.config.attack.share
-        return Experiment(config, "-".join([self.name, *choices.values()]))
+        return Experiment(config, {**self.choices, **choices}, "-".join([self.name, *choices.values()]))
 
 
 def _build(config: DictConfig) -> Any:

@@ -89,8 +89,15 @@ class Record:
             row.update(self.census.about(row["node_id"]))
         figures = {**summarise(rounds, len(self.experiment.malicious)), "scores": scores_of(rounds), **self._by_label}
         figures["seconds"]["total"] = round(self._ended - self._started, 3)
-        head = {"name": self.experiment.name, "seed": self.experiment.config.seed, "rounds": len(rounds)}
-        return {**head, "final_accuracy": self.accuracy[-1], "accuracy": self.accuracy, **figures}
+        config = self.experiment.config
+        head = {**self.experiment.choices, "share": config.attack.share, "seed": config.seed, "rounds": len(rounds)}
+        return {
+            "name": self.experiment.name,
+            **head,
+            "final_accuracy": self.accuracy[-1],
+            "accuracy": self.accuracy,
+            **figures,
+        }
 
     @property
     def _flips(self) -> tuple[tuple[int, int], ...]:

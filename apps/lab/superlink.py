@@ -161,7 +161,8 @@ def descendants(pid: int) -> list[int]:
         except OSError:  # it has just ended
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
-    found, generation = [], [pid]
+    found: list[int] = []
+    generation = [pid]
     while generation := [child for parent in generation for child in children.get(parent, [])]:
         found = generation + found
     return found

@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.paper_seeds:
         parts.append(comparison(rows))
     if options.readme:
-        markdown = "\n".join(_markdown(*part) for part in parts)
-        README.write_text(REGION.sub(lambda found: f"{found[1]}\n{markdown}\n{found[2]}", README.read_text()))
+        write_region(README, "\n".join(_markdown(*part) for part in parts))
     console = Console()
     for part in parts:
         if console.is_terminal:
@@ -133,6 +132,14 @@ def comparison(rows: Sequence[Row]) -> tuple[str, list[str], Lines]:
     different = [r for r in own if r["verdicts"] != replay[tuple(r[k] for k in keys)]["verdicts"]]
     lines = [[str(len(own)), str(len(own) - len(different)), f"{mean(r['seconds'] for r in own):.0f}"]]
     return "Real encryption against plain replay", ["runs", "with equal verdicts", "seconds a run"], lines
+
+
+def write_region(path: Path, markdown: str) -> None:
+    """Replace what stands between the marks of the table in a Markdown file."""
+    text = path.read_text()
+    if not REGION.search(text):
+        raise ValueError(f"expected <!-- table:faa --> and <!-- /table --> in {path}, found none")
+    path.write_text(REGION.sub(lambda found: f"{found[1]}\n{markdown}\n{found[2]}", text))
 
 
 def _gap(row: Row) -> float:

@@ -12,6 +12,10 @@ from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.detection.multiview import MultiView
 from flwr_faa.updates import Batch
 
+#: After a conviction, whoever scores this share of the least convicted score is asked too, but nobody below the floor,
+#: which honest clients pass in every round.
+AS_ODD, FLOOR = 0.8, 3.0
+
 
 @dataclass(frozen=True)
 class Sequential:
@@ -20,6 +24,9 @@ class Sequential:
     A detector that must name everybody at once has to name half of the clients (the paper's nu = .5) and still misses
     attackers that look like the crowd, or are it. A conviction is knowledge: accomplices resemble the convicted. The
     audits give that first conviction where the first detector sees nothing.
+
+    A conviction also lowers the first detector's threshold, to just below the scores of the convicted: attackers that
+    move in random directions are as odd as each other and look like nobody.
 
     Look-alikes are named in rank of likeness, a few at a time because a verification is a network round trip of
     seconds: first ``patience`` of them, and after that as many as look-alikes have been convicted so far, which doubles
@@ -51,7 +58,7 @@ class Sequential:
         return replace(found, audits=tuple(sorted(free, key=lambda row: int(tickets[row]))[: self.audits]))
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """The unverified clients most like a convicted one, relative to the nearest cleared one.
+        """The unverified clients as odd as the convicted, then those most like one, relative to the nearest cleared.
 
         ``judged`` must list its rows in the order in which they were named. A client that does not answer is best
         passed as convicted: its silence then shields nobody like it.
@@ -63,9 +70,12 @@ class Sequential:
         tired = len(alike) >= self.patience and not any(alike[-self.patience :])
         if not convicted or tired or len(first | judged.keys()) == len(batch):
             return ()
+        asked = first | judged.keys()
+        as_odd = max(FLOOR, AS_ODD * min(detection.scores[row] for row in convicted))
+        odd = [row for row in ranked(batch, detection.scores) if detection.scores[row] >= as_odd and row not in asked]
         order = ranked(batch, look_alike(batch, convicted, cleared))
-        unverified = [row for row in order if row not in first and row not in judged]
-        return tuple(unverified[: max(self.patience, sum(alike))])
+        unverified = [row for row in order if row not in asked and row not in odd]
+        return (*odd, *unverified[: max(self.patience, sum(alike))])
 
 
 def look_alike(batch: Batch, convicted: list[int], cleared: list[int]) -> Vector:

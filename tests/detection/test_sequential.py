@@ -162,3 +162,29 @@ def test_settings_are_checked_and_shown():
         with pytest.raises(ValueError, match="audits >= 0 and patience >= 1"):
             Sequential(**wrong)
     assert repr(Sequential()) == "Sequential(first=MultiView(threshold=5), audits=2, patience=2)"
+
+
+class Given:
+    """A first detector with scores that a test chose."""
+
+    def __init__(self, scores, threshold=5.0):
+        self.scores, self.threshold = np.asarray(scores, float), threshold
+
+    def detect(self, batch, seed):
+        suspects = tuple(int(i) for i in np.flatnonzero(self.scores > self.threshold))
+        return Detection(self.scores, self.threshold, suspects, ("",) * len(batch))
+
+    def more(self, batch, detection, judged):
+        return ()
+
+
+def test_a_conviction_lowers_the_threshold_to_those_as_odd_but_never_into_the_crowd():
+    rng = np.random.default_rng(0)
+    batch = batch_of(rng.normal(size=(10, 50)).astype(np.float32))
+    detector = Sequential(Given([4.9, 4.8, 4.7, 4.0, 3.8, 2.9, 1, 1, 1, 1]), audits=0, patience=1)
+    detection = detector.detect(batch, 0)
+    assert detection.suspects == ()
+    assert detector.more(batch, detection, {0: True})[:3] == (1, 2, 3)  # .8 x 4.9 = 3.92
+    assert detector.more(batch, detection, {0: True, 1: True})[:2] == (2, 3)  # .8 x 4.8 = 3.84
+    low = detector.more(batch, detection, {6: True})  # an audit of somebody inconspicuous
+    assert set(low) >= {0, 1, 2, 3, 4} and len(low) == 6  # above the floor, and one look-alike

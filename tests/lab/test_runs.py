@@ -45,6 +45,7 @@ def test_a_run_of_each_strategy_leaves_everything(strategy: str, tmp_path: Path)
     assert len(summary["accuracy"]) == 4
     assert {"train", "aggregate", "total"} <= summary["seconds"].keys()
     assert summary["seed"] == 1
+    assert (summary["strategy"], summary["attack"]) == (strategy, "sign_flip")
     assert summary["recall"] == {"fedavg": 0.0, "oc": summary["recall"], "fe": 1.0, "faa": 1.0}[strategy]
     assert summary["honest_convicted"] == 0
     assert set(summary["yardsticks"]) == ({ATTACK_FREE} if strategy == "fedavg" else {ATTACK_FREE, UNDEFENDED})
