@@ -15,7 +15,7 @@ from flwr.common.logger import log
 
 from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
-from flwr_faa.pipeline import Ask, Pipeline, Policy
+from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
 from flwr_faa.verdict import RoundReport
 from flwr_faa.verification.base import Verifier
@@ -35,6 +35,8 @@ class Defence:
         In memory if not given. Bans found in it hold.
     timeout : float
         Seconds to wait for the evidence of one batch of suspects.
+    rule : callable, optional
+        See :class:`flwr_faa.pipeline.Pipeline`.
     seed : int, optional
         For reproducible simulations. Unset, it is drawn: who knows it knows who will be audited.
     """
@@ -47,12 +49,13 @@ class Defence:
         ledger: Ledger | None,
         timeout: float,
         seed: int | None,
+        rule: Rule | None = None,
     ) -> None:
         self.verifier, self.policy, self.timeout = verifier, policy, timeout
         self.detector = _detector(detector, verifier)
         self.ledger = ledger or Ledger()
         self.reports: list[RoundReport] = []
-        self._pipeline = Pipeline(self.detector, verifier, policy)
+        self._pipeline = Pipeline(self.detector, verifier, policy, rule)
         self._seed = secrets.randbits(63) if seed is None else seed
         for note in verifier.notes if verifier else ():
             log(WARNING, "%s", note)

@@ -31,7 +31,7 @@ from flwr.server.strategy import FedAvg
 from flwr_faa.client import CHALLENGE, EVIDENCE, NONCE
 from flwr_faa.defence import Defence, consistent, lowered
 from flwr_faa.ledger import Ledger
-from flwr_faa.pipeline import Policy
+from flwr_faa.pipeline import Policy, Rule
 from flwr_faa.strategy import HEADER
 from flwr_faa.updates import MAX_EXAMPLES, Arrays, Reply
 from flwr_faa.verdict import RoundReport
@@ -57,10 +57,11 @@ class FAADL(FedAvg):
         ledger: Ledger | None = None,
         verify_timeout: float = 60.0,
         seed: int | None = None,
+        rule: Rule | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed)
+        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
         self._model: Arrays = ()
         self._asked: dict[int, ClientProxy] = {}
         self._started = 0.0

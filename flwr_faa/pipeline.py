@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.updates import Arrays, Batch, Layout, Reply, Weighting, apply_update, read_replies
+from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
 from flwr_faa.verdict import Outcome, RoundReport, Verdict
 from flwr_faa.verification.base import Case, Finding, Verifier
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
 Ask = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
+#: The update ``w' - w``, shape (d,), from a batch and the kept rows, at least one, in an order that hangs on contents.
+Rule = Callable[[Batch, Sequence[int]], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Policy:
     renormalise : bool
         Let the weights of the kept updates sum to one. False is LoMar's Eq. 3 as printed: every removal shortens the
         step.
+    drop_above : float or None
+        Leave a cleared node out of the round all the same if the detector's score is above this, which should be well
+        above the detector's own threshold. Verification shows that a node trained on the data it holds; it cannot show
+        that the data's labels are right. So the evidence clears the moderately suspicious, honest clients with odd
+        data among them, and the score alone decides about the extreme. A score is no proof: nobody is banned for it.
     """
 
     weighting: Weighting = "capped"
@@ -52,15 +59,27 @@ class Policy:
     fail_closed: bool = False
     assumed_share: float = 0.5
     renormalise: bool = True
+    drop_above: float | None = None
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One round of FAA-DL over a detector and, where there is one, a verifier."""
+    """One round of FAA-DL over a detector and, where there is one, a verifier.
+
+    Parameters
+    ----------
+    detector : Detector
+    verifier : Verifier, optional
+    policy : Policy
+    rule : callable, optional
+        What is made of the kept updates, ``rule(batch, rows) -> update``, e.g. their median. Default: the mean with the
+        weights of the policy.
+    """
 
     detector: Detector
     verifier: Verifier | None = None
     policy: Policy = field(default_factory=Policy)
+    rule: Rule | None = None
 
     def run(
         self,
@@ -106,6 +125,7 @@ class Pipeline:
             with clock("detect"):
                 detection = self.detector.detect(batch, seed)
             verdicts |= self._verify(server_round, batch, detection, model, ask, nonce, replies, clock)
+        verdicts = {i: self._drop(v) for i, v in verdicts.items()}
         if self.policy.ban:
             verdicts = {i: self._ban(v, (strikes or {}).get(i, 0)) for i, v in verdicts.items()}
         out = sum(not v.accepted for i, v in verdicts.items() if i in batch.node_ids)
@@ -113,8 +133,8 @@ class Pipeline:
         if failed_closed:
             verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
         with clock("aggregate"):
-            kept = [verdicts[i].accepted for i in batch.node_ids]
-            arrays = _average(batch, model, kept, self.policy.renormalise)
+            rows = [row for row in batch.canonical if verdicts[batch.node_ids[row]].accepted]
+            arrays = apply_update(model, self._combine(batch, rows)) if rows else [np.array(w) for w in model]
         nodes = tuple(verdicts[i] for i in sorted(verdicts))
         name = self.verifier.name if self.verifier else ""
         return arrays, RoundReport(server_round, nodes, name, detection.threshold, failed_closed, clock.seconds)
@@ -182,21 +202,34 @@ class Pipeline:
             reason=f"{finding.reason}; {verdict.reason}" if verdict.reason else finding.reason,
         )
 
+    def _drop(self, verdict: Verdict) -> Verdict:
+        """After all evidence is in: to a sequential detector, who is dropped here was cleared."""
+        limit, score = self.policy.drop_above, verdict.score
+        if limit is None or score is None or verdict.verdict is not Outcome.CLEARED or score <= limit:
+            return verdict
+        reason = f"left out, not for its evidence but for its score: {score:.4g} is above {limit:g}; {verdict.reason}"
+        return replace(verdict, verdict=Outcome.DROPPED, accepted=False, reason=reason)
+
+    def _combine(self, batch: Batch, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+        if self.rule is None:
+            return _mean(batch, rows, self.policy.renormalise)
+        update = np.asarray(self.rule(batch, rows), np.float64)
+        if update.shape != (batch.layout.size,) or not np.isfinite(update).all():
+            raise ValueError(f"Expected {batch.layout.size} finite numbers from the rule, got shape {update.shape}")
+        return update
+
     def _ban(self, verdict: Verdict, strikes: int) -> Verdict:
         struck_out = verdict.verdict is Outcome.MISSING and strikes + 1 >= self.policy.max_strikes
         return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
 
 
-def _average(batch: Batch, model: Arrays, kept: Sequence[bool], renormalise: bool) -> list[npt.NDArray[Any]]:
-    """``w + sum alpha_i g_i`` over the kept, summed in an order that hangs on contents alone."""
-    rows = [i for i in batch.canonical if kept[i]]
-    total = np.zeros(Layout.of(model).size, np.float64)
-    if not rows:
-        return [np.array(w) for w in model]
+def _mean(batch: Batch, rows: Sequence[int], renormalise: bool) -> npt.NDArray[np.float64]:
+    """``sum alpha_i g_i`` over the kept."""
+    total = np.zeros(batch.layout.size, np.float64)
     alpha = batch.weights / sum(batch.weights[i] for i in (rows if renormalise else batch.canonical))
     for i in rows:
         total += alpha[i] * batch.updates[i]
-    return apply_update(model, total)
+    return total
 
 
 @dataclass

@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_faa.client import ACTION, CHALLENGE, EVIDENCE, NONCE, to_record
 from flwr_faa.defence import Defence, consistent, lowered
 from flwr_faa.ledger import Ledger
-from flwr_faa.pipeline import Policy
+from flwr_faa.pipeline import Policy, Rule
 from flwr_faa.updates import MAX_EXAMPLES, Reply
 from flwr_faa.verdict import RoundReport
 from flwr_faa.verification.base import Verifier
@@ -49,6 +49,8 @@ class FAADL(FedAvg):
         Seconds to wait for the evidence of one batch of suspects.
     seed : Optional[int] (default: None)
         Makes batch orders and audits reproducible. If ``None``, drawn from the system: what you want in the field.
+    rule : Optional[Callable] (default: None)
+        What is made of the updates that are kept, ``rule(batch, rows) -> update``. If ``None``, their weighted mean.
     *args, **kwargs
         As in ``FedAvg``.
 
@@ -67,10 +69,11 @@ class FAADL(FedAvg):
         ledger: Ledger | None = None,
         verify_timeout: float = 60.0,
         seed: int | None = None,
+        rule: Rule | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed)
+        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
         self._grid: Grid | None = None
         self._model = ArrayRecord()
         self._asked: set[int] = set()

@@ -14,6 +14,7 @@ class Outcome(StrEnum):
 
     TRUSTED = "trusted"  # not asked
     CLEARED = "cleared"  # asked, and its evidence agrees
+    DROPPED = "dropped"  # asked, and its evidence agrees, but its score is above `Policy.drop_above`
     CONVICTED = "convicted"  # asked, and its evidence contradicts its update
     MISSING = "missing"  # asked, and gave no valid evidence: dropped and a strike, never a conviction
     REMOVED = "removed"  # suspected, and there is no verifier to ask
@@ -98,7 +99,7 @@ class RoundReport:
     @property
     def verified(self) -> tuple[Verdict, ...]:
         """The nodes that were asked for evidence."""
-        asked = (Outcome.CLEARED, Outcome.CONVICTED, Outcome.MISSING)
+        asked = (Outcome.CLEARED, Outcome.DROPPED, Outcome.CONVICTED, Outcome.MISSING)
         return tuple(v for v in self.nodes if v.verdict in asked)
 
     def counts(self) -> dict[str, int]:

@@ -62,9 +62,9 @@ class Nodes:
         }
 
 
-def run(replies, detector, ask=None, policy=Policy(), **kwargs) -> tuple[list[np.ndarray], RoundReport]:
+def run(replies, detector, ask=None, policy=Policy(), rule=None, **kwargs) -> tuple[list[np.ndarray], RoundReport]:
     verifier = Replay(PLAN) if ask is not None else None
-    pipeline = Pipeline(detector, verifier, policy)
+    pipeline = Pipeline(detector, verifier, policy, rule)
     return pipeline.run(1, replies, START, ask or Nodes(), nonce=NONCE, seed=3, **kwargs)
 
 
@@ -186,3 +186,50 @@ def test_weights_as_printed_in_lomars_eq_3_shorten_the_step(honest: list[Reply])
 def test_no_bans_if_not_wanted(honest: list[Reply]) -> None:
     _, report = run([flipped(honest[0]), *honest[1:]], Largest(8), Nodes(), Policy(ban=False))
     assert len(report.convicted) == 1 and not report.convicted[0].banned
+
+
+def test_who_is_cleared_but_far_too_odd_is_left_out_and_never_banned(honest: list[Reply]) -> None:
+    # Prepare: the limit stands between the second and the third longest of the cleared; the flipped one is above it too
+    replies = [flipped(honest[0]), *honest[1:]]
+    norms = sorted(v.score for v in run(honest[1:], Largest(7), Nodes())[1].nodes)
+    policy = Policy(drop_above=(norms[-2] + norms[-3]) / 2)
+
+    # Execute
+    arrays, report = run(replies, Largest(6), Nodes(), policy)
+
+    # Assert
+    dropped = report.having(Outcome.DROPPED)
+    assert len(dropped) == 2
+    assert all(not v.accepted and not v.banned and v.score > policy.drop_above for v in dropped)
+    assert all("left out, not for its evidence but for its score" in v.reason for v in dropped)
+    assert all("replay agrees" in v.reason and v.error < 0.05 for v in dropped)
+    assert [v.node_id for v in report.convicted] == [1000] and report.convicted[0].banned
+    assert len(report.having(Outcome.CLEARED)) == 3
+    assert set(dropped) <= set(report.verified)
+    out = {1000, *(v.node_id for v in dropped)}
+    assert_close(arrays, mean_of([r for r in honest if r.node_id not in out]))
+
+
+def test_nobody_is_dropped_for_a_score_without_having_been_asked(honest: list[Reply]) -> None:
+    _, report = run(honest, Largest(0), Nodes(), Policy(drop_above=0.0))
+    assert len(report.having(Outcome.TRUSTED)) == len(report.accepted) == 8
+
+
+def test_a_rule_gets_the_kept_rows_and_its_update_is_applied(honest: list[Reply]) -> None:
+    seen = []
+
+    def first(batch: Batch, rows) -> np.ndarray:
+        seen.append([batch.node_ids[i] for i in rows])
+        return batch.updates[rows[0]].astype(np.float64)
+
+    arrays, report = run(honest, Largest(3), rule=first)
+    assert sorted(seen[0]) == [v.node_id for v in report.accepted]
+    run(honest[::-1], Largest(3), rule=first)
+    assert seen[0] == seen[1]
+    assert_close(arrays, next(r.arrays for r in honest if r.node_id == seen[0][0]))
+
+
+@pytest.mark.parametrize("answer", [np.zeros(3), np.full(1210, np.nan)])
+def test_a_rule_that_answers_nonsense_is_a_bug_of_the_rule(honest: list[Reply], answer: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="Expected 1210 finite numbers"):
+        run(honest, Largest(1), rule=lambda batch, rows: answer)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.updates import Arrays
+from flwr_faa.verification.plan import Data, TrainingPlan
 
 
 class Answer(StrEnum):
@@ -43,6 +44,10 @@ class Scene:
         How many take part in a round, itself included.
     rng : Generator
         Its own.
+    plan : TrainingPlan, optional
+        What everybody trains by.
+    data, pool : tuple of ndarray, optional
+        What it holds, and all training samples there are.
     """
 
     model: Arrays
@@ -50,6 +55,9 @@ class Scene:
     train_fellows: Callable[[], list[Arrays]]
     clients: int
     rng: np.random.Generator
+    plan: TrainingPlan | None = None
+    data: Data | None = None
+    pool: Data | None = None
 
     @cached_property
     def fellows(self) -> list[Arrays]:
@@ -74,6 +82,25 @@ class Attack:
         """The arrays to send."""
         return list(scene.honest)
 
+    def poison(self, own: Data, pool: Data, attacker: int, rng: np.random.Generator) -> Data:
+        """The data to hold: what it trains on, and what it shows when it is asked for evidence.
+
+        Parameters
+        ----------
+        own, pool : tuple of ndarray
+            Its part, and all training samples there are.
+        attacker : int
+            Counted from 0.
+        rng : Generator
+            Its own, the same in every round.
+        """
+        return own
+
+    @property
+    def flips(self) -> tuple[tuple[int, int], ...]:
+        """Labels whose samples it wants to be taken for another label: pairs of source and target."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Gaussian(Attack):
@@ -82,7 +109,7 @@ class Gaussian(Attack):
     sigma: float = 0.1
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
-        return [_like(w + scene.rng.normal(0.0, self.sigma, w.shape), w) for w in scene.honest]
+        return [like(w + scene.rng.normal(0.0, self.sigma, w.shape), w) for w in scene.honest]
 
 
 @dataclass(frozen=True)
@@ -92,7 +119,7 @@ class SignFlip(Attack):
     epsilon: float = -1.0
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
-        return [_like(self.epsilon * w, w) for w in scene.honest]
+        return [like(self.epsilon * w, w) for w in scene.honest]
 
 
 @dataclass(frozen=True)
@@ -102,7 +129,7 @@ class SignFlipUpdate(Attack):
     epsilon: float = -1.0
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
-        return [_like(w + self.epsilon * (h - w), h) for w, h in zip(scene.model, scene.honest, strict=True)]
+        return [like(w + self.epsilon * (h - w), h) for w, h in zip(scene.model, scene.honest, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -132,7 +159,7 @@ class Alie(Attack):
             stack = np.stack([a.astype(np.float64) for a in layer])
             mean, deviation = stack.mean(axis=0), stack.std(axis=0)
             noise = scene.rng.normal(size=mean.shape) if self.jitter else 0.0
-            crafted.append(_like(mean + (z + noise) * deviation, layer[0]))
+            crafted.append(like(mean + (z + noise) * deviation, layer[0]))
         return crafted
 
 
@@ -151,6 +178,6 @@ def z_max(clients: int, attackers: int) -> float:
     return NormalDist().inv_cdf(min(max((honest - supporters) / honest, 0.5), 0.999))
 
 
-def _like(values: npt.NDArray[Any], original: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def like(values: npt.NDArray[Any], original: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """In the original's dtype; counters of batch norm stay as they are."""
     return np.asarray(values, original.dtype) if original.dtype.kind == "f" else original

@@ -48,6 +48,9 @@ class Malicious(NumPyClient):  # type: ignore[misc]
             train_fellows=lambda: experiment.train_malicious(parameters, nonce),
             clients=round(experiment.config.fraction * experiment.config.clients),
             rng=np.random.default_rng([nonce, self.honest.partition]),
+            plan=experiment.plan,
+            data=self.honest.data,
+            pool=experiment.dataset.train,
         )
         return experiment.attack.craft(scene), examples, metrics
 

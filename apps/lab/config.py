@@ -13,8 +13,6 @@ from omegaconf import DictConfig, open_dict
 from apps.lab.experiment import CONF, Experiment
 
 GROUPS = ("dataset", "partition", "model", "attack", "strategy", "detector", "verification")
-#: Groups that a strategy takes no notice of do not belong into its run's name.
-UNUSED = {"fedavg": {"detector", "verification"}, "oc": {"detector", "verification"}, "fe": {"detector"}}
 
 # Hydra has one configuration directory a process; the context manager below puts another one back.
 _hydra = Lock()
@@ -43,7 +41,9 @@ def from_hydra(config: DictConfig, choices: Mapping[str, str], overrides: Sequen
         config.pop("hydra", None)
     named = {*GROUPS, "seed"}
     others = [o for o in overrides if (key := o.lstrip("+~").split("=")[0]) not in named and not key.startswith("run.")]
-    unused = UNUSED.get(choices["strategy"], set())
+    strategy = (CONF / "strategy" / f"{choices['strategy']}.yaml").read_text()
+    # groups that a strategy takes no notice of do not belong into its run's name
+    unused = {group for group in ("detector", "verification") if f"${{{group}}}" not in strategy}
     words = [choices[group] for group in GROUPS if group not in unused]
     name = "-".join([*words, f"seed{config.seed}", *sorted(others)])
     return Experiment(config, {group: choices[group] for group in GROUPS}, name)

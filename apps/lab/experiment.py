@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from flwr.client import NumPyClient
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -71,10 +72,14 @@ class Experiment:
         return (Path(self.config.run.dir) if self.config.run.dir else Path("runs") / self.name).absolute()
 
     def data_of(self, partition: int) -> Data:
-        """The samples and labels of a client."""
+        """The samples and labels that a client holds; an attacker may have poisoned its own."""
         samples, labels = self.dataset.train
         rows = self.partitions[partition]
-        return samples[rows], labels[rows]
+        own = samples[rows], labels[rows]
+        if partition not in self.malicious:
+            return own
+        rng = np.random.default_rng([self.config.seed, 2, partition])
+        return self.attack.poison(own, self.dataset.train, sorted(self.malicious).index(partition), rng)
 
     def client(self, partition: int) -> NumPyClient:
         """The client that holds a partition."""
@@ -89,10 +94,9 @@ class Experiment:
             self._trained[key] = [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
         return self._trained[key]
 
-    def accuracy(self, arrays: Arrays) -> float:
-        """Of a global model, on the test samples."""
-        samples, labels = self.dataset.test
-        return float(np.mean(self.plan.predict(arrays, samples).argmax(axis=1) == labels))
+    def predict(self, arrays: Arrays) -> npt.NDArray[np.intp]:
+        """A global model's labels for the test samples."""
+        return np.asarray(self.plan.predict(arrays, self.dataset.test[0]).argmax(axis=1))
 
     def with_choices(self, **choices: str) -> Experiment:
         """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""

@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from apps.lab.experiment import Experiment
+from apps.lab.metrics import by_label, scores_of
 from apps.lab.picture import draw
 from apps.lab.strategies import Census
 from apps.lab.summary import summarise
@@ -41,6 +43,7 @@ class Record:
     folder: Path | None = None
     watch: Callable[[int, float], None] = lambda number, accuracy: None
     accuracy: list[float] = field(default_factory=list)
+    labels: list[dict[str, float | None]] = field(default_factory=list)
     reports: Sequence[RoundReport] = ()
     _started: float = 0.0
     _ended: float = 0.0
@@ -69,7 +72,10 @@ class Record:
 
     def evaluate(self, server_round: int, arrays: Arrays) -> float:
         """Measure a global model."""
-        self.accuracy.append(self.experiment.accuracy(arrays))
+        predicted, labels, flips = self.experiment.predict(arrays), self.experiment.dataset.test[1], self._flips
+        self.accuracy.append(float(np.mean(predicted == labels)))
+        if flips:
+            self.labels.append(by_label(predicted, labels, flips))
         self._ended = time.perf_counter()
         self._started = self._started or self._ended  # round 0: what it takes to load torch is not the run's
         self.watch(server_round, self.accuracy[-1])
@@ -81,7 +87,7 @@ class Record:
         rounds = [report.to_json() for report in self.reports]
         for row in (node for report in rounds for node in report["nodes"]):
             row.update(self.census.about(row["node_id"]))
-        figures = summarise(rounds, len(self.experiment.malicious))
+        figures = {**summarise(rounds, len(self.experiment.malicious)), "scores": scores_of(rounds), **self._by_label}
         figures["seconds"]["total"] = round(self._ended - self._started, 3)
         config = self.experiment.config
         head = {**self.experiment.choices, "share": config.attack.share, "seed": config.seed, "rounds": len(rounds)}
@@ -92,6 +98,15 @@ class Record:
             "accuracy": self.accuracy,
             **figures,
         }
+
+    @property
+    def _flips(self) -> tuple[tuple[int, int], ...]:
+        return self.experiment.attack.flips
+
+    @property
+    def _by_label(self) -> dict[str, Any]:
+        """By round, starting with the untrained model; nothing where the attack is not after a label."""
+        return {"labels": {k: [row[k] for row in self.labels] for k in self.labels[0]}} if self.labels else {}
 
     def write(self, yardsticks: Mapping[str, Sequence[float]]) -> None:
         """Write summary and picture.

@@ -23,9 +23,10 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``recall``: share of the attackers that sent a valid reply at some time which were convicted, banned or, without
-        verifier, removed at some time (None where there were none). ``honest_convicted``, ``honest_dropped``: honest
-        clients convicted, and whose valid update was left out for whatever reason, at some time.
+        ``recall``: share of the attackers that sent a valid reply at some time which were convicted, banned, dropped
+        or, without verifier, removed at some time (None where there were none). ``honest_convicted``,
+        ``honest_dropped``: honest clients convicted, and whose valid update was left out for whatever reason, at some
+        time.
         ``attackers_accepted``: malicious updates that became part of a global model, over all rounds.
         ``verified_per_round``: mean number of clients asked for evidence. ``rounds_to_ban_all``: the round in which the
         last attacker was banned, or None. ``seconds``: by phase.
@@ -37,7 +38,8 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
     seen = {n["partition"] for _, n in malicious}
     caught = {n["partition"] for _, n in malicious if _caught(n)}
     banned = {n["partition"]: number for number, n in malicious if n["banned"]}
-    asked = [n for _, n in nodes if n["verdict"] in (Outcome.CLEARED, Outcome.CONVICTED, Outcome.MISSING)]
+    asked_for = (Outcome.CLEARED, Outcome.DROPPED, Outcome.CONVICTED, Outcome.MISSING)
+    asked = [n for _, n in nodes if n["verdict"] in asked_for]
     return {
         "recall": len(caught) / len(seen) if seen else None,
         "honest_convicted": len({n["partition"] for n in honest if n["verdict"] == Outcome.CONVICTED}),
@@ -50,7 +52,7 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
 
 
 def _caught(node: Mapping[str, Any]) -> bool:
-    return bool(node["banned"]) or node["verdict"] in (Outcome.CONVICTED, Outcome.REMOVED)
+    return bool(node["banned"]) or node["verdict"] in (Outcome.CONVICTED, Outcome.REMOVED, Outcome.DROPPED)
 
 
 def _total(parts: Any) -> dict[str, float]:

@@ -104,3 +104,13 @@ def test_some_clients_a_round() -> None:
     record = run("attack=sign_flip fraction=0.5")
     assert len(record.reports[0].nodes) == 10
     assert verdicts(record) == verdicts(run("attack=sign_flip fraction=0.5"))
+
+
+def test_the_score_leaves_out_whom_verification_must_clear() -> None:
+    common = "model=logistic clients=40 partition=shards attack=label_flip attack.share=0.1"
+    faa, both = (run(f"{common} strategy={s}") for s in ("faa", "faa_lomar"))
+    assert faa.summary["attackers_accepted"] == 4 * 3
+    assert both.summary["attackers_accepted"] == 0
+    assert both.summary["honest_convicted"] == 0
+    assert not any(v.banned for report in both.reports for v in report.nodes)
+    assert faa.summary["scores"]["fpr"] > both.summary["scores"]["fpr_left_out"]

@@ -1,0 +1,14 @@
+"""What defences are compared with: parts switched off, and the aggregation rules of others.
+
+A rule that *selects* (Krum) is a detector here: whom it leaves out is REMOVED, with its score. A rule that *combines*
+(median) is the pipeline's ``rule``. FoolsGold is both. So all of them get the pipeline's validated replies and
+leave its reports. All work on updates ``g_i = w_i - w`` in float64: squared distances of raw float32 weights, as in
+Flower's Krum, drown in the norm of ``w``.
+"""
+
+from apps.lab.baselines.foolsgold import FoolsGold
+from apps.lab.baselines.krum import Krum
+from apps.lab.baselines.off import Nobody, no_verifier
+from apps.lab.baselines.rules import geometric_median, median, trimmed_mean
+
+__all__ = ["FoolsGold", "Krum", "Nobody", "geometric_median", "median", "no_verifier", "trimmed_mean"]
