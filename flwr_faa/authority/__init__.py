@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from flwr_faa.authority.local import Authority, LocalAuthority
+from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration
 
-__all__ = ["Authority", "LocalAuthority"]
+__all__ = ["Authority", "BudgetExceeded", "Disclosure", "LocalAuthority", "Refused", "Registration"]
