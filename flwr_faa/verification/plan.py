@@ -102,7 +102,7 @@ class TrainingPlan:
         """The checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
         with _contract(0):
             model = self.build(arrays)
-        rest = tuple(np.zeros(p.shape, np.float32) for p in model.parameters()) if self.momentum else ()
+        rest = tuple(np.zeros_like(p.detach().numpy()) for p in model.parameters()) if self.momentum else ()
         return Checkpoint(tuple(to_arrays(model)), rest)
 
     def train(
