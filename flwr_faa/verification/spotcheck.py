@@ -301,6 +301,8 @@ class SpotCheck:
                 )
             except BudgetExceeded as error:
                 raise Exhausted(f"disclosure budget spent: {error}") from error
+            except Refused as error:
+                raise WireError(f"refused by the authority: {error}") from error
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
             claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
         if not ipfe.claims_hold(claims):
