@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto import groups
 from flwr_faa.crypto.dlog import solver
-from flwr_faa.crypto.groups import Group, Point, msm, multiples
+from flwr_faa.crypto.groups import Group, Point, combine, msm, multiples
 
 #: Most coordinates a key may have.
 MAX_WIDTH = 2**16
@@ -197,9 +197,10 @@ def claim_holds(ciphertexts: Sequence[Ciphertext], weights: Sequence[int], key: 
 def claims_hold(claims: Sequence[Claim]) -> bool:
     """Whether the sum of all claims holds, without a discrete logarithm, so values may be large.
 
-    One multi-scalar multiplication over all the ciphertexts of all claims. With random weights, drawn after the claims
-    on single ciphertexts are in and independently for every claim, it checks all of those at once: false ones pass
-    with a probability of at most one in the number of values a weight can take.
+    One multi-scalar multiplication over all the ciphertexts of all claims; or, where the back end has none of its own,
+    one over each claim's combined ciphertext (``groups.combine``), which is cheaper then. With random weights, drawn
+    after the claims on single ciphertexts are in and independently for every claim, it checks all of those at once:
+    false ones pass with a probability of at most one in the number of values a weight can take.
 
     Raises
     ------
@@ -220,10 +221,14 @@ def claims_hold(claims: Sequence[Claim]) -> bool:
         if abs(claim.value) >= group.order // 2:
             bits = claim.value.bit_length()
             raise ValueError(f"expected a claim below half the group's order, got one of {bits} bits")
-        pairs = [(i, k) for i, k in enumerate(claim.key.y, start=1) if k]
-        points += [ct.points[i] for ct in claim.ciphertexts for i, _ in pairs]
-        scalars += [w * k for w in claim.weights for _, k in pairs]
-        first = msm(group, [ct.points[0] for ct in claim.ciphertexts], claim.weights)
+        if group.native_multiexp:
+            first = msm(group, [ct.points[0] for ct in claim.ciphertexts], claim.weights)
+            points += [p for ct in claim.ciphertexts for p in ct.points[1:]]
+            scalars += [w * k for w in claim.weights for k in claim.key.y]
+        else:
+            first, *rest = combine(group, [ct.points for ct in claim.ciphertexts], claim.weights)
+            points += rest
+            scalars += claim.key.y
         right = group.add(right, group.mul(first, claim.key.secret))
     right = group.add(right, multiples(group, group.generator, [sum(claim.value for claim in claims)])[0])
     return bool(msm(group, points, scalars) == right)
