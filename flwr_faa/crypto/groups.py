@@ -275,8 +275,12 @@ def encode(group: Group, points: Sequence[Point]) -> bytes:
     return b"".join([x.to_bytes(half, "big") + y.to_bytes(half, "big") for x, y in pairs])
 
 
-def decode(group: Group, data: bytes) -> list[Point]:
+def decode(group: Group, data: bytes, *, subgroup: bool = True) -> list[Point]:
     """Points from bytes, the inverse of ``encode``: exactly what ``encode`` can give is accepted.
+
+    Without ``subgroup`` points of the whole curve are accepted too. That is sound where nothing is done with them but
+    testing a linear combination for equality: it then holds in the prime-order part as well, and what lies outside can
+    only make it fail.
 
     Raises
     ------
@@ -293,7 +297,7 @@ def decode(group: Group, data: bytes) -> list[Point]:
         if x >= p or y >= p or (y * y - (x * x + a) * x - b) % p:  # b != 0: the identity's zeros fail too
             raise ValueError(f"expected a point of {group.curve}, got {raw[:8].hex()}... (point {start // size})")
         points.append(group.load(raw))
-    if not group.in_subgroup(points):
+    if subgroup and not group.in_subgroup(points):
         raise ValueError(f"expected points of {group.curve}'s prime-order subgroup, got one outside")
     return points
 

@@ -209,7 +209,7 @@ def test_a_wrong_claim_is_caught_in_every_trial() -> None:
     x, kernels = rng.integers(0, 256, (4, 6)), rng.integers(-(2**20), 2**20, (5, 6))
     ciphertexts, truth = ipfe.encrypt_rows(public, x), x @ kernels.T
     for trial in range(1000):
-        sigma, rho = spotcheck._positive(4), spotcheck._positive(5)
+        sigma, rho = spotcheck._positive(4, 23), spotcheck._positive(5, 32)
         y = [int(v) for v in rho.astype(object) @ kernels.astype(object)]
         claims = truth.copy()
         claims[rng.integers(4), rng.integers(5)] += 1 if trial else 0
