@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from flwr_faa.authority.local import Authority, LocalAuthority
+from flwr_faa.authority.base import (
+    Authority,
+    AuthorityUnavailable,
+    BudgetExceeded,
+    Disclosure,
+    Refused,
+    Registration,
+    SignedPublicKey,
+)
+from flwr_faa.authority.local import LocalAuthority
 
-__all__ = ["Authority", "LocalAuthority"]
+__all__ = [
+    "Authority",
+    "AuthorityUnavailable",
+    "BudgetExceeded",
+    "Disclosure",
+    "LocalAuthority",
+    "Refused",
+    "Registration",
+    "SignedPublicKey",
+]
