@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from flwr_faa.authority.base import (
     Authority,
     AuthorityUnavailable,
@@ -13,6 +16,9 @@ from flwr_faa.authority.base import (
 )
 from flwr_faa.authority.local import LocalAuthority
 
+if TYPE_CHECKING:
+    from flwr_faa.authority.client import RemoteAuthority
+
 __all__ = [
     "Authority",
     "AuthorityUnavailable",
@@ -22,4 +28,21 @@ __all__ = [
     "Refused",
     "Registration",
     "SignedPublicKey",
+    "connect",
 ]
+
+
+def connect(url: str, key: str | Path) -> RemoteAuthority:
+    """The authority at that address.
+
+    Parameters
+    ----------
+    url : str
+        ``https://...``; clear text only on loopback.
+    key : path
+        The file that ``faa-authority init`` wrote for the aggregation server.
+    """
+    from flwr_faa.authority.client import RemoteAuthority  # here: devices never need httpx
+    from flwr_faa.authority.credential import Credential
+
+    return RemoteAuthority(url, Credential.read(Path(key)))

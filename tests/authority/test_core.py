@@ -225,9 +225,8 @@ def test_a_restart_keeps_everything(tmp_path: Path, client: Signer) -> None:
         again.functional_keys(client.node, functions(2), root=root)
     with pytest.raises(ValueError, match="expected an empty store"):
         KeyAuthority.create(again.store)
-    assert {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()} == {
-        name: "0o600" for name in ("authority.db", "authority.db-wal", "authority.db-shm")
-    }
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("authority.db", "authority.db-wal", "authority.db-shm"), "0o600")
 
 
 def test_the_log_is_append_only_and_chained(tmp_path: Path, client: Signer) -> None:
