@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flwr_faa.authority.base import (
-    Authority,
-    AuthorityUnavailable,
-    BudgetExceeded,
-    Disclosure,
-    Refused,
-    Registration,
-    SignedPublicKey,
-)
+from flwr_faa.authority.base import Authority, AuthorityUnavailable, SignedPublicKey
+from flwr_faa.authority.budget import BUDGET
 from flwr_faa.authority.local import LocalAuthority
+from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration
 
 if TYPE_CHECKING:
     from flwr_faa.authority.client import RemoteAuthority
 
 __all__ = [
+    "BUDGET",
     "Authority",
     "AuthorityUnavailable",
     "BudgetExceeded",

@@ -2,91 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flwr_faa.authority.registration import Disclosure, Registration, holds
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.groups import Group
 
 #: Flower's node ids are 64-bit unsigned.
 MAX_NODE = 2**64 - 1
-#: Most samples a client may register.
-MAX_SAMPLES = 2**32 - 1
 
-_BODY = struct.Struct(">QQI")  # node, samples, width
 _HEAD = struct.Struct(">5sQI")  # magic and version, node, length of the public key
 _MAGIC = b"FAAK\x01"
-# Every signature in this package starts with what it is for, so none can be taken for another.
-_REGISTRATION, _PUBLIC_KEY = b"faa-authority/registration/1\n", b"faa-authority/public-key/1\n"
-
-
-class Refused(ValueError):  # noqa: N818 - what happened, not what kind of error
-    """The authority will not do it. Nothing has changed but its log."""
-
-
-class BudgetExceeded(Refused):
-    """Too much would be known of some sample. No key has been issued."""
+_PURPOSE = b"faa-authority/public-key/1\n"
 
 
 class AuthorityUnavailable(ConnectionError):  # noqa: N818
     """No answer that can be trusted: not reached, timed out, or not the authority. Says nothing about any client."""
-
-
-@dataclass(frozen=True)
-class Registration:
-    """A client's statement that this is the data it has encrypted.
-
-    Parameters
-    ----------
-    root : bytes, 32
-        Merkle root over ciphertexts and labels.
-    samples, width : int
-        Number of ciphertexts, and coordinates of each.
-    verify_key : bytes, 32
-        The client's Ed25519 key. The first one to register for a node is that node's for ever, and the budget belongs
-        to the key, whatever the node.
-    signature : bytes, 64
-        By that key, over the above, the node's id and the public key under which the data is encrypted.
-    """
-
-    root: bytes
-    samples: int
-    width: int
-    verify_key: bytes
-    signature: bytes
-
-    def __post_init__(self) -> None:
-        for name, size in (("root", 32), ("verify_key", 32), ("signature", 64)):
-            if len(getattr(self, name)) != size:
-                raise Refused(f"{name}: expected {size} bytes, got {len(getattr(self, name))}")
-        if not 1 <= self.samples <= MAX_SAMPLES or not 1 <= self.width <= ipfe.MAX_WIDTH:
-            raise Refused(f"expected at least one sample and coordinate, got {self.samples} of {self.width}")
-
-    @classmethod
-    def sign(
-        cls, key: Ed25519PrivateKey, node_id: int, public: ipfe.PublicKey, root: bytes, samples: int
-    ) -> Registration:
-        """The client's side."""
-        verify_key = key.public_key().public_bytes_raw()
-        message = _registration(node_id, root, samples, public.n, verify_key, public.to_bytes())
-        return cls(root, samples, public.n, verify_key, key.sign(message))
-
-    def verify(self, node_id: int, public: bytes) -> None:
-        """Raise Refused unless signed for this node and this public key (``PublicKey.to_bytes``)."""
-        message = _registration(node_id, self.root, self.samples, self.width, self.verify_key, public)
-        if not signed(self.verify_key, self.signature, message):
-            raise Refused(f"expected the client's signature for node {node_id} and its public key, got another")
-
-
-def _registration(node_id: int, root: bytes, samples: int, width: int, verify_key: bytes, public: bytes) -> bytes:
-    body = _BODY.pack(node_id, samples, width) + root + verify_key
-    return _REGISTRATION + body + hashlib.sha256(public).digest()
 
 
 @dataclass(frozen=True)
@@ -100,7 +36,7 @@ class SignedPublicKey:
     @classmethod
     def sign(cls, key: Ed25519PrivateKey, node_id: int, public: bytes) -> SignedPublicKey:
         """The authority's side; ``public`` is ``PublicKey.to_bytes``."""
-        return cls(node_id, public, key.sign(_PUBLIC_KEY + node_id.to_bytes(8, "big") + public))
+        return cls(node_id, public, key.sign(_PURPOSE + node_id.to_bytes(8, "big") + public))
 
     def verify(self, authority: bytes, node_id: int, group: Group, width: int) -> ipfe.PublicKey:
         """The key, if the pinned authority signed it for this node.
@@ -117,7 +53,7 @@ class SignedPublicKey:
         ValueError
             Not this authority's, for another node, group or width.
         """
-        if not signed(authority, self.signature, _PUBLIC_KEY + self.node_id.to_bytes(8, "big") + self.public):
+        if not holds(authority, self.signature, _PURPOSE + self.node_id.to_bytes(8, "big") + self.public):
             raise ValueError("expected a public key signed by the pinned authority, got another signature")
         if self.node_id != node_id:
             raise ValueError(f"expected the public key of node {node_id}, got that of node {self.node_id}")
@@ -139,35 +75,6 @@ class SignedPublicKey:
         if magic != _MAGIC or len(data) != _HEAD.size + size + 64:
             raise ValueError(f"expected a version 1 signed public key, got {len(data)} other bytes")
         return cls(node_id, data[_HEAD.size : -64], data[-64:])
-
-
-@dataclass(frozen=True)
-class Disclosure:
-    """What is known of a node's data, at most.
-
-    Attributes
-    ----------
-    dimension, samples : int
-        Coordinates of a sample, and samples, of the registered set.
-    samples_opened : int
-        How many have been named in a request.
-    max_rank : int
-        Upper bound on the number of independent functions known of the sample of which most is known.
-    budget : int
-        What ``max_rank`` may not exceed.
-    re_registrations : int
-        How often the client has replaced its set.
-    keys_issued : int
-        Over all sets, repeated ones included.
-    """
-
-    dimension: int
-    samples: int
-    samples_opened: int
-    max_rank: int
-    budget: int
-    re_registrations: int
-    keys_issued: int
 
 
 class Authority(Protocol):
@@ -236,12 +143,3 @@ class Authority(Protocol):
     def disclosure(self, node_id: int) -> Disclosure:
         """What is known of the node's data so far. Raises Refused for a node never seen."""
         ...
-
-
-def signed(key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether this Ed25519 signature holds."""
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Column, Table
 
-from flwr_faa.authority.base import Disclosure
-from flwr_faa.authority.core import SHARE, KeyAuthority
+from flwr_faa.authority.budget import BUDGET
+from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import Credential, fingerprint, self_signed, write_secret
+from flwr_faa.authority.registration import Disclosure
 from flwr_faa.authority.store import Store
 
 DATABASE, TLS_KEY, TLS_CERTIFICATE, SERVER = "authority.db", "tls.key", "tls.crt", "server.json"
@@ -35,7 +36,7 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the author
 def init(
     directory: Directory,
     host: Annotated[list[str] | None, typer.Option(help="Name or address that it is reached by; repeatable.")] = None,
-    share: Annotated[float, typer.Option(help="Share of a sample's dimensions that may become known.")] = SHARE,
+    budget: Annotated[float, typer.Option(help="Share of a sample's dimensions that may become known.")] = BUDGET,
     back_end: Annotated[str, typer.Option(help="auto, charm or arkworks; the server needs the same.")] = "auto",
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM; else self-signed.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
@@ -55,7 +56,7 @@ def init(
     shown = fingerprint(chain)
     store = Store(directory / DATABASE)
     with store.transaction():
-        _explain(lambda: KeyAuthority.create(store, back_end, share))
+        _explain(lambda: KeyAuthority.create(store, back_end, budget))
         server = Ed25519PrivateKey.generate()
         store.set_meta("server", server.public_key().public_bytes_raw())
         authority = KeyAuthority(store)
@@ -104,8 +105,8 @@ def show(directory: Directory) -> None:
     """Print nodes, registrations and budgets, and the last lines of the log, whose chain is checked."""
     store = _open(directory)
     authority, console = KeyAuthority(store), Console()
-    table = Table(Column("node", no_wrap=True), "root", "samples", "opened", "known", "budget", "changes", "keys")
-    table.caption = "known: the most that may be known of a sample, of its dimensions; changes: of the registered set"
+    table = Table(Column("node", no_wrap=True), "root", "samples", "opened", "known", "budget", "sets", "keys")
+    table.caption = "known: the most that may be known of a sample, of its dimensions; sets: registered so far"
     for node in store.nodes():
         owner = store.owner(node)
         found = None if owner is None else store.current(owner)
@@ -131,7 +132,7 @@ def show(directory: Directory) -> None:
 
 def _cells(known: Disclosure) -> list[str]:
     rank = f"{known.max_rank}/{known.dimension}"
-    numbers = (known.budget, known.re_registrations, known.keys_issued)
+    numbers = (known.budget, known.enrolments, known.keys_issued)
     return [str(known.samples), str(known.samples_opened), rank, *map(str, numbers)]
 
 

@@ -11,16 +11,9 @@ from typing import Any
 
 import httpx
 
-from flwr_faa.authority.base import (
-    AuthorityUnavailable,
-    BudgetExceeded,
-    Disclosure,
-    Refused,
-    Registration,
-    SignedPublicKey,
-    signed,
-)
+from flwr_faa.authority.base import AuthorityUnavailable, SignedPublicKey
 from flwr_faa.authority.credential import SIGNATURE, Credential, loopback, reply_message
+from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, holds
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.groups import Group, open_group
 
@@ -122,7 +115,8 @@ class RemoteAuthority:
 
     def disclosure(self, node_id: int) -> Disclosure:
         """What is known of the node's data so far."""
-        return Disclosure(**self._ask("disclosure", {"node_id": node_id}))
+        found = self._ask("disclosure", {"node_id": node_id})
+        return Disclosure(**found | {"remaining": tuple(found["remaining"])})
 
     def _ask(self, operation: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         path, body = f"/v1/{operation}", json.dumps(fields).encode()
@@ -138,7 +132,7 @@ class RemoteAuthority:
         status, raw = response.status_code, response.content
         # Whoever answers without the authority's key cannot have us believe anything, not even in a refusal.
         message = reply_message(headers[SIGNATURE], status, raw)
-        if not signed(self._credential.authority, _unhex(response.headers.get(SIGNATURE, "")), message):
+        if not holds(self._credential.authority, _unhex(response.headers.get(SIGNATURE, "")), message):
             hint = raw[:200].decode(errors="replace") if status != httpx.codes.OK else ""
             raise AuthorityUnavailable(f"expected the authority's signature from {self.url}, got {status} {hint}")
         result: dict[str, Any] = json.loads(raw)

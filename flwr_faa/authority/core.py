@@ -13,14 +13,13 @@ from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flwr_faa.authority.base import MAX_NODE, Disclosure, Refused, Registration, SignedPublicKey
-from flwr_faa.authority.budget import Account, allowance, digests, spend
+from flwr_faa.authority.base import MAX_NODE, SignedPublicKey
+from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, spend
+from flwr_faa.authority.registration import Disclosure, Refused, Registration
 from flwr_faa.authority.store import SampleSet, Store
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.groups import Group, open_group
 
-#: Share of a sample's dimensions that may become known: a judgement, not a theorem.
-SHARE = 0.25
 _SCALAR = 32  # bytes of a scalar, in both groups
 
 
@@ -29,7 +28,8 @@ class KeyAuthority:
 
     A client is the Ed25519 key that signs its registrations. The first key to register for a node keeps the node; one
     client has one current set, on one node, and the older ones are closed. Neither another set nor another node gives
-    it a fresh budget (see ``budget.py``).
+    it a fresh budget (see ``budget.py``): Flower's node ids change, and a server could see to it that they do. So
+    clients on one machine need a key each.
 
     Parameters
     ----------
@@ -38,33 +38,35 @@ class KeyAuthority:
     unregistered : bool
         Also issue keys, without limit, for nodes that have never registered a set: what the paper's mode wants, which
         hides nothing.
+    simulation : bool
+        Nodes that share a key are clients of their own all the same.
     """
 
-    def __init__(self, store: Store, unregistered: bool = False) -> None:
-        self.store, self.unregistered = store, unregistered
-        settings = {name: store.meta(name) for name in ("group", "share", "digest key", "signing key")}
+    def __init__(self, store: Store, *, unregistered: bool = False, simulation: bool = False) -> None:
+        self.store, self.unregistered, self.simulation = store, unregistered, simulation
+        settings = {name: store.meta(name) for name in ("group", "budget", "digest key", "signing key")}
         found = [value for value in settings.values() if value is not None]
         if len(found) < len(settings):
             raise ValueError("expected an authority's file with its keys, got an empty one; see 'faa-authority init'")
-        group, share, self._digest_key, seed = found
+        group, budget, self._digest_key, seed = found
         self.group: Group = open_group(group.decode())
-        self.share = float(share)
+        self.budget = float(budget)
         self._signing_key = Ed25519PrivateKey.from_private_bytes(seed)
         self._public: dict[tuple[int, int], ipfe.PublicKey] = {}  # parsed; they never change
 
     @staticmethod
-    def create(store: Store, back_end: str = "auto", share: float = SHARE) -> None:
+    def create(store: Store, back_end: str = "auto", budget: float = BUDGET) -> None:
         """Draw the authority's own keys. Raises ValueError if the store has some."""
-        if not 0 < share <= 1:
-            raise ValueError(f"expected a share above 0 and at most 1, got {share}")
+        if not 0 < budget <= 1:
+            raise ValueError(f"expected a budget above 0 and at most 1, got {budget}")
         with store.transaction():
             if store.meta("signing key") is not None:
                 raise ValueError("expected an empty store, got one with an authority's keys")
             store.set_meta("group", open_group(back_end).name.encode())
-            store.set_meta("share", repr(share).encode())
+            store.set_meta("budget", repr(budget).encode())
             store.set_meta("digest key", secrets.token_bytes(32))
             store.set_meta("signing key", Ed25519PrivateKey.generate().private_bytes_raw())
-            store.log("created", None, group=open_group(back_end).name, share=share)
+            store.log("created", None, group=open_group(back_end).name, budget=budget)
 
     @property
     def verify_key(self) -> bytes:
@@ -89,12 +91,13 @@ class KeyAuthority:
 
     def register(self, node_id: int, registration: Registration) -> None:
         """Take a client's signed data set; the same again changes nothing."""
-        owner = registration.verify_key
+        owner = registration.verify_key + (_nobody(node_id) if self.simulation else b"")
         with self._logged("register", node_id), self.store.transaction():
+            registration.check_form()
             pair = self.store.key_pair(node_id, registration.width)
             if pair is None:
                 raise Refused(f"expected data under a key of this authority, got none of width {registration.width}")
-            registration.verify(node_id, pair[0])
+            registration.check(node_id, pair[0])
             if self.store.owner(node_id) not in (None, owner):
                 raise Refused(f"expected the client that registered node {node_id} first, got another")
             if self.store.counts(_nobody(node_id))[1]:
@@ -139,17 +142,28 @@ class KeyAuthority:
         with self._logged("disclosure", node_id), self.store.transaction():
             owner = self.store.owner(node_id)
             found = None if owner is None else self.store.current(owner)
-            if owner is not None and found is not None:
-                account = self._account(found)
-                sets, issued = self.store.counts(owner)
-                opened = self.store.opened(found.id)
-                return Disclosure(found.width, found.samples, opened, account.rank, account.budget, sets - 1, issued)
-            # Never registered: what the paper's mode has opened, of samples that nobody has counted.
-            width = max(self.store.widths(node_id), default=0)
-            if not width:
-                raise Refused(f"expected a node with keys, got {node_id}")
-            known, issued = self.store.keyed(_nobody(node_id)), self.store.counts(_nobody(node_id))[1]
-            return Disclosure(width, 0, 0, min(width, len(known)), allowance(width, self.share), 0, issued)
+            if owner is None or found is None:
+                return self._disclosure_unregistered(node_id)
+            account, sets = self._account(found), self.store.counts(owner)
+            stated = self.store.stated_counts(found.id)
+            left = account.budget - account.carried - len(account.keyed)
+            remaining = tuple(
+                # a budget of everything is never exceeded: see Account.rank
+                max(0, left - stated.get(row, 0)) if account.budget < account.width else account.width
+                for row in range(found.samples)
+            )
+            opened = len(stated)
+            return Disclosure(
+                found.width, found.samples, opened, account.rank, account.budget, remaining, sets[0], sets[1]
+            )
+
+    def _disclosure_unregistered(self, node_id: int) -> Disclosure:
+        """What the paper's mode has opened, of samples that nobody has counted."""
+        width = max(self.store.widths(node_id), default=0)
+        if not width:
+            raise Refused(f"expected a node with keys, got none for {node_id}")
+        known, issued = self.store.keyed(_nobody(node_id)), self.store.counts(_nobody(node_id))[1]
+        return Disclosure(width, 0, 0, min(width, len(known)), allowance(width, self.budget), (), 0, issued)
 
     def _issue(
         self,
@@ -162,7 +176,12 @@ class KeyAuthority:
         """Count, or refuse before anything has changed; returns the set's width."""
         owner = self.store.owner(node_id)
         found = None if owner is None else self.store.current(owner)
-        if found is None or (found.node, found.root) != (str(node_id), root):
+        if found is not None and found.node != str(node_id):
+            raise Refused(
+                f"expected the node that the client registered for last, {found.node}, got {node_id}: "
+                "clients on one machine need a key each"
+            )
+        if found is None or found.root != root:
             raise Refused(f"expected the set that is registered for node {node_id}, got {root.hex()[:16] or 'none'}")
         rows = [operator.index(row) for row in rows]  # numpy's integers too
         if bad := [row for row in rows if not 0 <= row < found.samples]:
@@ -173,7 +192,7 @@ class KeyAuthority:
         stated = digests(disclosed, found.width, self.group.order, self._digest_key)
         before = self._account(found)
         after, known = spend(before, keys, stated, self.store.stated(found.id, rows))
-        self.store.issue(found.owner, keys - before.keyed, len(functions))
+        self.store.issue(found.owner, after.keyed - before.keyed, len(functions))
         self.store.state(found.id, known, after.peak)
         counts = {"keys": len(functions), "rows": len(rows), "stated": len(disclosed)}
         self.store.log("issued", node_id, **counts, rank=after.rank, budget=after.budget)
@@ -199,7 +218,7 @@ class KeyAuthority:
         return width
 
     def _account(self, found: SampleSet) -> Account:
-        budget, keyed = allowance(found.width, self.share), self.store.keyed(found.owner)
+        budget, keyed = allowance(found.width, self.budget), self.store.keyed(found.owner)
         return Account(found.width, budget, found.carried, found.peak, keyed)
 
     def _pair(self, node_id: int, width: int) -> tuple[bytes, bytes]:

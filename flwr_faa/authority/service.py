@@ -29,9 +29,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flwr_faa.authority.base import MAX_NODE, BudgetExceeded, Refused, Registration, signed
+from flwr_faa.authority.base import MAX_NODE
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, loopback, reply_message, request_message
+from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, holds
 
 #: Bytes of a body, checked while it arrives: room for the weights of 3,072 x 1,000, written out.
 MAX_BODY = 2**25
@@ -152,7 +153,7 @@ class Service:
         except (KeyError, ValueError):
             raise Rejected(401, "unsigned", "expected a signed request, got none") from None
         message = request_message(self.authority.verify_key, path, fields)
-        if len(nonce) != 16 or not signed(self.server, signature, message):
+        if len(nonce) != 16 or not holds(self.server, signature, message):
             raise Rejected(401, "unsigned", "expected the aggregation server's signature, got another")
         return Ticket(path, at, nonce, fields[DIGEST], fields[SIGNATURE])
 

@@ -30,7 +30,8 @@ class Signer:
     def registration(
         self, authority: Authority, root: bytes = b"r" * 32, samples: int = 20, width: int = WIDTH
     ) -> Registration:
-        return Registration.sign(self.key, self.node, authority.public_key(self.node, width), root, samples)
+        public = authority.public_key(self.node, width).to_bytes()
+        return Registration(root, samples, width, b"").signed(self.key, self.node, public)
 
     def enrol(self, authority: Authority, root: bytes = b"r" * 32, samples: int = 20, width: int = WIDTH) -> bytes:
         authority.register(self.node, self.registration(authority, root, samples, width))

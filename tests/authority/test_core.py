@@ -15,13 +15,14 @@ from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
 from flwr_faa.crypto import ipfe
 from tests.authority.parties import WIDTH, Signer, functions
+from tests.crypto.conftest import CHARM
 
 ROOT, OTHER = b"r" * 32, b"o" * 32
 
 
-@pytest.fixture
-def authority() -> LocalAuthority:
-    return LocalAuthority()
+@pytest.fixture(params=[CHARM, "arkworks"])
+def authority(request: pytest.FixtureRequest) -> LocalAuthority:
+    return LocalAuthority(request.param)
 
 
 @pytest.fixture
@@ -44,7 +45,8 @@ def test_keys_open_what_the_registered_client_encrypted(authority: LocalAuthorit
     assert ipfe.decrypt(ciphertext, key, 1000) == x.sum()
     found = seam.disclosure(client.node)
     assert (found.dimension, found.samples, found.samples_opened) == (WIDTH, 20, 3)
-    assert (found.max_rank, found.budget, found.re_registrations, found.keys_issued) == (1, WIDTH // 4, 0, 1)
+    assert (found.max_rank, found.budget, found.enrolments, found.keys_issued) == (1, WIDTH // 4, 1, 1)
+    assert found.remaining == (3,) * 20
 
 
 def test_a_key_for_one_clients_set_opens_nothing_of_another(authority: LocalAuthority) -> None:
@@ -120,7 +122,7 @@ def test_a_registration_not_signed_as_it_stands_is_refused(
     if change == "node":
         node = 5
     elif change == "public key":
-        fields = dict(vars(Registration.sign(client.key, node, authority.public_key(5, WIDTH), ROOT, 20)))
+        fields = dict(vars(good.signed(client.key, node, authority.public_key(5, WIDTH).to_bytes())))
     else:
         fields |= {
             "root": {"root": OTHER},
@@ -134,11 +136,11 @@ def test_a_registration_not_signed_as_it_stands_is_refused(
         authority.functional_keys(node, [[1] * WIDTH], root=fields["root"])
 
 
-def test_registrations_of_the_wrong_form_are_refused() -> None:
+def test_registrations_of_the_wrong_form_are_refused(authority: LocalAuthority) -> None:
     good = {"root": ROOT, "samples": 1, "width": 1, "verify_key": bytes(32), "signature": bytes(64)}
     for bad in ({"root": b""}, {"samples": 0}, {"samples": 2**32}, {"width": 0}, {"width": 2**17}, {"signature": b""}):
         with pytest.raises(Refused, match="expected"):
-            Registration(**(good | bad))
+            authority.register(1, Registration(**(good | bad)))
 
 
 def test_the_first_key_keeps_the_node(authority: LocalAuthority, client: Signer) -> None:
@@ -149,24 +151,59 @@ def test_the_first_key_keeps_the_node(authority: LocalAuthority, client: Signer)
 
 
 def test_neither_another_set_nor_another_node_gives_a_fresh_budget(authority: LocalAuthority) -> None:
+    authority.simulation = False
     key = Ed25519PrivateKey.generate()
     client, moved = Signer(1, key), Signer(2, key)
     root = client.enrol(authority)
     client.enrol(authority)  # the same again
-    assert authority.disclosure(1).re_registrations == 0
+    assert authority.disclosure(1).enrolments == 1
     authority.functional_keys(1, functions(1), root=root, rows=[0], disclosed=functions(2))
-    for signer, other, times in ((client, OTHER, 1), (moved, b"p" * 32, 2)):
+    for signer, other, times in ((client, OTHER, 2), (moved, b"p" * 32, 3)):
         signer.enrol(authority, other)
         found = authority.disclosure(signer.node)
-        assert (found.re_registrations, found.max_rank, found.keys_issued) == (times, 3, 1)
+        assert (found.enrolments, found.max_rank, found.keys_issued) == (times, 3, 1)
+        assert set(found.remaining) == {1}
         with pytest.raises(BudgetExceeded):
             authority.functional_keys(signer.node, functions(2), root=other)
     for node, closed in ((1, root), (1, OTHER)):
-        with pytest.raises(Refused, match="the set that is registered"):
+        with pytest.raises(Refused, match="registered for last, 2, got 1"):
             authority.functional_keys(node, functions(1), root=closed)
     authority.functional_keys(2, functions(1), root=b"p" * 32)
     assert authority.disclosure(1) == authority.disclosure(2)
     assert [line.event for line in authority.store.lines(99)].count("re-registered") == 2
+
+
+def test_going_back_to_an_old_set_resets_nothing(authority: LocalAuthority, client: Signer) -> None:
+    client.enrol(authority)
+    authority.functional_keys(client.node, functions(1), root=ROOT, rows=[0], disclosed=functions(1))
+    client.enrol(authority, OTHER)
+    authority.functional_keys(client.node, [], root=OTHER, rows=[1], disclosed=functions(1))
+    with pytest.raises(Refused, match="the set that is registered"):
+        authority.functional_keys(client.node, [], root=ROOT)
+    client.enrol(authority, ROOT)
+    found = authority.disclosure(client.node)
+    assert (found.enrolments, found.max_rank, set(found.remaining)) == (3, 3, {1})
+
+
+def test_simulated_nodes_share_a_key_but_not_a_budget(authority: LocalAuthority) -> None:
+    one = Signer(1)
+    two = Signer(2, one.key)
+    root = one.enrol(authority)
+    two.enrol(authority)
+    authority.functional_keys(1, functions(4), root=root, rows=[0])
+    authority.functional_keys(2, functions(1), root=root, rows=[0])
+    assert [authority.disclosure(node).max_rank for node in (1, 2)] == [4, 1]
+    with pytest.raises(Refused, match="registered node 2 first"):
+        Signer(2).enrol(authority, OTHER)
+
+
+def test_a_budget_of_everything_is_never_exceeded(client: Signer) -> None:
+    authority = LocalAuthority(budget=1.0)
+    root = client.enrol(authority)
+    authority.functional_keys(client.node, functions(2 * WIDTH), root=root, rows=[0], disclosed=functions(WIDTH))
+    found = authority.disclosure(client.node)
+    assert (found.max_rank, found.remaining) == (WIDTH, (WIDTH,) * 20)
+    assert str(found) == "1 of 20 samples opened, rank at most 16 of 16, budget 16"
 
 
 def test_unregistered_keys_are_for_nodes_that_never_register(authority: LocalAuthority, client: Signer) -> None:
@@ -275,5 +312,5 @@ def test_secrets_are_not_shown(authority: LocalAuthority, client: Signer) -> Non
 def test_not_an_authoritys_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="faa-authority init"):
         KeyAuthority(Store(tmp_path / "empty.db"))
-    with pytest.raises(ValueError, match="a share above 0"):
-        LocalAuthority(share=0.0)
+    with pytest.raises(ValueError, match="a budget above 0"):
+        LocalAuthority(budget=0.0)

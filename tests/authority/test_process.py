@@ -160,7 +160,7 @@ def test_given_certificates_and_mistakes(tmp_path: Path) -> None:
     for arguments, words in (
         (("init", path), "a directory without an authority"),
         (("init", tmp_path / "b", "--certificate", tmp_path / "c"), "got one of them"),
-        (("init", tmp_path / "d", "--share", "2"), "a share above 0"),
+        (("init", tmp_path / "d", "--budget", "2"), "a budget above 0"),
         (("serve", tmp_path / "none"), "faa-authority init"),
         (("show", tmp_path / "none"), "faa-authority init"),
     ):
@@ -190,7 +190,7 @@ def test_kill_9_at_any_moment_loses_no_count(tmp_path: Path, started: list[Proce
 
     ``FAA_KILL_REQUESTS=1000 pytest -s`` for more, with the figures.
     """
-    directory, client, draw = initialised(tmp_path / "a", "--share", "1"), Signer(1), random.Random(REQUESTS)
+    directory, client, draw = initialised(tmp_path / "a", "--budget", "1"), Signer(1), random.Random(REQUESTS)
     started.append(Process(directory))
     port = httpx.URL(started[-1].url).port
     remote = connect(started[-1].url, directory / "server.json")
