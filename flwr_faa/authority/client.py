@@ -119,7 +119,7 @@ class RemoteAuthority:
         return Disclosure(**found | {"remaining": tuple(found["remaining"])})
 
     def _ask(self, operation: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        path, body = f"/v1/{operation}", json.dumps(fields).encode()
+        path, body = f"/v1/{operation}", json.dumps(fields, separators=(",", ":")).encode()
         for last in (False, True):
             headers = self._credential.sign(path, body)
             try:

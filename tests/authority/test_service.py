@@ -233,7 +233,7 @@ def test_what_is_not_json_is_refused(world: World) -> None:
         world.keys()[:-1],
         b'{"node_id":' + b"9" * 9999 + b"}",
     ]
-    for body in bodies:
+    for body in [*bodies, world.keys(disclosed=[[]] * 2**18)]:
         assert world.post(body).status_code == 400
 
 
