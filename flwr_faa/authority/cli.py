@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from flwr_faa.authority.budget import BUDGET
@@ -124,7 +125,7 @@ def show(directory: Directory) -> None:
     log = Table("line", "at", "event", Column("node", no_wrap=True), "detail", title=title)
     for line in lines:
         detail = ", ".join(f"{name} {value}" for name, value in json.loads(line.detail).items())
-        log.add_row(str(line.id), line.at[:19], line.event, line.node, detail)
+        log.add_row(str(line.id), line.at[:19], line.event, line.node, escape(detail))
     console.print(log)
     console.print(f"authority's key  {authority.verify_key.hex()}")
     console.print(f"log's last hash  {lines[-1].hash.hex() if lines else '-'}")

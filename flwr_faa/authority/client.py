@@ -48,7 +48,8 @@ class RemoteAuthority:
         address = httpx.URL(url)
         if address.scheme != "https" and not (address.scheme == "http" and loopback(address.host)):
             raise ValueError(f"expected https://, or http:// on loopback, got {url}")
-        self.url, self._credential, self._keys = url, credential, dict[tuple[int, int], SignedPublicKey]()
+        self.url, self._credential = url, credential
+        self._public: dict[tuple[int, int], ipfe.PublicKey] = {}
         context = ssl.create_default_context(cadata=credential.certificate)  # trusts this certificate and no other
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         # Proxies from the environment are not asked: they could not read the traffic, but they could stop it.
@@ -72,15 +73,16 @@ class RemoteAuthority:
         return self._credential.authority
 
     def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
-        """The key under which a node encrypts vectors of this width."""
-        return self.signed_public_key(node_id, width).verify(self.verify_key, node_id, self.group, width)
+        """The key under which a node encrypts vectors of this width. Kept: it never changes."""
+        if (node_id, width) not in self._public:
+            found = self.signed_public_key(node_id, width)
+            self._public[node_id, width] = found.verify(self.verify_key, node_id, self.group, width)
+        return self._public[node_id, width]
 
     def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
-        """The same, to be relayed to a client. Kept: it never changes."""
-        if (node_id, width) not in self._keys:
-            raw = self._ask("public-key", {"node_id": node_id, "width": width})["key"]
-            self._keys[node_id, width] = SignedPublicKey.from_bytes(bytes.fromhex(raw))
-        return self._keys[node_id, width]
+        """The same, to be relayed to a client."""
+        raw = self._ask("public-key", {"node_id": node_id, "width": width})["key"]
+        return SignedPublicKey.from_bytes(bytes.fromhex(raw))
 
     def register(self, node_id: int, registration: Registration) -> None:
         """Hand over a client's signed data set."""
@@ -133,8 +135,9 @@ class RemoteAuthority:
         # Whoever answers without the authority's key cannot have us believe anything, not even in a refusal.
         message = reply_message(headers[SIGNATURE], status, raw)
         if not holds(self._credential.authority, _unhex(response.headers.get(SIGNATURE, "")), message):
-            hint = raw[:200].decode(errors="replace") if status != httpx.codes.OK else ""
-            raise AuthorityUnavailable(f"expected the authority's signature from {self.url}, got {status} {hint}")
+            raise AuthorityUnavailable(
+                f"expected the authority's signature from {self.url}, got {status} {raw[:200]!r}"
+            )
         result: dict[str, Any] = json.loads(raw)
         if status == httpx.codes.OK:
             return result

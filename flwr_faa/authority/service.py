@@ -312,4 +312,4 @@ def _first(error: ValidationError) -> str:
     """What is wrong with a body, without what was in it."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))[:80]
-    return f"expected a well-formed body, got in {where or 'it'}: {first['msg'][:120]}"
+    return f"expected a well-formed body, got in {where!r}: {first['msg'][:120]}"  # a name may be anything: quoted

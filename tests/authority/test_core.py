@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flwr_faa.authority import Authority, BudgetExceeded, LocalAuthority, Refused, Registration, SignedPublicKey
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
 from flwr_faa.crypto import ipfe
 from tests.authority.parties import WIDTH, Signer, functions
+from tests.authority.test_budget import rank
 from tests.crypto.conftest import CHARM
 
 ROOT, OTHER = b"r" * 32, b"o" * 32
@@ -219,6 +222,42 @@ def test_unregistered_keys_are_for_nodes_that_never_register(authority: LocalAut
         KeyAuthority(authority.store).functional_keys(3, [[1] * WIDTH])
     with pytest.raises(Refused, match="a node with keys"):
         authority.disclosure(3)
+
+
+small = st.lists(st.integers(-2, 2), min_size=5, max_size=5)
+asked = st.tuples(
+    st.lists(small, max_size=2), st.lists(small, max_size=2), st.sets(st.integers(0, 3), min_size=1, max_size=2)
+)
+moved = st.tuples(st.sampled_from([1, 2]), st.permutations(range(4)))  # the same samples, shuffled, on some node
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(asked | moved, max_size=12))
+def test_whatever_happens_no_more_is_known_than_is_said_nor_than_allowed(happening: list) -> None:
+    authority, key = LocalAuthority("arkworks", budget=0.6), Ed25519PrivateKey.generate()
+    authority.simulation = False
+    node, root, order = 1, ROOT, list(range(4))
+    Signer(node, key).enrol(authority, root, 4, 5)
+    keys: list[list[int]] = []
+    stated: dict[int, list[list[int]]] = {sample: [] for sample in range(4)}  # by the sample itself, whatever its row
+    for number, event in enumerate(happening):
+        if len(event) == 2:
+            (node, order), root = event, number.to_bytes(32, "big")
+            Signer(node, key).enrol(authority, root, 4, 5)
+        else:
+            functions, values, rows = event
+            before = facts(authority)
+            try:
+                authority.functional_keys(node, functions, root=root, rows=sorted(rows), disclosed=values)
+            except BudgetExceeded:
+                assert facts(authority) == before
+                continue
+            keys += functions
+            for row in rows:
+                stated[order[row]] += values
+        found = authority.disclosure(node)
+        assert max(rank(keys + known) for known in stated.values()) <= found.max_rank <= found.budget == 3
+        assert all(rank(keys + stated[order[row]]) <= 3 - left for row, left in enumerate(found.remaining))
 
 
 def test_a_public_key_is_taken_from_anybody_if_the_authority_signed_it(authority: LocalAuthority) -> None:
