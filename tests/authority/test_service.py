@@ -145,7 +145,7 @@ def test_strangers_are_refused_and_cannot_fill_the_log(world: World) -> None:
     for wrong in (stranger, elsewhere):
         body = world.keys()
         assert world.post(body, wrong.sign(KEYS, body)).status_code == 401
-    with pytest.raises(AuthorityUnavailable, match="got 401 .*unsigned"):
+    with pytest.raises(AuthorityUnavailable, match=r"got 401 .*unsigned"):
         world.remote(stranger).disclosure(9)
     assert (world.facts(), world.authority.store.check_log()) == (before, lines)
 
