@@ -18,7 +18,7 @@ from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy
 from flwr_faa.updates import Arrays, Reply
 from flwr_faa.verdict import RoundReport
-from flwr_faa.verification.base import Enrolling, Verifier
+from flwr_faa.verification.base import Enrolling, Exhausted, Verifier
 from flwr_faa.verification.wire import WireError
 
 #: As the pipeline's, with the seconds to wait.
@@ -81,19 +81,26 @@ class Defence:
         """
         if not isinstance(self.verifier, Enrolling):
             return {}
-        pending = {node: request for node in node_ids if (request := self.verifier.enrolment(node)) is not None}
+        pending: dict[int, bytes] = {}
+        failed: dict[int, str] = {}
+        for node in node_ids:
+            try:
+                if (request := self.verifier.enrolment(node)) is not None:
+                    pending[node] = request
+            except (Exhausted, WireError) as why:
+                failed[node] = f"not enrolled: {why}"
         if not pending:
-            return {}
+            return failed
         log(INFO, "faa: asking %d nodes to enrol", len(pending))
-        answers, failed = ask(pending, self.verifier.enrol_timeout), {}
+        answers = ask(pending, self.verifier.enrol_timeout)
         for node in pending:
             answer = answers.get(node, "no answer in time")
             try:
                 if isinstance(answer, str):
                     raise WireError(answer)
                 self.verifier.enrol(node, answer)
-            except WireError as error:
-                failed[node] = f"not enrolled: {error}"
+            except (Exhausted, WireError) as why:
+                failed[node] = f"not enrolled: {why}"
         return failed
 
     def check_grid(self, grid: object) -> None:

@@ -16,7 +16,7 @@ class Outcome(StrEnum):
     CLEARED = "cleared"  # asked, and its evidence agrees
     CONVICTED = "convicted"  # asked, and its evidence contradicts its update
     MISSING = "missing"  # asked, and gave no valid evidence: dropped and a strike, never a conviction
-    EXHAUSTED = "exhausted"  # its data may not be asked about any more: dropped for the round, and no strike
+    EXHAUSTED = "exhausted"  # its data may not be asked about (any more): dropped for the round, no strike
     REMOVED = "removed"  # suspected, and there is no verifier to ask
     REJECTED = "rejected"  # the reply itself was not valid
 

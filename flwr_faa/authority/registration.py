@@ -9,24 +9,27 @@ from dataclasses import dataclass, replace
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-_MESSAGE = struct.Struct(">20sQII32s32s32s")
-_TAG = b"faa/registration/v1\0"
+from flwr_faa.crypto.ipfe import MAX_WIDTH
 
 #: More samples than this on one device is a lie or a bug.
 MAX_SAMPLES = 2**24
 
+# Every signature in this package starts with what it is for, so none can be taken for another.
+_MESSAGE = struct.Struct(">20sQII32s32s32s")
+_TAG = b"faa/registration/v1\0"
+
 
 class Refused(ValueError):  # noqa: N818 - the name that reads right where it is raised
-    """The authority will not do that. Nothing has changed."""
+    """The authority will not do that. Nothing has changed but its log."""
 
 
 class BudgetExceeded(Refused):
-    """The keys would disclose more of some sample than the budget allows. None was issued."""
+    """Too much would be known of some sample. No key has been issued."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A client's encrypted data set.
+    """A client's statement that this is the data it has encrypted.
 
     Attributes
     ----------
@@ -35,7 +38,7 @@ class Registration:
     samples, width : int
         Number of ciphertexts, and values in each.
     verify_key : bytes
-        The client's Ed25519 key, 32 bytes.
+        The client's Ed25519 key, 32 bytes. The first one to register for a node is that node's for ever.
     signature : bytes
         By that key over :meth:`message`, 64 bytes.
     """
@@ -56,45 +59,43 @@ class Registration:
         own = replace(self, verify_key=key.public_key().public_bytes_raw())
         return replace(own, signature=key.sign(own.message(node_id, public_key)))
 
-    def check(self, node_id: int, public_key: bytes, width: int) -> None:
-        """Make sure that it is well-formed and signed.
-
-        Raises
-        ------
-        Refused
-        """
+    def check_form(self) -> None:
+        """Raise Refused unless every part is of the right size."""
         sizes = len(self.root), len(self.verify_key), len(self.signature)
         if sizes != (32, 32, 64):
             raise Refused(f"expected root, key and signature of 32, 32 and 64 bytes, got {sizes}")
-        if not 1 <= self.samples <= MAX_SAMPLES or self.width != width:
+        if not 1 <= self.samples <= MAX_SAMPLES or not 1 <= self.width <= MAX_WIDTH:
             raise Refused(
-                f"expected 1 to {MAX_SAMPLES} samples of width {width}, got {self.samples} of width {self.width}"
+                f"expected 1 to {MAX_SAMPLES} samples of width 1 to {MAX_WIDTH}, got {self.samples} of {self.width}"
             )
-        try:
-            key = Ed25519PublicKey.from_public_bytes(self.verify_key)
-            key.verify(self.signature, self.message(node_id, public_key))
-        except InvalidSignature:
-            raise Refused("expected the client's signature on its registration, got another") from None
+
+    def check(self, node_id: int, public_key: bytes) -> None:
+        """Raise Refused unless well-formed, and signed for this node and its encoded public key."""
+        self.check_form()
+        if not holds(self.verify_key, self.signature, self.message(node_id, public_key)):
+            raise Refused(f"expected the client's signature for node {node_id} and its public key, got another")
 
 
 @dataclass(frozen=True)
 class Disclosure:
-    """How much of a node's registered data set has been disclosed.
+    """How much of a node's registered data set is known, at most.
 
     Attributes
     ----------
     dimension : int
         Values in a sample; a rank of this is the sample itself.
     samples, samples_opened : int
-        Registered, and those of which anything is known.
+        Registered, and those named in some request.
     max_rank : int
-        The largest number of independent functions disclosed of one sample (an upper bound of it).
+        Upper bound on the number of independent functions known of the sample of which most is known.
     budget : int
         What ``max_rank`` may not exceed.
     remaining : tuple of int
-        By sample, what is left of the budget.
+        By sample, what is left of the budget. A new key takes from all, a stated value from its sample.
     enrolments : int
         Data sets registered so far, this one included.
+    keys_issued : int
+        Over all of them, repeated ones included.
     """
 
     dimension: int
@@ -104,6 +105,7 @@ class Disclosure:
     budget: int
     remaining: tuple[int, ...]
     enrolments: int = 1
+    keys_issued: int = 0
 
     def __str__(self) -> str:
         return (
@@ -112,44 +114,10 @@ class Disclosure:
         )
 
 
-class Account:
-    """What has been disclosed of every sample of one data set: an upper bound of the rank, counted.
-
-    Every function whose value becomes known adds at most one to the rank of what is known of a sample, and the rank is
-    never more than the dimension. So the count of functions, capped at the dimension, is an upper bound; it needs no
-    linear algebra, and counts the same function twice if it is asked for twice.
-    """
-
-    def __init__(self, dimension: int, budget: int, counts: list[int]) -> None:
-        self.dimension, self.budget, self.counts = dimension, budget, counts
-
-    def affords(self, row: int, functions: int) -> bool:
-        """Whether so many more functions of that sample stay within the budget."""
-        return min(self.dimension, self.counts[row] + functions) <= self.budget
-
-    def spend(self, rows: tuple[int, ...], functions: int) -> None:
-        """Count functions of these samples; all of it or nothing.
-
-        Raises
-        ------
-        Refused
-            No such sample.
-        BudgetExceeded
-        """
-        if bad := [row for row in rows if not 0 <= row < len(self.counts)]:
-            raise Refused(f"expected samples 0 to {len(self.counts) - 1}, got {bad[0]}")
-        times = {row: rows.count(row) * functions for row in set(rows)}
-        if short := [row for row, more in times.items() if not self.affords(row, more)]:
-            raise BudgetExceeded(
-                f"expected at most {self.budget} functions of a sample, got {times[short[0]]} more of sample "
-                f"{short[0]} of which {self.counts[short[0]]} are known"
-            )
-        for row, more in times.items():
-            self.counts[row] = min(self.dimension, self.counts[row] + more)
-
-    def report(self, enrolments: int = 1) -> Disclosure:
-        """The state of the account."""
-        opened = sum(count > 0 for count in self.counts)
-        left = tuple(max(0, self.budget - count) for count in self.counts)
-        samples = len(self.counts)
-        return Disclosure(self.dimension, samples, opened, max(self.counts), self.budget, left, enrolments)
+def holds(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether this is that Ed25519 key's signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

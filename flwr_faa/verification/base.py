@@ -9,7 +9,9 @@ from flwr_faa.updates import Arrays
 
 
 class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
-    """A node's data have been asked about as often as they may be. Not its guilt, and it can no longer be asked."""
+    """A node cannot be asked and it is not its guilt: its data have been asked about as often as they may be (or there
+    is no authority to ask about them).
+    """
 
 
 @dataclass(frozen=True, eq=False)

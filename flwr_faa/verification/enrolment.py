@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flwr_faa.authority.local import BUDGET
-from flwr_faa.authority.registration import Registration
+from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.plan import Data
@@ -57,12 +56,16 @@ class Device:
     budget : float
         Share of a sample's dimensions that this client discloses of it at most, whatever it is asked. The client
         counts for itself: the authority counts keys, and a curious server need not ask for any.
+    authority : bytes, optional
+        The authority's Ed25519 key, pinned: only a public key that it signed for this node is encrypted under. Without
+        it this client believes the server, which could then hand out a key of its own and read everything.
     progress : callable
         Called with the samples encrypted so far and their number; logs by default.
     """
 
     folder: Path = field(default_factory=_home)
     budget: float = BUDGET
+    authority: bytes | None = None
     progress: Callable[[int, int], None] = _log
 
     @property
@@ -107,8 +110,10 @@ class Enrolment:
         leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
         return merkle.Tree([row.tobytes() for row in leaves])
 
-    def spend(self, rows: Sequence[int], functions: int, budget: float) -> None:
+    def spend(self, rows: Sequence[int], functions: int, keys: int, budget: float) -> None:
         """Count functions that are about to be told of these samples, on disk, before they are told.
+
+        A key, one a step, opens its function of *every* sample under this public key, so it counts for all of them.
 
         Raises
         ------
@@ -117,9 +122,10 @@ class Enrolment:
         """
         path, allowed = self.path / "disclosed.npy", int(budget * self.width)
         counts = np.load(path, allow_pickle=False)
+        counts += keys
         np.add.at(counts, list(rows), functions)
         np.minimum(counts, self.width, out=counts)
-        if (most := int(counts[list(rows)].max())) > allowed:
+        if (most := int(counts.max())) > allowed:
             raise WireError(f"expected at most {allowed} functions of a sample, got a request for {most}: refused")
         _replace(path, counts)
 
@@ -128,14 +134,18 @@ def enrol(device: Device, data: Data, request: bytes) -> bytes:
     """Answer an ``enrol`` request: encrypt the data set, or find it encrypted, and sign its root."""
     asked = Enrol.from_bytes(request)
     try:
-        public = ipfe.PublicKey.from_bytes(groups.open_group(asked.group), asked.public_key)
+        signed_key = SignedPublicKey.from_bytes(asked.public_key)
+        group = groups.open_group(asked.group)
+        if device.authority is None:
+            public = ipfe.PublicKey.from_bytes(group, signed_key.public)
+        else:
+            public = signed_key.verify(device.authority, asked.node_id, group, int(np.prod(data[0].shape[1:])))
     except (ValueError, ImportError) as error:
-        raise WireError(f"expected a public key of a known group: {error}") from error
-    found = find(device, data, hashlib.sha256(asked.public_key).digest()) or _encrypt(
-        device, data, public, asked.public_key
-    )
+        raise WireError(f"expected a public key to encrypt under: {error}") from error
+    encoded = signed_key.public
+    found = find(device, data, hashlib.sha256(encoded).digest()) or _encrypt(device, data, public, encoded)
     unsigned = Registration(found.root, found.samples, found.width, b"")
-    signed = unsigned.signed(device.identity(), asked.node_id, asked.public_key)
+    signed = unsigned.signed(device.identity(), asked.node_id, encoded)
     return pack(
         "spotcheck/enrolled",
         {

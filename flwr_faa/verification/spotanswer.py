@@ -37,8 +37,8 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
     encoded = run.read(opened)
 
     # Only what the run holds is asked for, so this much is disclosed: count it before anything leaves the device.
-    told = layer.outputs + len(asked.vectors) + 1 if not layer.spatial else layer.width
-    enrolled.spend(np.concatenate(chosen).tolist(), told, device.budget)
+    told = layer.outputs + len(asked.vectors) if not layer.spatial else layer.width
+    enrolled.spend(np.concatenate(chosen).tolist(), told, len(chosen), device.budget)
 
     claims = []
     for step, batch in zip(asked.steps, chosen, strict=True):

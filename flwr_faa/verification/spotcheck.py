@@ -14,8 +14,8 @@ and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P =
    ``lr sum_i delta_i P_i``, which equals the gradient times s (Freivalds), with momentum and weight decay.
 4. ``|P|`` bounds the norm of every x, since s was unknown when x was encrypted.
 
-What is disclosed of every sample opened: one function for every unit of the layer, one for every s, one key. For a
-convolution that is the image itself.
+What is disclosed of every sample opened: one function for every unit of the layer and one for every s; and of every
+sample of the node, opened or not, one for every key. For a convolution that is the image itself.
 """
 
 from __future__ import annotations
@@ -23,12 +23,22 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Authority, BudgetExceeded, Disclosure, LocalAuthority, Refused, Registration
+from flwr_faa.authority import (
+    Authority,
+    AuthorityUnavailable,
+    BudgetExceeded,
+    Disclosure,
+    LocalAuthority,
+    Refused,
+    Registration,
+)
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.base import Case, Exhausted, Finding
@@ -134,7 +144,8 @@ class SpotCheck:
         # A node that left a challenge open may have changed its data: it is asked to enrol (again).
         if node_id in self._registered and node_id not in self._pending:
             return None
-        key = self.authority.public_key(node_id, self._layer.width)
+        with _available():
+            key = self.authority.signed_public_key(node_id, self._layer.width)
         return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
 
     def enrol(self, node_id: int, answer: bytes) -> None:
@@ -142,10 +153,8 @@ class SpotCheck:
         registration = Registration(**unpack(answer, ENROLLED, expected))
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
-        try:
+        with _available():
             self.authority.register(node_id, registration)
-        except Refused as error:
-            raise WireError(f"refused by the authority: {error}") from error
         self._pending.pop(node_id, None)
         self._registered[node_id] = registration
 
@@ -167,16 +176,18 @@ class SpotCheck:
         others = [i for i in range(len(batches)) if i not in (last, largest)]
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({last, largest, *drawn}))
-        disclosure = self.authority.disclosure(case.node_id)
+        with _available():
+            disclosure = self.authority.disclosure(case.node_id)
+            public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
-        need = self._told * min(len(steps), self.plan.epochs)
+        need = self._told * min(len(steps), self.plan.epochs) + len(steps)  # a key counts for all samples
         if disclosure.budget < self._layer.width and min(disclosure.remaining) < need:
             raise Exhausted(f"disclosure budget spent: {disclosure}")
         half = 2 ** (VECTOR_BITS - 1)
         draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
         vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
-        key = hashlib.sha256(self.authority.public_key(case.node_id, self._layer.width).to_bytes()).digest()
+        key = hashlib.sha256(public.to_bytes()).digest()
         challenge = Challenge(commitment.root, registration.root, key, steps, vectors)
         self._pending[case.node_id] = _Pending(challenge, commitment, registration)
         return challenge.to_bytes()
@@ -199,7 +210,9 @@ class SpotCheck:
             self._pending.pop(case.node_id)
             return Finding(True, math.nan, tau, str(why))
         self._pending.pop(case.node_id)
-        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {self.authority.disclosure(case.node_id)}"
+        with _available():
+            known = self.authority.disclosure(case.node_id)
+        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {known}"
         if not error <= tau:
             return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {shown}")
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {shown}")
@@ -297,14 +310,10 @@ class SpotCheck:
             y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
-            try:
+            with _available():
                 (key,) = self.authority.functional_keys(
                     case.node_id, [y], root=registration.root, rows=batch, disclosed=disclosed.tolist()
                 )
-            except BudgetExceeded as error:
-                raise Exhausted(f"disclosure budget spent: {error}") from error
-            except Refused as error:
-                raise WireError(f"refused by the authority: {error}") from error
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
             claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
         if not ipfe.claims_hold(claims):
@@ -346,8 +355,21 @@ class SpotCheck:
 
     @property
     def _told(self) -> int:
-        """Functions of a sample that one check of it discloses: outputs, projections, and the key."""
-        return self._layer.width if self._layer.spatial else self._layer.outputs + VECTORS + 1
+        """Functions of a sample that its client states when it is checked: outputs and projections."""
+        return self._layer.width if self._layer.spatial else self._layer.outputs + VECTORS
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """What the authority may raise, as what it means for the node in question."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        raise Exhausted(f"disclosure budget spent: {error}") from error
+    except AuthorityUnavailable as error:
+        raise Exhausted(f"no authority to ask: {error}") from error
+    except Refused as error:
+        raise WireError(f"refused by the authority: {error}") from error
 
 
 def _positive(count: int, bits: int) -> Integers:

@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Enrol:
-    """Server to client: encrypt and register your data set. ``public_key`` is the authority's key for this node."""
+    """Server to client: encrypt and register your data set. ``public_key`` is the authority's for it, signed."""
 
     node_id: int
     group: str

@@ -1,5 +1,6 @@
 """The spot check against one node: honest ones pass with margin, every way to cheat is a contradiction."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import enrolment, spotcheck
 from flwr_faa.verification.base import Exhausted, Finding
@@ -281,7 +283,7 @@ def test_parsers_refuse_with_one_exception(message: Any, tail: bytes) -> None:
 def test_enrolment_is_kept_over_restarts_and_other_data_are_another(tmp_path: Path) -> None:
     node = Node(tmp_path, "logistic")
     node.enrol()
-    request = Enrol(node.node_id, "arkworks", node.verifier.authority.public_key(node.node_id, 64).to_bytes())
+    request = Enrol(node.node_id, "arkworks", node.verifier.authority.signed_public_key(node.node_id, 64).to_bytes())
     assert node.verifier.enrolment(node.node_id) is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(enrolment, "_encrypt", lambda *_: pytest.fail("encrypted again"))
@@ -327,23 +329,37 @@ def test_checkpoints_are_cleaned_up_after_the_round(node: Node) -> None:
 
 
 def test_disclosure_is_counted_on_both_sides_and_ends(tmp_path: Path) -> None:
-    node = Node(tmp_path, "logistic", budget=0.25)  # 16 of 64; one check of a sample tells 10 + 2 + 1
+    node = Node(tmp_path, "logistic", budget=0.25)  # 16 of 64; a check of both steps: 10 + 2 stated, 2 keys
     node.enrol()
-    assert "13 of its 64 dimensions" in node.verifier.notes[0]
+    assert "12 of its 64 dimensions" in node.verifier.notes[0]
     case = node.train()
     assert not node.judge(case).convicted
     report = node.verifier.disclosure(node.node_id)
-    assert (report.max_rank, report.samples_opened, set(report.remaining)) == (13, 40, {3})
+    assert (report.max_rank, report.samples_opened, set(report.remaining)) == (14, 40, {2})
+    later = node.train(24)
     with pytest.raises(Exhausted, match="budget spent"):
-        node.verifier.challenge(node.train(24))
-    # A curious server that counts nothing is refused by the client itself.
-    curious = Node(tmp_path, "logistic", budget=0.25)
-    curious.verifier = SpotCheck(node.plan, SHAPE, node.verifier.authority, steps=1, max_value=16)
-    curious.enrol()
-    node.verifier.authority._accounts.clear()
-    node.verifier.authority.register(node.node_id, curious.verifier._registered[node.node_id])
+        node.verifier.challenge(later)
+    # A curious server that asks no authority is refused by the client itself.
+    registered = node.verifier._registered[node.node_id]
+    key = hashlib.sha256(node.verifier.authority.public_key(node.node_id, 64).to_bytes()).digest()
+    root = Commitment.from_bytes(later.commitment, 2).root
+    curious = Challenge(root, registered.root, key, (0,), np.ones((2, 64), np.int64))
     with pytest.raises(WireError, match="at most 16 functions"):
-        curious.judge(curious.train(25))
+        node.answer(curious.to_bytes())
+
+
+def test_a_device_that_pinned_the_authority_encrypts_under_no_other_key(tmp_path: Path) -> None:
+    node = Node(tmp_path, "logistic")
+    request = node.verifier.enrolment(node.node_id)
+    stranger = LocalAuthority("arkworks").signed_public_key(node.node_id, 64)
+    forged = Enrol(node.node_id, "arkworks", stranger.to_bytes()).to_bytes()
+    other = Enrol(node.node_id + 1, "arkworks", Enrol.from_bytes(request).public_key).to_bytes()
+    pinned = replace(node.device, authority=node.verifier.authority.verify_key)
+    for bad in (forged, other):
+        with pytest.raises(WireError, match="public key"):
+            enrolment.enrol(pinned, node.data, bad)
+    assert not (tmp_path / "enrolments").exists()
+    node.verifier.enrol(node.node_id, enrolment.enrol(pinned, node.data, request))
 
 
 def test_a_convolution_must_be_allowed_and_says_what_it_shows() -> None:
