@@ -45,21 +45,17 @@ from flwr_faa.verification.base import Case, Exhausted, Finding
 from flwr_faa.verification.commitments import Layout, distance, parameters_of
 from flwr_faa.verification.encrypted import check_plan
 from flwr_faa.verification.enrolment import sample_leaf
-from flwr_faa.verification.firstlayer import IntegerLayer, Integers, exact_product
+from flwr_faa.verification.firstlayer import IntegerLayer, exact_product
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.recompute import Contradiction, step_error
 from flwr_faa.verification.spotanswer import opened_checkpoints
+from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, check_range, positive
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
 
-#: Bits of the server's weights. False claims pass with probability at most 2^-23 + 2^-32, in an attempt that costs the
-#: node its membership. With Charm sigma decides what a check costs: 23 bits are five windows of ``groups.combine``.
-SIGMA_BITS, RHO_BITS = 23, 32
 #: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
 #: square.
 VECTORS = 2
-#: Hoeffding: an in-range vector exceeds its bound on \|<x, s>\| with probability 2 exp(-DEVIATIONS^2 / 2) = 3e-14.
-DEVIATIONS = 8.0
 
 
 @dataclass(frozen=True)
@@ -289,7 +285,7 @@ class SpotCheck:
         for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
             if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
                 raise Contradiction(f"sample {row} is not the one enrolled")
-        self._in_range(answer, challenge)
+        check_range(answer.claims[:, layer.outputs :], challenge.vectors, self.max_value)
         try:
             points = groups.decode(group, answer.ciphertexts.tobytes(), subgroup=False)
         except ValueError as error:
@@ -306,7 +302,7 @@ class SpotCheck:
             except ValueError as error:
                 raise Contradiction(f"checkpoint {step} has no usable first layer: {error}") from error
             kernels = np.concatenate([own, challenge.vectors])
-            sigma, rho = _positive(len(batch), SIGMA_BITS), _positive(outputs[0].size, RHO_BITS)
+            sigma, rho = positive(len(batch), SIGMA_BITS), positive(outputs[0].size, RHO_BITS)
             y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
@@ -318,17 +314,6 @@ class SpotCheck:
             claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
         if not ipfe.claims_hold(claims):
             raise Contradiction("a claim about the first layer is not true of the enrolled data")
-
-    def _in_range(self, answer: Answer, challenge: Challenge) -> None:
-        """Refuse projections that no sample from 0 to ``max_value`` has, or only with the probability stated above."""
-        s = challenge.vectors.reshape(VECTORS, -1).astype(np.float64)
-        top = self.max_value * np.where(s > 0, s, 0).sum(1)
-        bottom = self.max_value * np.where(s < 0, s, 0).sum(1)
-        likely = DEVIATIONS * 2.0 ** (VECTOR_BITS - 1) * self.max_value * math.sqrt(s.shape[1])
-        projections = answer.claims[:, self._layer.outputs :].reshape(len(answer.claims), VECTORS, -1)
-        low, high = projections.min(axis=(0, 2)), projections.max(axis=(0, 2))
-        if (high > np.minimum(top, likely)).any() or (low < np.maximum(bottom, -likely)).any():
-            raise Contradiction(f"the enrolled data are not from 0 to {self.max_value}")
 
     def _steps(
         self,
@@ -370,9 +355,3 @@ def _available() -> Iterator[None]:
         raise Exhausted(f"no authority to ask: {error}") from error
     except Refused as error:
         raise WireError(f"refused by the authority: {error}") from error
-
-
-def _positive(count: int, bits: int) -> Integers:
-    """Random integers in [1, 2^bits), from the operating system. Not zero: that would overlook a single wrong entry."""
-    draw = np.frombuffer(secrets.token_bytes(8 * count), "<u8") % (2**bits - 1)
-    return np.asarray(draw.astype(np.int64) + 1)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups, ipfe
-from flwr_faa.verification import enrolment, spotcheck
+from flwr_faa.verification import enrolment, spotclaims
 from flwr_faa.verification.base import Exhausted, Finding
 from flwr_faa.verification.encrypted import integer_first_layer
 from flwr_faa.verification.firstlayer import exact_product
@@ -34,6 +35,15 @@ def test_honest_clients_pass_with_margin(name: str, back_end: str, tmp_path: Pat
         finding = node.judge(node.train(nonce))
         assert not finding.convicted, finding
         assert finding.error < 0.05 * finding.threshold, finding
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_client_with_other_kernels_is_still_honest(name: str, tmp_path: Path) -> None:
+    node = Node(tmp_path, name)
+    node.enrol()
+    with torch.backends.mkldnn.flags(enabled=False):
+        case = node.train()
+    assert not node.judge(case).convicted
 
 
 # Attackers. ``node`` is trained honestly on its enrolled data unless a test says otherwise.
@@ -141,6 +151,19 @@ def test_tampering_with_all_steps_a_little_is_found_in_any(node: Node) -> None:
     assert not tampered(node, lambda i, new: None).convicted
 
 
+def test_every_other_step_is_drawn_as_often(node: Node) -> None:
+    """One step in ten is the last, one the largest; of the other eight one is drawn: the docs' probability, 1/8."""
+    many = SpotCheck(replace(node.plan, batch_size=8), SHAPE, node.verifier.authority, steps=1, max_value=16)
+    many._registered.update(node.verifier._registered)
+    case = node.train()
+    moves = np.array([1, 1, 2, 1, 1, 1, 1, 1, 1, 1], np.float32)
+    case = replace(case, commitment=Commitment(bytes(32), moves).to_bytes())
+    drawn = [Challenge.from_bytes(many.challenge(case)).steps for _ in range(400)]
+    assert all(len(steps) == 3 and {2, 9} <= set(steps) for steps in drawn)
+    times = np.bincount(np.concatenate(drawn), minlength=10)[[0, 1, 3, 4, 5, 6, 7, 8]]
+    assert times.sum() == 400 and times.min() > 20 and times.max() < 90  # 50 expected, 6.6 standard deviation
+
+
 def test_understating_a_step_contradicts_the_update_or_the_step(node: Node) -> None:
     case = node.train()
     true = Commitment.from_bytes(case.commitment, 4)
@@ -211,7 +234,7 @@ def test_a_wrong_claim_is_caught_in_every_trial() -> None:
     x, kernels = rng.integers(0, 256, (4, 6)), rng.integers(-(2**20), 2**20, (5, 6))
     ciphertexts, truth = ipfe.encrypt_rows(public, x), x @ kernels.T
     for trial in range(1000):
-        sigma, rho = spotcheck._positive(4, 23), spotcheck._positive(5, 32)
+        sigma, rho = spotclaims.positive(4, 23), spotclaims.positive(5, 32)
         y = [int(v) for v in rho.astype(object) @ kernels.astype(object)]
         claims = truth.copy()
         claims[rng.integers(4), rng.integers(5)] += 1 if trial else 0
