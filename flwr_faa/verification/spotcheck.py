@@ -23,22 +23,12 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import (
-    Authority,
-    AuthorityUnavailable,
-    BudgetExceeded,
-    Disclosure,
-    LocalAuthority,
-    Refused,
-    Registration,
-)
+from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Registration
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.base import Case, Exhausted, Finding
@@ -48,6 +38,7 @@ from flwr_faa.verification.enrolment import sample_leaf
 from flwr_faa.verification.firstlayer import IntegerLayer, exact_product
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.recompute import Contradiction, step_error
+from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotanswer import opened_checkpoints
 from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, check_range, positive
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
@@ -140,7 +131,7 @@ class SpotCheck:
         # A node that left a challenge open may have changed its data: it is asked to enrol (again).
         if node_id in self._registered and node_id not in self._pending:
             return None
-        with _available():
+        with translated():
             key = self.authority.signed_public_key(node_id, self._layer.width)
         return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
 
@@ -149,7 +140,7 @@ class SpotCheck:
         registration = Registration(**unpack(answer, ENROLLED, expected))
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
-        with _available():
+        with translated():
             self.authority.register(node_id, registration)
         self._pending.pop(node_id, None)
         self._registered[node_id] = registration
@@ -172,7 +163,7 @@ class SpotCheck:
         others = [i for i in range(len(batches)) if i not in (last, largest)]
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({last, largest, *drawn}))
-        with _available():
+        with translated():
             disclosure = self.authority.disclosure(case.node_id)
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
@@ -206,7 +197,7 @@ class SpotCheck:
             self._pending.pop(case.node_id)
             return Finding(True, math.nan, tau, str(why))
         self._pending.pop(case.node_id)
-        with _available():
+        with translated():
             known = self.authority.disclosure(case.node_id)
         shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {known}"
         if not error <= tau:
@@ -306,7 +297,7 @@ class SpotCheck:
             y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
-            with _available():
+            with translated():
                 (key,) = self.authority.functional_keys(
                     case.node_id, [y], root=registration.root, rows=batch, disclosed=disclosed.tolist()
                 )
@@ -342,16 +333,3 @@ class SpotCheck:
     def _told(self) -> int:
         """Functions of a sample that its client states when it is checked: outputs and projections."""
         return self._layer.width if self._layer.spatial else self._layer.outputs + VECTORS
-
-
-@contextmanager
-def _available() -> Iterator[None]:
-    """What the authority may raise, as what it means for the node in question."""
-    try:
-        yield
-    except BudgetExceeded as error:
-        raise Exhausted(f"disclosure budget spent: {error}") from error
-    except AuthorityUnavailable as error:
-        raise Exhausted(f"no authority to ask: {error}") from error
-    except Refused as error:
-        raise WireError(f"refused by the authority: {error}") from error
