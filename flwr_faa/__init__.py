@@ -13,20 +13,24 @@ if TYPE_CHECKING:
     from flwr_faa.ledger import Ledger
     from flwr_faa.pipeline import Policy
     from flwr_faa.strategy import FAADL
+    from flwr_faa.verification.enrolment import Device
     from flwr_faa.verification.plan import TrainingPlan
+    from flwr_faa.verification.spotcheck import SpotCheck
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Device": "flwr_faa.verification.enrolment",
     "FAADL": "flwr_faa.strategy",
     "Ledger": "flwr_faa.ledger",
     "Policy": "flwr_faa.pipeline",
+    "SpotCheck": "flwr_faa.verification.spotcheck",
     "TrainingPlan": "flwr_faa.verification.plan",
     "VerifiableClient": "flwr_faa.client",
     "verifiable": "flwr_faa.client",
 }
 
-__all__ = ["FAADL", "Ledger", "Policy", "TrainingPlan", "VerifiableClient", "verifiable"]
+__all__ = ["Device", "FAADL", "Ledger", "Policy", "SpotCheck", "TrainingPlan", "VerifiableClient", "verifiable"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from logging import INFO, WARNING
@@ -18,7 +18,11 @@ from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
 from flwr_faa.verdict import RoundReport
-from flwr_faa.verification.base import Verifier
+from flwr_faa.verification.base import Enrolling, Exhausted, Verifier
+from flwr_faa.verification.wire import WireError
+
+#: As the pipeline's, with the seconds to wait.
+AskFor = Callable[[Mapping[int, bytes], float], Mapping[int, bytes | str]]
 
 
 class Defence:
@@ -63,6 +67,44 @@ class Defence:
     def nonce(self, server_round: int) -> int:
         """What the clients draw their batch order from in this round. Non-negative, below 2^63."""
         return self._draw(server_round, 0)
+
+    @property
+    def commits(self) -> bool:
+        """Whether clients must commit themselves with every update."""
+        return isinstance(self.verifier, Enrolling)
+
+    def enrol(self, node_ids: Iterable[int], ask: AskFor) -> dict[int, str]:
+        """Ask those about to train who are not enrolled yet, and say why some still are not: they cannot take part.
+
+        Parameters
+        ----------
+        node_ids : iterable of int
+        ask : callable
+            ``ask(requests, timeout)``, as the pipeline's.
+        """
+        if not isinstance(self.verifier, Enrolling):
+            return {}
+        pending: dict[int, bytes] = {}
+        failed: dict[int, str] = {}
+        for node in node_ids:
+            try:
+                if (request := self.verifier.enrolment(node)) is not None:
+                    pending[node] = request
+            except (Exhausted, WireError) as why:
+                failed[node] = f"not enrolled: {why}"
+        if not pending:
+            return failed
+        log(INFO, "faa: asking %d nodes to enrol", len(pending))
+        answers = ask(pending, self.verifier.enrol_timeout)
+        for node in pending:
+            answer = answers.get(node, "no answer in time")
+            try:
+                if isinstance(answer, str):
+                    raise WireError(answer)
+                self.verifier.enrol(node, answer)
+            except (Exhausted, WireError) as why:
+                failed[node] = f"not enrolled: {why}"
+        return failed
 
     def check_grid(self, grid: object) -> None:
         """Refuse a simulation-only verifier in a deployment.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from logging import ERROR
 from typing import Any, cast
@@ -28,7 +29,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 from flwr.server.strategy import FedAvg
 
-from flwr_faa.client import CHALLENGE, EVIDENCE, NONCE
+from flwr_faa.client import CHALLENGE, COMMIT, COMMITMENT, EVIDENCE, NONCE
 from flwr_faa.defence import Defence, consistent, lowered
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Policy, Rule
@@ -64,6 +65,7 @@ class FAADL(FedAvg):
         self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
         self._model: Arrays = ()
         self._asked: dict[int, ClientProxy] = {}
+        self._unenrolled: dict[int, str] = {}
         self._started = 0.0
 
     def __repr__(self) -> str:
@@ -83,14 +85,23 @@ class FAADL(FedAvg):
         """Configure the next round of training, without the banned."""
         if not self.reports:
             self.summary()  # the legacy server does not call it
-        self._model, self._started = parameters_to_ndarrays(parameters), time.perf_counter()
+        self._model = parameters_to_ndarrays(parameters)
         with self._unbanned(client_manager, "min_fit_clients") as view:
             instructions = super().configure_fit(server_round, parameters, view) if view else []
         self._asked = {node_id(client): client for client, _ in instructions}
         for client in self._asked.values():
             self.defence.check_grid(getattr(client, "grid", None))
-        nonce = self.defence.nonce(server_round)
-        return [(client, FitIns(ins.parameters, {**ins.config, NONCE: nonce})) for client, ins in instructions]
+        self._unenrolled = self.defence.enrol(self._asked, partial(self._ask, server_round))
+        self._asked = {node: client for node, client in self._asked.items() if node not in self._unenrolled}
+        more: dict[str, Scalar] = {NONCE: self.defence.nonce(server_round)}
+        if self.defence.commits:
+            more[COMMIT] = True
+        self._started = time.perf_counter()
+        return [
+            (client, FitIns(ins.parameters, {**ins.config, **more}))
+            for client, ins in instructions
+            if node_id(client) in self._asked
+        ]
 
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
@@ -114,7 +125,9 @@ class FAADL(FedAvg):
         read = [self._read(client, result) for client, result in results]
         silent = self._asked.keys() - {r.node_id for r in read}
         read += [Reply(node, problem="no reply, or the client failed") for node in silent]
-        arrays, report = self.defence.decide(server_round, read, self._model, self._ask(server_round), seconds)
+        read += [Reply(node, problem=why) for node, why in self._unenrolled.items()]
+        ask = partial(self._ask, server_round, timeout=self.defence.timeout)
+        arrays, report = self.defence.decide(server_round, read, self._model, ask, seconds)
         return ndarrays_to_parameters(arrays), self._metrics(results, report)
 
     def aggregate_evaluate(
@@ -133,6 +146,8 @@ class FAADL(FedAvg):
     def _read(self, client: ClientProxy, result: FitRes) -> Reply:
         """What a result holds, without trusting any of it."""
         node, tensors = node_id(client), result.parameters.tensors
+        commitment = result.metrics.pop(COMMITMENT, b"")  # nothing that a user's metrics should meet
+        told = commitment if isinstance(commitment, bytes) else b""
         if len(tensors) != len(self._model):
             return Reply(node, problem=f"expected {len(self._model)} arrays, got {len(tensors)}")
         arrays = []
@@ -143,10 +158,11 @@ class FAADL(FedAvg):
                 arrays.append(np.asarray(np.load(BytesIO(tensor), allow_pickle=False)))
             except (ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
                 return Reply(node, problem=f"expected a NumPy array, got {type(error).__name__}")
-        return Reply(node, arrays, result.num_examples)
+        return Reply(node, arrays, result.num_examples, commitment=told)
 
-    def _ask(self, server_round: int) -> Any:
-        asked, timeout = self._asked, self.defence.timeout
+    def _ask(self, server_round: int, challenges: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:
+        """Send requests to their nodes, many at once, and collect what they answer."""
+        asked = self._asked
 
         def ask_one(item: tuple[int, bytes]) -> bytes | str:
             node, challenge = item
@@ -160,11 +176,8 @@ class FAADL(FedAvg):
             evidence = result.properties.get(EVIDENCE)
             return evidence if isinstance(evidence, bytes) else f"expected bytes, got {type(evidence).__name__}"
 
-        def ask(challenges: Mapping[int, bytes]) -> dict[int, bytes | str]:
-            with ThreadPoolExecutor(min(_THREADS, len(challenges) or 1)) as pool:
-                return dict(zip(challenges, pool.map(ask_one, challenges.items()), strict=True))
-
-        return ask
+        with ThreadPoolExecutor(min(_THREADS, len(challenges) or 1)) as pool:
+            return dict(zip(challenges, pool.map(ask_one, challenges.items()), strict=True))
 
     def _metrics(self, results: list[tuple[ClientProxy, FitRes]], report: RoundReport) -> dict[str, Scalar]:
         metrics: dict[str, Scalar] = {}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
 from flwr_faa.verdict import Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import Case, Finding, Verifier
+from flwr_faa.verification.base import Case, Exhausted, Finding, Verifier
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
@@ -167,13 +167,18 @@ class Pipeline:
         judged: dict[int, bool] = {}
         pending: Iterable[int] = (*detection.suspects, *detection.audits)
         while rows := [row for row in dict.fromkeys(pending) if row not in judged]:
-            cases = {}
+            cases, challenges = {}, {}
             for row in rows:
                 reply = by_node[batch.node_ids[row]]
                 examples = int(float(reply.num_examples))  # type: ignore[arg-type]
-                cases[row] = Case(server_round, reply.node_id, nonce, model, reply.arrays, examples)
+                case = Case(server_round, reply.node_id, nonce, model, reply.arrays, examples, reply.commitment)
+                try:
+                    challenges[reply.node_id] = self.verifier.challenge(case)
+                    cases[row] = case
+                except (Exhausted, WireError) as why:
+                    by_row[row], judged[row] = _dropped(by_row[row], why), True
             with clock("ask"):
-                answers = ask({case.node_id: self.verifier.challenge(case) for case in cases.values()})
+                answers = ask(challenges) if challenges else {}
             with clock("judge"):
                 for row, case in cases.items():
                     by_row[row] = self._judge(by_row[row], case, answers.get(case.node_id, "no answer in time"))
@@ -188,9 +193,8 @@ class Pipeline:
             if isinstance(evidence, str):
                 raise WireError(evidence)
             finding: Finding = self.verifier.judge(case, evidence)
-        except WireError as error:
-            reason = f"no valid evidence: {error}"
-            return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
+        except (Exhausted, WireError) as why:
+            return _dropped(verdict, why)
         outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
         return replace(
             verdict,
@@ -221,6 +225,14 @@ class Pipeline:
     def _ban(self, verdict: Verdict, strikes: int) -> Verdict:
         struck_out = verdict.verdict is Outcome.MISSING and strikes + 1 >= self.policy.max_strikes
         return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
+
+
+def _dropped(verdict: Verdict, why: Exhausted | WireError) -> Verdict:
+    """No evidence: out for this round, but not guilty."""
+    if isinstance(why, Exhausted):
+        return replace(verdict, verdict=Outcome.EXHAUSTED, suspect=True, accepted=False, reason=str(why))
+    reason = f"no valid evidence: {why}"
+    return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
 
 
 def _mean(batch: Batch, rows: Sequence[int], renormalise: bool) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import partial
 from logging import ERROR
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_faa.client import ACTION, CHALLENGE, EVIDENCE, NONCE, to_record
+from flwr_faa.client import ACTION, CHALLENGE, COMMIT, COMMITMENT, EVIDENCE, NONCE, to_record
 from flwr_faa.defence import Defence, consistent, lowered
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Policy, Rule
@@ -77,6 +78,7 @@ class FAADL(FedAvg):
         self._grid: Grid | None = None
         self._model = ArrayRecord()
         self._asked: set[int] = set()
+        self._unenrolled: dict[int, str] = {}
         self._started = 0.0
 
     @property
@@ -93,11 +95,17 @@ class FAADL(FedAvg):
     ) -> Iterable[Message]:
         """Configure the next round of federated training, without the banned."""
         self.defence.check_grid(grid)
-        self._grid, self._model, self._started = grid, arrays, time.perf_counter()
+        self._grid, self._model = grid, arrays
         config[NONCE] = self.defence.nonce(server_round)
+        if self.defence.commits:
+            config[COMMIT] = True
         with self._unbanned(grid, "min_train_nodes") as view:
             messages = list(super().configure_train(server_round, arrays, config, view) if view else [])
+        chosen = [m.metadata.dst_node_id for m in messages]
+        self._unenrolled = self.defence.enrol(chosen, partial(self._ask, server_round))
+        messages = [m for m in messages if m.metadata.dst_node_id not in self._unenrolled]
         self._asked = {m.metadata.dst_node_id for m in messages}
+        self._started = time.perf_counter()
         return messages
 
     def configure_evaluate(
@@ -118,8 +126,10 @@ class FAADL(FedAvg):
         read = [self._read(m) for m in messages]
         silent = self._asked - {r.node_id for r in read}
         read += [Reply(node_id, problem="no reply in time") for node_id in silent]
+        read += [Reply(node_id, problem=why) for node_id, why in self._unenrolled.items()]
         model = [a.numpy() for a in self._model.values()]
-        arrays, report = self.defence.decide(server_round, read, model, self._ask(server_round), seconds)
+        ask = partial(self._ask, server_round, timeout=self.defence.timeout)
+        arrays, report = self.defence.decide(server_round, read, model, ask, seconds)
         record = ArrayRecord({k: Array(a) for k, a in zip(self._model, arrays, strict=True)})
         return record, self._metrics(messages, report)
 
@@ -151,29 +161,25 @@ class FAADL(FedAvg):
                 arrays.append(_decode(array))
             except (ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
                 return Reply(node_id, problem=f"expected a NumPy array, got {type(error).__name__}")
-        return Reply(node_id, arrays, metric.get(self.weighted_by_key))
+        commitment = message.content.config_records.get(COMMITMENT, ConfigRecord()).get(COMMITMENT)
+        told = commitment if isinstance(commitment, bytes) else b""
+        return Reply(node_id, arrays, metric.get(self.weighted_by_key), commitment=told)
 
-    def _ask(self, server_round: int) -> Any:
-        grid = self._grid
-
-        def ask(challenges: Mapping[int, bytes]) -> dict[int, bytes | str]:
-            assert grid is not None
-            timeout = self.defence.timeout
-            messages = [
-                Message(
-                    RecordDict({CHALLENGE: to_record(CHALLENGE, challenge)}),
-                    dst_node_id=node_id,
-                    message_type=f"query.{ACTION}",
-                    ttl=timeout,
-                    group_id=str(server_round),
-                )
-                for node_id, challenge in challenges.items()
-            ]
-            return {
-                m.metadata.src_node_id: _evidence(m) for m in grid.send_and_receive(messages, timeout=timeout) or ()
-            }
-
-        return ask
+    def _ask(self, server_round: int, challenges: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:
+        """Send requests to their nodes and collect what they answer."""
+        assert self._grid is not None
+        messages = [
+            Message(
+                RecordDict({CHALLENGE: to_record(CHALLENGE, challenge)}),
+                dst_node_id=node_id,
+                message_type=f"query.{ACTION}",
+                ttl=timeout,
+                group_id=str(server_round),
+            )
+            for node_id, challenge in challenges.items()
+        ]
+        replies = self._grid.send_and_receive(messages, timeout=timeout) or ()
+        return {m.metadata.src_node_id: _evidence(m) for m in replies}
 
     def _metrics(self, messages: list[Message], report: RoundReport) -> MetricRecord:
         kept = {v.node_id for v in report.accepted}

@@ -43,12 +43,15 @@ class Reply:
         Whatever stood in the field; checked here.
     problem : str
         Set by the transport if there is nothing to check (an error, a missing record).
+    commitment : bytes
+        What came with the model for the verifier; as the node sent it.
     """
 
     node_id: int
     arrays: Arrays = ()
     num_examples: object = None
     problem: str = ""
+    commitment: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     DROPPED = "dropped"  # asked, and its evidence agrees, but its score is above `Policy.drop_above`
     CONVICTED = "convicted"  # asked, and its evidence contradicts its update
     MISSING = "missing"  # asked, and gave no valid evidence: dropped and a strike, never a conviction
+    EXHAUSTED = "exhausted"  # its data may not be asked about (any more): dropped for the round, no strike
     REMOVED = "removed"  # suspected, and there is no verifier to ask
     REJECTED = "rejected"  # the reply itself was not valid
 

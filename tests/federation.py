@@ -20,6 +20,7 @@ from flwr_faa import legacy as faa_legacy
 from flwr_faa.client import NONCE
 from flwr_faa.defence import Defence
 from flwr_faa.verdict import RoundReport
+from flwr_faa.verification.enrolment import Device
 from tests.toy import PLANS, slice_of
 
 Arrays = list[np.ndarray]
@@ -45,8 +46,8 @@ def sign_flip(model: Arrays, honest: Arrays) -> Arrays:
 class Attacked(VerifiableClient):
     """Trains honestly, sends something else, and answers verification honestly."""
 
-    def __init__(self, plan: TrainingPlan, partition: int, attack: Attack | None) -> None:
-        super().__init__(plan, slice_of(partition), plaintext=True)
+    def __init__(self, plan: TrainingPlan, partition: int, attack: Attack | None, device: Device | None) -> None:
+        super().__init__(plan, slice_of(partition), plaintext=True, device=device)
         self.attack = attack
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Any:
@@ -70,13 +71,14 @@ def run_legacy(
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     strategy_class: type[faa_legacy.FAADL] = faa_legacy.FAADL,
+    device: Device | None = None,
     **strategy_args: Any,
 ) -> Outcome:
     """Legacy API: NumPyClient and aggregate_fit."""
 
     def client_fn(context: Context) -> Any:
         partition = int(context.node_config["partition-id"])
-        return Attacked(plan, partition, attacks.get(partition)).to_client()
+        return Attacked(plan, partition, attacks.get(partition), device).to_client()
 
     final: dict[int, Arrays] = {}
     losses: list[Any] = []
@@ -121,6 +123,7 @@ def run_message(
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     strategy_class: type[FAADL] = FAADL,
+    device: Device | None = None,
     **strategy_args: Any,
 ) -> Outcome:
     """Message API: ClientApp with @train, @query("verify") and @evaluate."""
@@ -128,7 +131,7 @@ def run_message(
 
     def side(context: Context) -> tuple[verifiable, Attack | None]:
         partition = int(context.node_config["partition-id"])
-        return verifiable(plan, slice_of(partition), plaintext=True), attacks.get(partition)
+        return verifiable(plan, slice_of(partition), plaintext=True, device=device), attacks.get(partition)
 
     @app.train()
     def train(msg: Message, context: Context) -> Message:

@@ -2,6 +2,42 @@
 
 from __future__ import annotations
 
-from flwr_faa.authority.local import Authority, LocalAuthority
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Authority", "LocalAuthority"]
+from flwr_faa.authority.base import Authority, AuthorityUnavailable, SignedPublicKey
+from flwr_faa.authority.budget import BUDGET
+from flwr_faa.authority.local import LocalAuthority
+from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration
+
+if TYPE_CHECKING:
+    from flwr_faa.authority.client import RemoteAuthority
+
+__all__ = [
+    "BUDGET",
+    "Authority",
+    "AuthorityUnavailable",
+    "BudgetExceeded",
+    "Disclosure",
+    "LocalAuthority",
+    "Refused",
+    "Registration",
+    "SignedPublicKey",
+    "connect",
+]
+
+
+def connect(url: str, key: str | Path) -> RemoteAuthority:
+    """The authority at that address.
+
+    Parameters
+    ----------
+    url : str
+        ``https://...``; clear text only on loopback.
+    key : path
+        The file that ``faa-authority init`` wrote for the aggregation server.
+    """
+    from flwr_faa.authority.client import RemoteAuthority  # here: devices never need httpx
+    from flwr_faa.authority.credential import Credential
+
+    return RemoteAuthority(url, Credential.read(Path(key)))

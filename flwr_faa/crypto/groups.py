@@ -51,6 +51,8 @@ class Group(Protocol):
     point_size: int
     #: What one multiplication costs, in additions: decides where a table pays.
     mul_cost: int
+    #: Whether ``multiexp`` is the back end's own, so that one large product beats many small ones.
+    native_multiexp: bool
     generator: Point
     identity: Point
 
@@ -82,7 +84,7 @@ class Group(Protocol):
 class CharmGroup:
     """P-256 by ``charm_lite`` (OpenSSL). Secp256k1, Charm's default, is six times slower."""
 
-    name, curve, code, point_size, mul_cost = "charm", "P-256", 1, 64, 44
+    name, curve, code, point_size, mul_cost, native_multiexp = "charm", "P-256", 1, 64, 44, False
     prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
     a, b = -3, 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
     add = staticmethod(operator.mul)  # Charm writes its groups multiplicatively
@@ -124,7 +126,7 @@ class CharmGroup:
 class ArkworksGroup:
     """G1 of BLS12-381 by ``py_arkworks_bls12381``, which has wheels and a native multi-scalar multiplication."""
 
-    name, curve, code, point_size, mul_cost = "arkworks", "BLS12-381", 2, 96, 200
+    name, curve, code, point_size, mul_cost, native_multiexp = "arkworks", "BLS12-381", 2, 96, 200, True
     order = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
     prime = 0x1A0111EA397FE69A4B1BA7B6434BACD764774B84F38512BF6730D2A0F6B0F6241EABFFFEB153FFFFB9FEFFFFFFFFAAAB
     a, b = 0, 4
@@ -223,6 +225,36 @@ def msm(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
     return total(group, chosen) if all(k == 1 for k in factors) else group.multiexp(chosen, factors)
 
 
+def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int]) -> list[Point]:
+    """``sum_i scalars[i] * rows[i][j]`` for every column j, by buckets as in ``_pippenger``, laid out once for all.
+
+    Scalars are small (they are weights of a random combination); any sign.
+    """
+    m, bits = len(rows), max(k.bit_length() for k in scalars)
+    _, width = min((_windows(bits, w) * (m + 2**w + w), w) for w in range(2, 9))
+    half, count = 1 << (width - 1), _windows(bits, width)
+    shift = sum(half << (width * i) for i in range(count))  # makes signed digits plain ones
+    digits = _digits([k + shift for k in scalars], width, count) - half
+    columns = zip(*rows, *([group.neg(p) for p in row] for row in rows), strict=True)
+    buckets = [[[i + m * (d < 0) for i, d in enumerate(ds) if abs(d) == v] for v in range(half, 0, -1)]
+               for ds in reversed(digits.T.tolist())]  # fmt: skip
+    add, combined = group.add, []
+    for column in columns:
+        result: Point = None  # adding to the identity is slow
+        for window in buckets:
+            for _ in range(width if result is not None else 0):
+                result = add(result, result)
+            running: Point = None
+            for bucket in window:  # from the largest digit down: each running sum counts once more
+                if bucket:
+                    points = [column[i] for i in bucket]
+                    running = functools.reduce(add, points if running is None else [running, *points])
+                if running is not None:
+                    result = running if result is None else add(result, running)
+        combined.append(group.identity if result is None else result)
+    return combined
+
+
 def multiples(group: Group, base: Point, scalars: Sequence[int]) -> list[Point]:
     """``k * base`` for every scalar k, by a table of windows where that pays (kept for the generator)."""
     if not scalars:
@@ -246,8 +278,12 @@ def encode(group: Group, points: Sequence[Point]) -> bytes:
     return b"".join([x.to_bytes(half, "big") + y.to_bytes(half, "big") for x, y in pairs])
 
 
-def decode(group: Group, data: bytes) -> list[Point]:
+def decode(group: Group, data: bytes, *, subgroup: bool = True) -> list[Point]:
     """Points from bytes, the inverse of ``encode``: exactly what ``encode`` can give is accepted.
+
+    Without ``subgroup`` points of the whole curve are accepted too. That is sound where nothing is done with them but
+    testing a linear combination for equality: it then holds in the prime-order part as well, and what lies outside can
+    only make it fail.
 
     Raises
     ------
@@ -264,7 +300,7 @@ def decode(group: Group, data: bytes) -> list[Point]:
         if x >= p or y >= p or (y * y - (x * x + a) * x - b) % p:  # b != 0: the identity's zeros fail too
             raise ValueError(f"expected a point of {group.curve}, got {raw[:8].hex()}... (point {start // size})")
         points.append(group.load(raw))
-    if not group.in_subgroup(points):
+    if subgroup and not group.in_subgroup(points):
         raise ValueError(f"expected points of {group.curve}'s prime-order subgroup, got one outside")
     return points
 

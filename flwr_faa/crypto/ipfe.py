@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto import groups
 from flwr_faa.crypto.dlog import solver
-from flwr_faa.crypto.groups import Group, Point, msm, multiples
+from flwr_faa.crypto.groups import Group, Point, combine, msm, multiples
 
 #: Most coordinates a key may have.
 MAX_WIDTH = 2**16
@@ -179,29 +179,59 @@ def decrypt_rows(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey
     return solver(group).solve(values, bound).reshape(len(ciphertexts), len(keys))
 
 
-def claim_holds(ciphertexts: Sequence[Ciphertext], weights: Sequence[int], key: FunctionalKey, claim: int) -> bool:
-    """Whether ``claim == sum_i weights[i] <x_i, y>``, without a discrete logarithm, so claims may be large.
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """That ``value == sum_i weights[i] <x_i, y>`` for encrypted x_i and the y of a key."""
 
-    One multi-scalar multiplication over all the ciphertexts. With random weights, drawn after the claims on single
-    ciphertexts are in, it checks them all at once: false ones pass with a probability of at most one in the number
-    of values a weight can take.
+    ciphertexts: Sequence[Ciphertext]
+    weights: Sequence[int]
+    key: FunctionalKey
+    value: int
+
+
+def claim_holds(ciphertexts: Sequence[Ciphertext], weights: Sequence[int], key: FunctionalKey, claim: int) -> bool:
+    """Whether one claim holds, see ``claims_hold``."""
+    return claims_hold([Claim(ciphertexts, weights, key, claim)])
+
+
+def claims_hold(claims: Sequence[Claim]) -> bool:
+    """Whether the sum of all claims holds, without a discrete logarithm, so values may be large.
+
+    One multi-scalar multiplication over all the ciphertexts of all claims; or, where the back end has none of its own,
+    one over each claim's combined ciphertext (``groups.combine``), which is cheaper then. With random weights, drawn
+    after the claims on single ciphertexts are in and independently for every claim, it checks all of those at once:
+    false ones pass with a probability of at most one in the number of values a weight can take.
 
     Raises
     ------
     ValueError
-        Widths or back ends do not match, or the claim is not below half the group's order (the check is modulo it).
+        Widths or back ends do not match, or a value is not below half the group's order (the check is modulo it).
     """
-    group = _common(ciphertexts, [key])
-    if len(weights) != len(ciphertexts):
-        raise ValueError(f"expected {len(ciphertexts)} weights, got {len(weights)}")
-    if abs(claim) >= group.order // 2:
-        raise ValueError(f"expected a claim below half the group's order, got one of {claim.bit_length()} bits")
-    pairs = [(i, k) for i, k in enumerate(key.y, start=1) if k]
-    points = [ct.points[i] for ct in ciphertexts for i, _ in pairs]
-    left = msm(group, points, [w * k for w in weights for _, k in pairs])
-    first = msm(group, [ct.points[0] for ct in ciphertexts], weights)
-    right = group.add(group.mul(first, key.secret), multiples(group, group.generator, [claim])[0])
-    return bool(left == right)
+    if not claims:
+        raise ValueError("expected at least one claim, got none")
+    group = _common(claims[0].ciphertexts, [claims[0].key])
+    points: list[Point] = []
+    scalars: list[int] = []
+    right = group.identity
+    for claim in claims:
+        if _common(claim.ciphertexts, [claim.key]) is not group:
+            raise ValueError("expected claims of one back end, got several")
+        if len(claim.weights) != len(claim.ciphertexts):
+            raise ValueError(f"expected {len(claim.ciphertexts)} weights, got {len(claim.weights)}")
+        if abs(claim.value) >= group.order // 2:
+            bits = claim.value.bit_length()
+            raise ValueError(f"expected a claim below half the group's order, got one of {bits} bits")
+        if group.native_multiexp:
+            first = msm(group, [ct.points[0] for ct in claim.ciphertexts], claim.weights)
+            points += [p for ct in claim.ciphertexts for p in ct.points[1:]]
+            scalars += [w * k for w in claim.weights for k in claim.key.y]
+        else:
+            first, *rest = combine(group, [ct.points for ct in claim.ciphertexts], claim.weights)
+            points += rest
+            scalars += claim.key.y
+        right = group.add(right, group.mul(first, claim.key.secret))
+    right = group.add(right, multiples(group, group.generator, [sum(claim.value for claim in claims)])[0])
+    return bool(msm(group, points, scalars) == right)
 
 
 def ciphertexts_to_bytes(ciphertexts: Sequence[Ciphertext]) -> bytes:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flwr_faa.updates import Arrays
+
+
+class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
+    """A node cannot be asked and it is not its guilt: its data have been asked about as often as they may be (or there
+    is no authority to ask about them).
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +30,8 @@ class Case:
         The node's model ``w_i = w + g_i``.
     num_examples : int
         As the node reported it.
+    commitment : bytes
+        What came with its update, for verifiers that ask for one; as the node sent it.
     """
 
     round: int
@@ -32,6 +40,7 @@ class Case:
     model: Arrays
     claimed: Arrays
     num_examples: int
+    commitment: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,15 @@ class Verifier(Protocol):
         ...
 
     def challenge(self, case: Case) -> bytes:
-        """The question to send to the node."""
+        """The question to send to the node.
+
+        Raises
+        ------
+        Exhausted
+            If nothing more may be asked about this node's data.
+        WireError
+            If what came with the update is malformed: there is nothing to ask about.
+        """
         ...
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
@@ -77,5 +94,31 @@ class Verifier(Protocol):
         ------
         WireError
             If the answer is not a well-formed answer to the challenge: no evidence at all.
+        Exhausted
+            If its data may not be asked about any more after all.
+        """
+        ...
+
+
+@runtime_checkable
+class Enrolling(Protocol):
+    """What a verifier has besides if nodes must enrol before they train, and commit themselves with every update."""
+
+    @property
+    def enrol_timeout(self) -> float:
+        """Seconds that enrolments may take."""
+        ...
+
+    def enrolment(self, node_id: int) -> bytes | None:
+        """The request to send to a node before it trains; None if it is enrolled."""
+        ...
+
+    def enrol(self, node_id: int, answer: bytes) -> None:
+        """Take a node's answer to it.
+
+        Raises
+        ------
+        WireError
+            If it is not enrolled by that.
         """
         ...

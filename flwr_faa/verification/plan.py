@@ -8,7 +8,7 @@ from a nonce that the server gives. That is what makes a replay meaningful: an h
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,22 @@ FirstLayer = Callable[["nn.Module", npt.NDArray[np.intp]], "torch.Tensor"]
 
 #: torch's thread count and generator belong to the process, so one plan trains at a time.
 _GLOBALS = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything that the next step of a local run depends on.
+
+    Attributes
+    ----------
+    arrays : tuple of ndarray
+        The model's, in the order of ``state_dict()`` (batch norm's buffers included).
+    momentum : tuple of ndarray
+        SGD's buffers, in the order of ``parameters()``; empty where the plan has no momentum.
+    """
+
+    arrays: tuple[npt.NDArray[Any], ...]
+    momentum: tuple[npt.NDArray[Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,11 @@ class TrainingPlan:
         model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(names, arrays, strict=True)})
         return model
 
+    def blank(self) -> nn.Module:
+        """A model of which only the structure matters; leaves torch's generator alone."""
+        with _contract(0):
+            return self.model()
+
     def batches(self, count: int, nonce: int) -> Iterator[npt.NDArray[np.intp]]:
         """Row indices of each step, in order: a new permutation an epoch, the last batch of an epoch may be short."""
         order = np.random.Generator(np.random.PCG64(nonce))
@@ -81,8 +102,20 @@ class TrainingPlan:
             for start in range(0, count, self.batch_size):
                 yield permutation[start : start + self.batch_size]
 
+    def start(self, arrays: Arrays) -> Checkpoint:
+        """The checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
+        with _contract(0):
+            model = self.build(arrays)
+        rest = tuple(np.zeros_like(p.detach().numpy()) for p in model.parameters()) if self.momentum else ()
+        return Checkpoint(tuple(to_arrays(model)), rest)
+
     def train(
-        self, arrays: Arrays, data: Data, nonce: int, first_layer: FirstLayer | None = None
+        self,
+        arrays: Arrays,
+        data: Data,
+        nonce: int,
+        first_layer: FirstLayer | None = None,
+        on_step: Callable[[Checkpoint], None] | None = None,
     ) -> list[npt.NDArray[Any]]:
         """Train from ``arrays`` on ``data`` and return the new arrays.
 
@@ -93,31 +126,61 @@ class TrainingPlan:
         data : tuple of ndarray
             Integer samples and labels. With ``first_layer`` only the shape of the samples is used.
         nonce : int
-            Non-negative; gives the batch order and, in models with dropout, the masks.
+            Non-negative; gives the batch order and, in models with dropout, the masks of every step.
         first_layer : callable, optional
             Replaces the output of the model's first layer (a replay from encrypted samples).
+        on_step : callable, optional
+            Called with the checkpoint after every step.
         """
+        batches = enumerate(self.batches(len(data[1]), nonce))
+        return list(self._run(self.start(arrays), data, nonce, batches, first_layer, on_step).arrays)
+
+    def step(
+        self, checkpoint: Checkpoint, batch: Data, nonce: int, index: int, first_layer: FirstLayer | None = None
+    ) -> Checkpoint:
+        """Step ``index`` (from 0) of a run alone: from its checkpoint and its batch to the next checkpoint."""
+        whole = [(index, np.arange(len(batch[1]), dtype=np.intp))]
+        return self._run(checkpoint, batch, nonce, whole, first_layer, None)
+
+    def _run(
+        self,
+        start: Checkpoint,
+        data: Data,
+        nonce: int,
+        batches: Iterable[tuple[int, npt.NDArray[np.intp]]],
+        first_layer: FirstLayer | None,
+        on_step: Callable[[Checkpoint], None] | None,
+    ) -> Checkpoint:
         import torch
         from torch.nn.functional import cross_entropy
 
         samples, labels = data
         loss_of = self.loss or cross_entropy
         with _contract(nonce):
-            model = self.build(arrays).train()
+            model = self.build(start.arrays).train()
             rows: list[npt.NDArray[np.intp]] = [np.empty(0, np.intp)]
             if first_layer is not None:
                 layer = find_first_layer(model)
                 # An instance attribute shadows the method; state_dict() and its names stay as they are.
                 layer.forward = lambda _: first_layer(layer, rows[0])
-            sgd = torch.optim.SGD(
-                model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-            )
-            for rows[0] in self.batches(len(labels), nonce):
+            parameters = list(model.parameters())
+            sgd = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+            for p, buffer in zip(parameters, start.momentum, strict=False):
+                sgd.state[p]["momentum_buffer"] = torch.from_numpy(np.array(buffer))
+
+            def checkpoint() -> Checkpoint:
+                buffers = [sgd.state[p]["momentum_buffer"] for p in parameters] if self.momentum else []
+                return Checkpoint(tuple(to_arrays(model)), tuple(np.array(b.numpy()) for b in buffers))
+
+            for index, rows[0] in batches:
+                torch.manual_seed(_step_seed(nonce, index))  # so that a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
                 sgd.zero_grad()
                 loss_of(model(inputs), torch.from_numpy(labels[rows[0]])).backward()  # type: ignore[no-untyped-call]
                 sgd.step()
-            return to_arrays(model)
+                if on_step is not None:
+                    on_step(checkpoint())
+            return checkpoint()
 
     def predict(self, arrays: Arrays, samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The model's outputs in evaluation mode, shape (m, classes)."""
@@ -169,6 +232,10 @@ def find_first_layer(model: nn.Module) -> nn.Module:
 def to_arrays(model: nn.Module) -> list[npt.NDArray[Any]]:
     """``state_dict()`` as NumPy arrays, copied."""
     return [np.array(t.detach().cpu().numpy()) for t in model.state_dict().values()]
+
+
+def _step_seed(nonce: int, index: int) -> int:
+    return int(np.random.SeedSequence([nonce, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager

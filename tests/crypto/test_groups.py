@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.crypto import groups
-from flwr_faa.crypto.groups import Group, decode, encode, msm, multiples, open_group, random_scalar, total
+from flwr_faa.crypto.groups import Group, combine, decode, encode, msm, multiples, open_group, random_scalar, total
 from tests.crypto.oracle import BLS12_381, CURVES
 
 SCALARS = [0, 1, -1, 2, -2, 4095, 4096, -4096, 2**16, -(2**31), 2**64 - 1, 2**93 + 7, -(2**128) + 5]
@@ -75,6 +75,17 @@ def test_multi_scalar_multiplication(group: Group, n: int, bits: int) -> None:
     scalars = [secrets.randbelow(2**bits) * secrets.choice([1, -1]) for _ in range(n)]
     expected = sum(b * k for b, k in zip(bases, scalars, strict=True))
     assert msm(group, points(group, *bases), scalars) == points(group, expected)[0]
+
+
+@pytest.mark.parametrize("m", [1, 2, 50])
+@pytest.mark.parametrize("bits", [1, 5, 32, 64])
+def test_combinations_of_rows(group: Group, m: int, bits: int) -> None:
+    values = [[secrets.randbelow(group.order) for _ in range(3)] for _ in range(m)]
+    scalars = [secrets.randbelow(2**bits) * secrets.choice([1, -1]) for _ in range(m)]
+    scalars[0] = 2**bits - 1
+    expected = [sum(k * row[j] for k, row in zip(scalars, values, strict=True)) for j in range(3)]
+    assert combine(group, [points(group, *row) for row in values], scalars) == points(group, *expected)
+    assert combine(group, [points(group, *row) for row in values], [0] * m) == [group.identity] * 3
 
 
 def test_msm_wants_as_many_scalars_as_points(group: Group) -> None:

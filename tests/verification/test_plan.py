@@ -80,3 +80,18 @@ def test_predict_learns() -> None:
     test = slice_of(2, 600)
     accuracy = float((plan.predict(arrays, test[0]).argmax(1) == test[1]).mean())
     assert accuracy > 0.9
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_step_alone_is_the_step_of_the_run(name: str) -> None:
+    plan, (samples, labels) = PLANS[name], slice_of(0)
+    start = plan.initial_arrays(3)
+    checkpoints = [plan.start(start)]
+    done = plan.train(start, (samples, labels), 11, on_step=checkpoints.append)
+    assert all(np.array_equal(a, b) for a, b in zip(done, checkpoints[-1].arrays, strict=True))
+    for index, rows in enumerate(plan.batches(len(labels), 11)):
+        ours = plan.step(checkpoints[index], (samples[rows], labels[rows]), 11, index)
+        theirs = checkpoints[index + 1]
+        assert len(ours.momentum) == (len(list(plan.model().parameters())) if plan.momentum else 0)
+        for a, b in zip(ours.arrays + ours.momentum, theirs.arrays + theirs.momentum, strict=True):
+            assert a.tobytes() == b.tobytes()

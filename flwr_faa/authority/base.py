@@ -1,0 +1,145 @@
+"""The seam: what server and clients need of the trusted third party, and the words they share with it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from flwr_faa.authority.registration import Disclosure, Registration, holds
+from flwr_faa.crypto import ipfe
+from flwr_faa.crypto.groups import Group
+
+#: Flower's node ids are 64-bit unsigned.
+MAX_NODE = 2**64 - 1
+
+_HEAD = struct.Struct(">5sQI")  # magic and version, node, length of the public key
+_MAGIC = b"FAAK\x01"
+_PURPOSE = b"faa-authority/public-key/1\n"
+
+
+class AuthorityUnavailable(ConnectionError):  # noqa: N818
+    """No answer that can be trusted: not reached, timed out, or not the authority. Says nothing about any client."""
+
+
+@dataclass(frozen=True)
+class SignedPublicKey:
+    """A public key with the authority's signature: a client that has pinned the authority takes it from anybody."""
+
+    node_id: int
+    public: bytes
+    signature: bytes
+
+    @classmethod
+    def sign(cls, key: Ed25519PrivateKey, node_id: int, public: bytes) -> SignedPublicKey:
+        """The authority's side; ``public`` is ``PublicKey.to_bytes``."""
+        return cls(node_id, public, key.sign(_PURPOSE + node_id.to_bytes(8, "big") + public))
+
+    def verify(self, authority: bytes, node_id: int, group: Group, width: int) -> ipfe.PublicKey:
+        """The key, if the pinned authority signed it for this node.
+
+        Parameters
+        ----------
+        authority : bytes, 32
+            The pinned Ed25519 key.
+        node_id, group, width
+            What the client expects.
+
+        Raises
+        ------
+        ValueError
+            Not this authority's, for another node, group or width.
+        """
+        if not holds(authority, self.signature, _PURPOSE + self.node_id.to_bytes(8, "big") + self.public):
+            raise ValueError("expected a public key signed by the pinned authority, got another signature")
+        if self.node_id != node_id:
+            raise ValueError(f"expected the public key of node {node_id}, got that of node {self.node_id}")
+        public = ipfe.PublicKey.from_bytes(group, self.public)
+        if public.n != width:
+            raise ValueError(f"expected a public key of width {width}, got {public.n}")
+        return public
+
+    def to_bytes(self) -> bytes:
+        """Magic, version, node, length, key, signature."""
+        return _HEAD.pack(_MAGIC, self.node_id, len(self.public)) + self.public + self.signature
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SignedPublicKey:
+        """The inverse of ``to_bytes``; raises ValueError for anything else. Does not verify."""
+        if len(data) < _HEAD.size:
+            raise ValueError(f"expected at least {_HEAD.size} bytes, got {len(data)}")
+        magic, node_id, size = _HEAD.unpack_from(data)
+        if magic != _MAGIC or len(data) != _HEAD.size + size + 64:
+            raise ValueError(f"expected a version 1 signed public key, got {len(data)} other bytes")
+        return cls(node_id, data[_HEAD.size : -64], data[-64:])
+
+
+class Authority(Protocol):
+    """What server and clients need of the trusted third party."""
+
+    @property
+    def group(self) -> Group:
+        """Where all its keys live."""
+        ...
+
+    @property
+    def verify_key(self) -> bytes:
+        """Its Ed25519 key, for clients to pin."""
+        ...
+
+    def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
+        """The key under which a node encrypts vectors of this width."""
+        ...
+
+    def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
+        """The same, to be relayed to a client that trusts only the authority."""
+        ...
+
+    def register(self, node_id: int, registration: Registration) -> None:
+        """Take a client's signed data set; keys are issued for nothing else.
+
+        Raises
+        ------
+        Refused
+            Not signed by the key that this node belongs to, or not for its public key.
+        """
+        ...
+
+    def functional_keys(
+        self,
+        node_id: int,
+        functions: Sequence[Sequence[int]],
+        *,
+        root: bytes | None = None,
+        rows: Sequence[int] = (),
+        disclosed: Sequence[Sequence[int]] = (),
+    ) -> list[ipfe.FunctionalKey]:
+        """Keys that open these inner products of what the node encrypted.
+
+        Parameters
+        ----------
+        node_id : int
+        functions : sequence of integer vectors
+            A key opens its function of EVERY ciphertext of the node, so these count for all its samples.
+        root : bytes
+            The registered set.
+        rows : sequence of int
+            The registered samples whose ciphertexts are used.
+        disclosed : sequence of integer vectors
+            Functions whose values the client states in the clear for each of these rows; these count for the rows.
+
+        Raises
+        ------
+        BudgetExceeded
+            Too much would be known of some sample. Nothing is issued.
+        Refused
+            Not this node's registered set, or a function or row that does not fit it.
+        """
+        ...
+
+    def disclosure(self, node_id: int) -> Disclosure:
+        """What is known of the node's data so far. Raises Refused for a node never seen."""
+        ...

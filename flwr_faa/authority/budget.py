@@ -1,0 +1,143 @@
+"""How much may be known of a sample, and how much is. Pure: no state, no I/O.
+
+Every function value known of a sample x is a linear equation in its coordinates; as many independent ones as there
+are coordinates give x. So what is limited is the rank of all functions known of a sample, over its lifetime.
+
+The rank itself is not kept: the row-echelon form modulo the group's order takes ``32 n^2`` bytes a sample (20 MB at
+784 coordinates, for each of 600 images) and n^2 big multiplications a function. Kept is an upper bound, ::
+
+    rank  <=  carried + |functions with a key| + |functions whose value the client stated|,  capped at n
+
+with equal functions counted once, by a digest. The functions in question are weights of a network in training and
+random vectors, which are independent until n is reached, so little is lost; what is lost is lost on the safe side.
+
+* A key opens its function of every ciphertext under the same public key, those seen before and those still to come,
+  whatever it was asked for. So keys count for all samples of a client, only stated values count sample by sample.
+* ``carried``: a client that registers another set may have registered the same samples in another order or
+  encoding. So every new sample starts with the most that was known of any old one.
+* Memory: 16 bytes a function and sample, so at most ``16 * budget`` a sample: 3 kB at 784 coordinates and a budget of
+  a quarter, 1.9 MB a client of 600 samples once all is spent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flwr_faa.authority.registration import BudgetExceeded, Refused
+
+#: Share of a sample's dimensions that may become known over its lifetime. A judgement, not a theorem.
+BUDGET = 0.25
+#: Bytes of a digest.
+DIGEST = 16
+
+Digests = frozenset[bytes]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is known of a client's samples.
+
+    Attributes
+    ----------
+    width : int
+        Coordinates of a sample.
+    budget : int
+        Most that may be known of one.
+    carried : int
+        Known of some sample of earlier sets by stated values.
+    peak : int
+        The most functions stated of one sample of this set, those with a key left out.
+    keyed : frozenset of bytes
+        Digests of the functions with a key.
+    """
+
+    width: int
+    budget: int
+    carried: int = 0
+    peak: int = 0
+    keyed: Digests = frozenset()
+
+    @property
+    def rank(self) -> int:
+        """Upper bound on what is known of the sample of which most is known."""
+        return min(self.width, self.carried + self.peak + len(self.keyed))
+
+
+def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: bytes) -> Digests:
+    """One digest for each different function; the zero function tells nothing and has none.
+
+    Parameters
+    ----------
+    functions : iterable of integer vectors
+    width, order : int
+        Length of the vectors; the group's order, modulo which keys know no difference.
+    key : bytes
+        A secret: without it nobody can look for two functions of one digest.
+
+    Raises
+    ------
+    Refused
+        A function is not ``width`` integers below half the group's order.
+    """
+    found = set()
+    for y in functions:
+        if len(y) != width:
+            raise Refused(f"expected functions of length {width}, got length {len(y)}")
+        values = [v if type(v) is int else _integer(v) for v in y]
+        if max(values) >= order // 2 or min(values) <= -order // 2:
+            raise Refused("expected weights below half the group's order, got a larger one")
+        if any(values):
+            raw = b"".join([(v % order).to_bytes(32, "big") for v in values])
+            found.add(hashlib.blake2b(raw, digest_size=DIGEST, key=key).digest())
+    return frozenset(found)
+
+
+def spend(
+    account: Account, keys: Digests, stated: Digests, known: Mapping[int, Digests]
+) -> tuple[Account, dict[int, Digests]]:
+    """The account once keys are issued and values stated, and the functions stated of each row.
+
+    Parameters
+    ----------
+    account : Account
+    keys, stated : frozenset of bytes
+        Functions to be given a key; functions that the client states of each of the rows.
+    known : mapping
+        Row to the functions stated of it before.
+
+    Raises
+    ------
+    BudgetExceeded
+        More than the budget would be known of some sample, in the request or not.
+    """
+    keyed = _grown(account.keyed, keys, account.width)
+    rows = {row: _grown(before, stated - keyed, account.width) for row, before in known.items()}
+    after = replace(account, keyed=keyed, peak=max([account.peak, *map(len, rows.values())]))
+    # Unless something new becomes known nothing can exceed: a client may always be asked again what it was asked.
+    if after.rank > account.budget and (after.keyed != account.keyed or rows != known):
+        raise BudgetExceeded(
+            f"expected at most {account.budget} of {account.width} dimensions of a sample to be known, got "
+            f"{after.rank} ({account.rank} known so far)"
+        )
+    return after, rows
+
+
+def allowance(width: int, share: float) -> int:
+    """The budget of a sample: this share of its dimensions, rounded down."""
+    return int(width * share)
+
+
+def _grown(before: Digests, new: Digests, width: int) -> Digests:
+    """Both; but once there are as many as dimensions all may be known, and more need not be kept."""
+    return before if len(before) >= width else before | new
+
+
+def _integer(value: Any) -> int:
+    try:
+        number = value.__index__()  # numpy's integers too, floats not
+    except AttributeError:
+        raise Refused(f"expected integers, got {value!r}") from None
+    return int(number)

@@ -1,0 +1,154 @@
+"""The authority at a distance: what the aggregation server holds, behind the interface of ``Authority``."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from flwr_faa.authority.base import AuthorityUnavailable, SignedPublicKey
+from flwr_faa.authority.credential import SIGNATURE, Credential, loopback, reply_message
+from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, holds
+from flwr_faa.crypto import ipfe
+from flwr_faa.crypto.groups import Group, open_group
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteAuthority:
+    """An authority that runs elsewhere; see :func:`flwr_faa.authority.connect`.
+
+    Nothing is sent before something is asked. A request that gets no answer is made once more: keys asked for twice
+    are counted once.
+
+    Parameters
+    ----------
+    url : str
+        ``https://...``, or ``http://...`` on loopback.
+    credential : Credential
+    timeout : float
+        Seconds for an answer.
+    transport : httpx.BaseTransport, optional
+        For tests.
+
+    Raises
+    ------
+    ValueError
+        Clear text off loopback.
+    """
+
+    def __init__(
+        self, url: str, credential: Credential, timeout: float = 60.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        address = httpx.URL(url)
+        if address.scheme != "https" and not (address.scheme == "http" and loopback(address.host)):
+            raise ValueError(f"expected https://, or http:// on loopback, got {url}")
+        self.url, self._credential = url, credential
+        self._public: dict[tuple[int, int], ipfe.PublicKey] = {}
+        context = ssl.create_default_context(cadata=credential.certificate)  # trusts this certificate and no other
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        # Proxies from the environment are not asked: they could not read the traffic, but they could stop it.
+        self._http = httpx.Client(base_url=url, verify=context, timeout=timeout, trust_env=False, transport=transport)
+
+    def __repr__(self) -> str:
+        return f"RemoteAuthority({self.url!r})"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @functools.cached_property
+    def group(self) -> Group:
+        """Where all its keys live. Raises ImportError if its back end is not installed here."""
+        return open_group(str(self._ask("about", {})["group"]))
+
+    @property
+    def verify_key(self) -> bytes:
+        """Its Ed25519 key, for clients to pin."""
+        return self._credential.authority
+
+    def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
+        """The key under which a node encrypts vectors of this width. Kept: it never changes."""
+        if (node_id, width) not in self._public:
+            found = self.signed_public_key(node_id, width)
+            self._public[node_id, width] = found.verify(self.verify_key, node_id, self.group, width)
+        return self._public[node_id, width]
+
+    def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
+        """The same, to be relayed to a client."""
+        raw = self._ask("public-key", {"node_id": node_id, "width": width})["key"]
+        return SignedPublicKey.from_bytes(bytes.fromhex(raw))
+
+    def register(self, node_id: int, registration: Registration) -> None:
+        """Hand over a client's signed data set."""
+        fields = {
+            "root": registration.root.hex(),
+            "samples": registration.samples,
+            "width": registration.width,
+            "verify_key": registration.verify_key.hex(),
+            "signature": registration.signature.hex(),
+        }
+        self._ask("register", {"node_id": node_id, **fields})
+
+    def functional_keys(
+        self,
+        node_id: int,
+        functions: Sequence[Sequence[int]],
+        *,
+        root: bytes | None = None,
+        rows: Sequence[int] = (),
+        disclosed: Sequence[Sequence[int]] = (),
+    ) -> list[ipfe.FunctionalKey]:
+        """Keys that open these inner products of what the node encrypted; see ``Authority``."""
+        wanted = [tuple(map(int, y)) for y in functions]
+        fields = {
+            "functions": wanted,
+            "root": None if root is None else root.hex(),
+            "rows": list(map(int, rows)),
+            "disclosed": [list(map(int, y)) for y in disclosed],
+        }
+        found = self._ask("functional-keys", {"node_id": node_id, **fields})["secrets"]
+        return [ipfe.FunctionalKey(y, secret) for y, secret in zip(wanted, found, strict=True)]
+
+    def disclosure(self, node_id: int) -> Disclosure:
+        """What is known of the node's data so far."""
+        found = self._ask("disclosure", {"node_id": node_id})
+        return Disclosure(**found | {"remaining": tuple(found["remaining"])})
+
+    def _ask(self, operation: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        path, body = f"/v1/{operation}", json.dumps(fields, separators=(",", ":")).encode()
+        for last in (False, True):
+            headers = self._credential.sign(path, body)
+            try:
+                response = self._http.post(path, content=body, headers=headers)
+                break
+            except httpx.HTTPError as error:
+                if last:
+                    raise AuthorityUnavailable(f"no answer from the authority at {self.url}: {error!r}") from error
+                logger.info("no answer from the authority, asking once more: %r", error)
+        status, raw = response.status_code, response.content
+        # Whoever answers without the authority's key cannot have us believe anything, not even in a refusal.
+        message = reply_message(headers[SIGNATURE], status, raw)
+        if not holds(self._credential.authority, _unhex(response.headers.get(SIGNATURE, "")), message):
+            raise AuthorityUnavailable(
+                f"expected the authority's signature from {self.url}, got {status} {raw[:200]!r}"
+            )
+        result: dict[str, Any] = json.loads(raw)
+        if status == httpx.codes.OK:
+            return result
+        reason = f"{result['reason']} (node {fields['node_id']})" if "node_id" in fields else result["reason"]
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR or result["error"] in ("stale", "slow"):
+            raise AuthorityUnavailable(reason)
+        raise BudgetExceeded(reason) if result["error"] == "budget" else Refused(reason)
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""

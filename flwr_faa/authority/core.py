@@ -1,0 +1,256 @@
+"""The authority itself, over its store. The process (``service.py``) and the simulation (``local.py``) share it.
+
+FAA-DL, Algorithm 1, lines 1-3: the trusted third party runs ``Setup`` and ``KeyDer``. What the paper leaves open is
+settled here: keys only for data that a client has signed for, and only as many as the budget allows.
+"""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from flwr_faa.authority.base import MAX_NODE, SignedPublicKey
+from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, spend
+from flwr_faa.authority.registration import Disclosure, Refused, Registration
+from flwr_faa.authority.store import SampleSet, Store
+from flwr_faa.crypto import ipfe
+from flwr_faa.crypto.groups import Group, open_group
+
+_SCALAR = 32  # bytes of a scalar, in both groups
+
+
+class KeyAuthority:
+    """Keys for registered data, within the budget, every issue on disk before the key leaves.
+
+    A client is the Ed25519 key that signs its registrations. The first key to register for a node keeps the node; one
+    client has one current set, on one node, and the older ones are closed. Neither another set nor another node gives
+    it a fresh budget (see ``budget.py``): Flower's node ids change, and a server could see to it that they do. So
+    clients on one machine need a key each.
+
+    Parameters
+    ----------
+    store : Store
+        As ``create`` has left it.
+    unregistered : bool
+        Also issue keys, without limit, for nodes that have never registered a set: what the paper's mode wants, which
+        hides nothing.
+    simulation : bool
+        Nodes that share a key are clients of their own all the same.
+    """
+
+    def __init__(self, store: Store, *, unregistered: bool = False, simulation: bool = False) -> None:
+        self.store, self.unregistered, self.simulation = store, unregistered, simulation
+        settings = {name: store.meta(name) for name in ("group", "budget", "digest key", "signing key")}
+        found = [value for value in settings.values() if value is not None]
+        if len(found) < len(settings):
+            raise ValueError("expected an authority's file with its keys, got an empty one; see 'faa-authority init'")
+        group, budget, self._digest_key, seed = found
+        self.group: Group = open_group(group.decode())
+        self.budget = float(budget)
+        self._signing_key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._public: dict[tuple[int, int], ipfe.PublicKey] = {}  # parsed; they never change
+
+    @staticmethod
+    def create(store: Store, back_end: str = "auto", budget: float = BUDGET) -> None:
+        """Draw the authority's own keys. Raises ValueError if the store has some."""
+        if not 0 < budget <= 1:
+            raise ValueError(f"expected a budget above 0 and at most 1, got {budget}")
+        with store.transaction():
+            if store.meta("signing key") is not None:
+                raise ValueError("expected an empty store, got one with an authority's keys")
+            store.set_meta("group", open_group(back_end).name.encode())
+            store.set_meta("budget", repr(budget).encode())
+            store.set_meta("digest key", secrets.token_bytes(32))
+            store.set_meta("signing key", Ed25519PrivateKey.generate().private_bytes_raw())
+            store.log("created", None, group=open_group(back_end).name, budget=budget)
+
+    @property
+    def verify_key(self) -> bytes:
+        """Its Ed25519 key, for clients to pin."""
+        return self._signing_key.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """Its signature, for replies. What is signed here says first what it is."""
+        return self._signing_key.sign(message)
+
+    def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
+        """The key under which a node encrypts vectors of this width."""
+        if (node_id, width) not in self._public:
+            raw = self.signed_public_key(node_id, width).public
+            self._public[node_id, width] = ipfe.PublicKey.from_bytes(self.group, raw)
+        return self._public[node_id, width]
+
+    def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
+        """The same, to be relayed to a client that trusts only the authority."""
+        with self._logged("public key", node_id):
+            return SignedPublicKey.sign(self._signing_key, node_id, self._pair(node_id, width)[0])
+
+    def register(self, node_id: int, registration: Registration) -> None:
+        """Take a client's signed data set; the same again changes nothing."""
+        owner = registration.verify_key + (_nobody(node_id) if self.simulation else b"")
+        with self._logged("register", node_id), self.store.transaction():
+            registration.check_form()
+            pair = self.store.key_pair(node_id, registration.width)
+            if pair is None:
+                raise Refused(f"expected data under a key of this authority, got none of width {registration.width}")
+            registration.check(node_id, pair[0])
+            if self.store.owner(node_id) not in (None, owner):
+                raise Refused(f"expected the client that registered node {node_id} first, got another")
+            if self.store.counts(_nobody(node_id))[1]:
+                raise Refused(f"expected a node without keys for unregistered data, got {node_id}")
+            old = self.store.current(owner)
+            if old is not None and (old.node, old.root) == (str(node_id), registration.root):
+                if (old.samples, old.width) != (registration.samples, registration.width):
+                    raise Refused("expected the shape that this root was registered with, got another")
+                return
+            carried = 0 if old is None else old.carried + old.peak
+            self.store.pin(node_id, owner)
+            self.store.add_set(
+                owner, node_id, registration.root, registration.samples, registration.width, carried=carried
+            )
+            detail = {"root": registration.root.hex(), "samples": registration.samples, "width": registration.width}
+            again = {} if old is None else {"replaces": old.root.hex(), "of_node": old.node, "carried": carried}
+            self.store.log("re-registered" if old else "registered", node_id, owner=owner.hex(), **detail, **again)
+
+    def functional_keys(
+        self,
+        node_id: int,
+        functions: Sequence[Sequence[int]],
+        *,
+        root: bytes | None = None,
+        rows: Sequence[int] = (),
+        disclosed: Sequence[Sequence[int]] = (),
+    ) -> list[ipfe.FunctionalKey]:
+        """Keys that open these inner products of what the node encrypted; see ``Authority``."""
+        with self._logged("functional keys", node_id):
+            with self.store.transaction():
+                if root is None:
+                    width = self._issue_unregistered(node_id, functions, rows, disclosed)
+                else:
+                    width = self._issue(node_id, functions, root, rows, disclosed)
+                # derived here so that whatever derivation objects to is not counted
+                master = self._master(node_id, width)
+                keys = [ipfe.derive_key(master, list(y)) for y in functions]
+            return keys  # the transaction is on disk
+
+    def disclosure(self, node_id: int) -> Disclosure:
+        """What is known of the node's data so far. Raises Refused for a node never seen."""
+        with self._logged("disclosure", node_id), self.store.transaction():
+            owner = self.store.owner(node_id)
+            found = None if owner is None else self.store.current(owner)
+            if owner is None or found is None:
+                return self._disclosure_unregistered(node_id)
+            account, sets = self._account(found), self.store.counts(owner)
+            stated = self.store.stated_counts(found.id)
+            left = account.budget - account.carried - len(account.keyed)
+            remaining = tuple(
+                # a budget of everything is never exceeded: see Account.rank
+                max(0, left - stated.get(row, 0)) if account.budget < account.width else account.width
+                for row in range(found.samples)
+            )
+            opened = len(stated)
+            return Disclosure(
+                found.width, found.samples, opened, account.rank, account.budget, remaining, sets[0], sets[1]
+            )
+
+    def _disclosure_unregistered(self, node_id: int) -> Disclosure:
+        """What the paper's mode has opened, of samples that nobody has counted."""
+        width = max(self.store.widths(node_id), default=0)
+        if not width:
+            raise Refused(f"expected a node with keys, got none for {node_id}")
+        known, issued = self.store.keyed(_nobody(node_id)), self.store.counts(_nobody(node_id))[1]
+        return Disclosure(width, 0, 0, min(width, len(known)), allowance(width, self.budget), (), 0, issued)
+
+    def _issue(
+        self,
+        node_id: int,
+        functions: Sequence[Sequence[int]],
+        root: bytes,
+        rows: Sequence[int],
+        disclosed: Sequence[Sequence[int]],
+    ) -> int:
+        """Count, or refuse before anything has changed; returns the set's width."""
+        owner = self.store.owner(node_id)
+        found = None if owner is None else self.store.current(owner)
+        if found is not None and found.node != str(node_id):
+            raise Refused(
+                f"expected the node that the client registered for last, {found.node}, got {node_id}: "
+                "clients on one machine need a key each"
+            )
+        if found is None or found.root != root:
+            raise Refused(f"expected the set that is registered for node {node_id}, got {root.hex()[:16] or 'none'}")
+        rows = [operator.index(row) for row in rows]  # numpy's integers too
+        if bad := [row for row in rows if not 0 <= row < found.samples]:
+            raise Refused(f"expected rows from 0 to {found.samples - 1}, got {bad[0]}")
+        if len(set(rows)) < len(rows) or (disclosed and not rows):
+            raise Refused("expected every row concerned, once, got none or one twice")
+        keys = digests(functions, found.width, self.group.order, self._digest_key)
+        stated = digests(disclosed, found.width, self.group.order, self._digest_key)
+        before = self._account(found)
+        after, known = spend(before, keys, stated, self.store.stated(found.id, rows))
+        self.store.issue(found.owner, after.keyed - before.keyed, len(functions))
+        self.store.state(found.id, known, after.peak)
+        counts = {"keys": len(functions), "rows": len(rows), "stated": len(disclosed)}
+        self.store.log("issued", node_id, **counts, rank=after.rank, budget=after.budget)
+        return found.width
+
+    def _issue_unregistered(
+        self,
+        node_id: int,
+        functions: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        disclosed: Sequence[Sequence[int]],
+    ) -> int:
+        widths = {len(y) for y in functions}
+        if not self.unregistered or self.store.owner(node_id) is not None:
+            raise Refused(f"expected the registered set of node {node_id}, got none")
+        if rows or disclosed or len(widths) != 1:
+            raise Refused("expected functions of one width, and no rows without a registered set, got others")
+        (width,) = widths
+        self._pair(node_id, width)
+        keys = digests(functions, width, self.group.order, self._digest_key)
+        self.store.issue(_nobody(node_id), keys, len(functions))
+        self.store.log("issued", node_id, keys=len(functions), registered=False)
+        return width
+
+    def _account(self, found: SampleSet) -> Account:
+        budget, keyed = allowance(found.width, self.budget), self.store.keyed(found.owner)
+        return Account(found.width, budget, found.carried, found.peak, keyed)
+
+    def _pair(self, node_id: int, width: int) -> tuple[bytes, bytes]:
+        if not 0 <= node_id <= MAX_NODE:
+            raise Refused(f"expected a node id of 64 bits, got {node_id}")
+        if not 1 <= width <= ipfe.MAX_WIDTH:
+            raise Refused(f"expected vectors of length 1 to {ipfe.MAX_WIDTH}, got {width}")
+        with self.store.transaction():
+            pair = self.store.key_pair(node_id, width)
+            if pair is None:
+                public, master = ipfe.setup(self.group, width)
+                pair = public.to_bytes(), b"".join([s.to_bytes(_SCALAR, "big") for s in master.scalars])
+                self.store.add_key_pair(node_id, width, *pair)
+                self.store.log("keys drawn", node_id, width=width)
+        return pair
+
+    def _master(self, node_id: int, width: int) -> ipfe.MasterKey:
+        raw = self._pair(node_id, width)[1]
+        scalars = [int.from_bytes(raw[i : i + _SCALAR], "big") for i in range(0, len(raw), _SCALAR)]
+        return ipfe.MasterKey(self.group, tuple(scalars))
+
+    @contextmanager
+    def _logged(self, what: str, node_id: int) -> Iterator[None]:
+        """A refusal is a line of the log, and nothing else."""
+        try:
+            yield
+        except Refused as reason:
+            with self.store.transaction():
+                self.store.log("refused", node_id, what=what, reason=str(reason))
+            raise
+
+
+def _nobody(node_id: int) -> bytes:
+    """The account of a node that no client has registered; 32-byte keys cannot collide with it."""
+    return b"node %d" % node_id

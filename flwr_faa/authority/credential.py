@@ -1,0 +1,152 @@
+"""How the aggregation server and the authority know each other: two Ed25519 keys and a TLS certificate.
+
+Every request is signed, rather than made over TLS with a client certificate: the signature is checked before a byte of
+the body is read, holds on loopback without TLS and behind a proxy that ends it, a refusal can say why and be logged,
+and a replay is told by a nonce on the authority's disk rather than by a session that a restart forgets. Every reply to
+a signed request is signed too, over the request, so the one pinned Ed25519 key vouches for all of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+#: Headers of a request: milliseconds since 1970; in hex 16 random bytes, SHA-256 of the body, Ed25519 signature.
+TIME, NONCE, DIGEST, SIGNATURE = "x-faa-time", "x-faa-nonce", "x-faa-digest", "x-faa-signature"
+
+_YEARS = 10  # the certificate is pinned: it is replaced on purpose, not by the calendar
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What the aggregation server needs to be served.
+
+    Parameters
+    ----------
+    authority : bytes, 32
+        The authority's Ed25519 key, which clients pin too.
+    certificate : str
+        The certificate, or CA, that its TLS is checked against, PEM.
+    key : bytes, 32
+        The aggregation server's own Ed25519 seed. Not shown by ``repr``.
+    """
+
+    authority: bytes
+    certificate: str
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Credential:
+        """From a file; raises ValueError if it is not one."""
+        try:
+            fields = json.loads(path.read_bytes())
+            found = cls(bytes.fromhex(fields["authority"]), fields["certificate"], bytes.fromhex(fields["key"]))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"expected a key file of faa-authority, got another file: {path}") from None
+        if (len(found.authority), len(found.key)) != (32, 32):
+            raise ValueError(f"expected keys of 32 bytes in {path}, got others")
+        return found
+
+    def write(self, path: Path) -> None:
+        """To a new file for its owner's eyes only."""
+        fields = {"authority": self.authority.hex(), "certificate": self.certificate, "key": self.key.hex()}
+        write_secret(path, json.dumps(fields, indent=2).encode() + b"\n")
+
+    def sign(self, path: str, body: bytes) -> dict[str, str]:
+        """Headers for a request."""
+        headers = {
+            TIME: str(time.time_ns() // 1_000_000),
+            NONCE: secrets.token_hex(16),
+            DIGEST: hashlib.sha256(body).hexdigest(),
+        }
+        message = request_message(self.authority, path, headers)
+        return headers | {SIGNATURE: Ed25519PrivateKey.from_private_bytes(self.key).sign(message).hex()}
+
+
+def request_message(authority: bytes, path: str, headers: Mapping[str, str]) -> bytes:
+    """What the aggregation server signs; names the authority, so that another one cannot use it."""
+    lines = ["faa-authority/request/1", authority.hex(), path, headers[TIME], headers[NONCE], headers[DIGEST]]
+    return "\n".join(lines).encode()
+
+
+def reply_message(signature: str, status: int, body: bytes) -> bytes:
+    """What the authority signs; names the request by its signature."""
+    return f"faa-authority/reply/1\n{signature}\n{status}\n{hashlib.sha256(body).hexdigest()}".encode()
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """A new file, readable by its owner only from the first moment."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(data)
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can be meant. A name other than localhost could be anybody's."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
+    """A TLS key and a certificate for these names and addresses, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "faa-authority")])
+    now = datetime.datetime.now(datetime.UTC)
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # clocks differ
+        .not_valid_after(now + datetime.timedelta(days=365 * _YEARS))
+        .add_extension(x509.SubjectAlternativeName([_name(host) for host in dict.fromkeys(hosts)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def fingerprint(certificate: bytes) -> str:
+    """SHA-256 of the first certificate of a PEM file, as browsers show it."""
+    digest = x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256())
+    return digest.hex(":").upper()
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -1,0 +1,123 @@
+"""What a client registers with the authority: its encrypted data set, once, under its own signature."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from flwr_faa.crypto.ipfe import MAX_WIDTH
+
+#: More samples than this on one device is a lie or a bug.
+MAX_SAMPLES = 2**24
+
+# Every signature in this package starts with what it is for, so none can be taken for another.
+_MESSAGE = struct.Struct(">20sQII32s32s32s")
+_TAG = b"faa/registration/v1\0"
+
+
+class Refused(ValueError):  # noqa: N818 - the name that reads right where it is raised
+    """The authority will not do that. Nothing has changed but its log."""
+
+
+class BudgetExceeded(Refused):
+    """Too much would be known of some sample. No key has been issued."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A client's statement that this is the data it has encrypted.
+
+    Attributes
+    ----------
+    root : bytes
+        Merkle root over ciphertexts and labels, 32 bytes.
+    samples, width : int
+        Number of ciphertexts, and values in each.
+    verify_key : bytes
+        The client's Ed25519 key, 32 bytes. The first one to register for a node is that node's for ever.
+    signature : bytes
+        By that key over :meth:`message`, 64 bytes.
+    """
+
+    root: bytes
+    samples: int
+    width: int
+    verify_key: bytes
+    signature: bytes = b""
+
+    def message(self, node_id: int, public_key: bytes) -> bytes:
+        """What is signed: all of this, the node, and the encoded public key that the data are encrypted under."""
+        digest = hashlib.sha256(public_key).digest()
+        return _MESSAGE.pack(_TAG, node_id, self.samples, self.width, self.root, self.verify_key, digest)
+
+    def signed(self, key: Ed25519PrivateKey, node_id: int, public_key: bytes) -> Registration:
+        """The same, with the client's key and signature."""
+        own = replace(self, verify_key=key.public_key().public_bytes_raw())
+        return replace(own, signature=key.sign(own.message(node_id, public_key)))
+
+    def check_form(self) -> None:
+        """Raise Refused unless every part is of the right size."""
+        sizes = len(self.root), len(self.verify_key), len(self.signature)
+        if sizes != (32, 32, 64):
+            raise Refused(f"expected root, key and signature of 32, 32 and 64 bytes, got {sizes}")
+        if not 1 <= self.samples <= MAX_SAMPLES or not 1 <= self.width <= MAX_WIDTH:
+            raise Refused(
+                f"expected 1 to {MAX_SAMPLES} samples of width 1 to {MAX_WIDTH}, got {self.samples} of {self.width}"
+            )
+
+    def check(self, node_id: int, public_key: bytes) -> None:
+        """Raise Refused unless well-formed, and signed for this node and its encoded public key."""
+        self.check_form()
+        if not holds(self.verify_key, self.signature, self.message(node_id, public_key)):
+            raise Refused(f"expected the client's signature for node {node_id} and its public key, got another")
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """How much of a node's registered data set is known, at most.
+
+    Attributes
+    ----------
+    dimension : int
+        Values in a sample; a rank of this is the sample itself.
+    samples, samples_opened : int
+        Registered, and those named in some request.
+    max_rank : int
+        Upper bound on the number of independent functions known of the sample of which most is known.
+    budget : int
+        What ``max_rank`` may not exceed.
+    remaining : tuple of int
+        By sample, what is left of the budget. A new key takes from all, a stated value from its sample.
+    enrolments : int
+        Data sets registered so far, this one included.
+    keys_issued : int
+        Over all of them, repeated ones included.
+    """
+
+    dimension: int
+    samples: int
+    samples_opened: int
+    max_rank: int
+    budget: int
+    remaining: tuple[int, ...]
+    enrolments: int = 1
+    keys_issued: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.samples_opened} of {self.samples} samples opened, rank at most {self.max_rank} of "
+            f"{self.dimension}, budget {self.budget}"
+        )
+
+
+def holds(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether this is that Ed25519 key's signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,224 @@
+"""Enrolment, on the client's device: the data set encrypted once, before any model is known, and kept.
+
+Every sample is encrypted in all its coordinates under the public key that the authority made for this node. A Merkle
+root over ciphertexts and labels, signed by the device's own Ed25519 key, is what the client is bound to from then on.
+The ciphertexts are kept on disk, under a hash of data and public key: the same data are never encrypted twice, other
+data are another enrolment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
+from flwr_faa.crypto import groups, ipfe
+from flwr_faa.verification import merkle
+from flwr_faa.verification.plan import Data
+from flwr_faa.verification.spotwire import Enrol
+from flwr_faa.verification.wire import WireError, pack
+
+#: Samples encrypted at a time: enough for the window tables to pay.
+_CHUNK = 100
+
+logger = getLogger(__name__)
+
+
+def _home() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "flwr-faa"
+
+
+def _log(done: int, total: int) -> None:
+    logger.info("enrolment: %d of %d samples encrypted", done, total)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a client keeps between rounds and restarts.
+
+    Parameters
+    ----------
+    folder : path
+        Its identity key, enrolments and checkpoints. Nodes of one machine may share it.
+    budget : float
+        Share of a sample's dimensions that this client discloses of it at most, whatever it is asked. The client
+        counts for itself: the authority counts keys, and a curious server need not ask for any.
+    authority : bytes, optional
+        The authority's Ed25519 key, pinned: only a public key that it signed for this node is encrypted under. Without
+        it this client believes the server, which could then hand out a key of its own and read everything.
+    progress : callable
+        Called with the samples encrypted so far and their number; logs by default.
+    """
+
+    folder: Path = field(default_factory=_home)
+    budget: float = BUDGET
+    authority: bytes | None = None
+    progress: Callable[[int, int], None] = _log
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where committed runs wait to be opened."""
+        return self.folder / "checkpoints"
+
+    def identity(self) -> Ed25519PrivateKey:
+        """The device's signing key, made when first needed."""
+        path = self.folder / "identity.key"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self.folder)  # readable by its owner alone
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(Ed25519PrivateKey.generate().private_bytes_raw())
+            try:
+                os.link(name, path)  # fails if another process was first: then that key counts
+            except FileExistsError:
+                pass
+            finally:
+                os.unlink(name)
+        return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """An encrypted data set on disk."""
+
+    path: Path
+    group: str
+    root: bytes
+    samples: int
+    width: int
+
+    def ciphertexts(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Encoded ciphertexts of these samples, shape (len(rows), bytes)."""
+        stored = np.load(self.path / "ciphertexts.npy", mmap_mode="r", allow_pickle=False)
+        return np.array(stored[list(rows)])
+
+    def tree(self) -> merkle.Tree:
+        """The Merkle tree over all samples."""
+        leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
+        return merkle.Tree([row.tobytes() for row in leaves])
+
+    def spend(self, rows: Sequence[int], functions: int, keys: int, budget: float) -> None:
+        """Count functions that are about to be told of these samples, on disk, before they are told.
+
+        A key, one a step, opens its function of *every* sample under this public key, so it counts for all of them.
+
+        Raises
+        ------
+        WireError
+            If that is more than the budget.
+        """
+        path, allowed = self.path / "disclosed.npy", int(budget * self.width)
+        counts = np.load(path, allow_pickle=False)
+        counts += keys
+        np.add.at(counts, list(rows), functions)
+        np.minimum(counts, self.width, out=counts)
+        if (most := int(counts.max())) > allowed:
+            raise WireError(f"expected at most {allowed} functions of a sample, got a request for {most}: refused")
+        _replace(path, counts)
+
+
+def enrol(device: Device, data: Data, request: bytes) -> bytes:
+    """Answer an ``enrol`` request: encrypt the data set, or find it encrypted, and sign its root."""
+    asked = Enrol.from_bytes(request)
+    try:
+        signed_key = SignedPublicKey.from_bytes(asked.public_key)
+        group = groups.open_group(asked.group)
+        if device.authority is None:
+            public = ipfe.PublicKey.from_bytes(group, signed_key.public)
+        else:
+            public = signed_key.verify(device.authority, asked.node_id, group, int(np.prod(data[0].shape[1:])))
+    except (ValueError, ImportError) as error:
+        raise WireError(f"expected a public key to encrypt under: {error}") from error
+    encoded = signed_key.public
+    found = find(device, data, hashlib.sha256(encoded).digest()) or _encrypt(device, data, public, encoded)
+    unsigned = Registration(found.root, found.samples, found.width, b"")
+    signed = unsigned.signed(device.identity(), asked.node_id, encoded)
+    return pack(
+        "spotcheck/enrolled",
+        {
+            "root": signed.root,
+            "samples": signed.samples,
+            "width": signed.width,
+            "verify_key": signed.verify_key,
+            "signature": signed.signature,
+        },
+    )
+
+
+def find(device: Device, data: Data, key: bytes) -> Enrolment | None:
+    """The enrolment of these data under the public key with that SHA-256, if there is one."""
+    path = _place(device, data, key)
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        return Enrolment(path, meta["group"], bytes.fromhex(meta["root"]), meta["samples"], meta["width"])
+    except FileNotFoundError:
+        return None
+
+
+def sample_leaf(ciphertext: npt.NDArray[np.uint8], label: int) -> bytes:
+    """Merkle leaf of an encrypted sample."""
+    return merkle.leaf(int(label).to_bytes(8, "little", signed=True), ciphertext.tobytes())
+
+
+def _place(device: Device, data: Data, key: bytes) -> Path:
+    samples, labels = data
+    digest = hashlib.sha256(key + repr((samples.shape, samples.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(samples).tobytes())
+    digest.update(labels.astype("<i8").tobytes())
+    return device.folder / "enrolments" / digest.hexdigest()[:32]
+
+
+def _encrypt(device: Device, data: Data, public: ipfe.PublicKey, encoded: bytes) -> Enrolment:
+    samples, labels = data
+    flat = samples.reshape(len(samples), -1).astype(np.int64)
+    if flat.shape[1] != public.n or not len(flat):
+        raise WireError(f"expected a public key for {flat.shape[1]} values, got one for {public.n}")
+    group, rows = public.group, []
+    logger.warning("enrolment: encrypting %d samples of %d values once", *flat.shape)
+    for start in range(0, len(flat), _CHUNK):
+        for ciphertext in ipfe.encrypt_rows(public, flat[start : start + _CHUNK]):
+            rows.append(np.frombuffer(groups.encode(group, ciphertext.points), np.uint8))
+        device.progress(min(start + _CHUNK, len(flat)), len(flat))
+    leaves = [sample_leaf(row, label) for row, label in zip(rows, labels.tolist(), strict=True)]
+    root = merkle.Tree(leaves).root
+    path = _place(device, data, hashlib.sha256(encoded).digest())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
+    try:
+        np.save(building / "ciphertexts.npy", np.stack(rows))
+        np.save(building / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, merkle.SIZE))
+        np.save(building / "disclosed.npy", np.zeros(len(flat), np.int64))
+        meta = {"group": group.name, "root": root.hex(), "samples": len(flat), "width": public.n}
+        (building / "meta.json").write_text(json.dumps(meta))
+        os.rename(building, path)  # whole or not at all
+    except OSError:
+        # Another process was first: its randomness counts, ours is forgotten.
+        if not (path / "meta.json").exists():
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    found = find(device, data, hashlib.sha256(encoded).digest())
+    assert found is not None
+    return found
+
+
+def _replace(path: Path, array: npt.NDArray[Any]) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(name, path)

@@ -1,0 +1,23 @@
+"""What an authority may raise, as what it means for the node that is being verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused
+from flwr_faa.verification.base import Exhausted
+from flwr_faa.verification.wire import WireError
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """A spent budget or an absent authority is nobody's guilt; any other refusal means that there is no evidence."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        raise Exhausted(f"disclosure budget spent: {error}") from error
+    except AuthorityUnavailable as error:
+        raise Exhausted(f"no authority to ask: {error}") from error
+    except Refused as error:
+        raise WireError(f"refused by the authority: {error}") from error

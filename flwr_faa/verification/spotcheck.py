@@ -1,0 +1,335 @@
+r"""``spotcheck``: a few committed steps of the local run, recomputed from claims about encrypted data.
+
+Algorithm 1 of FAA-DL hides nothing and binds nothing (``paper.py``). Here the client is bound twice before it learns
+what it will be asked: to its data by enrolment (``enrolment.py``), to its run by the root over all its checkpoints
+(``commitments.py``). A suspect then opens some steps: those drawn at random, the last, and the one that by its own
+account moved the model most. For each it shows the checkpoints before and after, the batch's ciphertexts and labels,
+and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer vectors s.
+
+1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to.
+2. Claims: the server draws sigma (per sample) and rho (per output), and checks in the exponent, without a discrete
+   logarithm, that ``sum_i sigma_i <rho, (Z1, P)_i> = <sum_i sigma_i x_i, y>`` with ``y = L^T rho``, one functional key
+   a step. A claim wrong in one entry fails for certain, any other false claims with probability 1 - 2^-22.
+3. The step is recomputed from Z1. All layers but the first within ``tau``. The first: ``(W1_t - W1_{t+1}) s`` against
+   ``lr sum_i delta_i P_i``, which equals the gradient times s (Freivalds), with momentum and weight decay.
+4. ``|P|`` bounds the norm of every x, since s was unknown when x was encrypted.
+
+What is disclosed of every sample opened: one function for every unit of the layer and one for every s; and of every
+sample of the node, opened or not, one for every key. For a convolution that is the image itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Registration
+from flwr_faa.crypto import groups, ipfe
+from flwr_faa.verification import merkle
+from flwr_faa.verification.base import Case, Exhausted, Finding
+from flwr_faa.verification.commitments import Layout, distance, parameters_of
+from flwr_faa.verification.encrypted import check_plan
+from flwr_faa.verification.enrolment import sample_leaf
+from flwr_faa.verification.firstlayer import IntegerLayer, exact_product
+from flwr_faa.verification.plan import Checkpoint, TrainingPlan
+from flwr_faa.verification.recompute import Contradiction, step_error
+from flwr_faa.verification.refusals import translated
+from flwr_faa.verification.spotanswer import opened_checkpoints
+from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, check_range, positive
+from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.wire import WireError, unpack
+
+#: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
+#: square.
+VECTORS = 2
+
+
+@dataclass(frozen=True)
+class _Pending:
+    challenge: Challenge
+    commitment: Commitment
+    registration: Registration
+
+
+@dataclass(frozen=True)
+class SpotCheck:
+    """Verify some steps of a suspect's run on its encrypted data.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        The client's.
+    sample_shape : tuple of int, optional
+        Of one sample; needed if the first layer is a convolution or the model wants more than vectors.
+    authority : Authority
+        In process if not given.
+    steps : int
+        Steps drawn at random, besides the last and the largest.
+    tau : float, optional
+        Relative L2 error of a step above which a suspect is convicted; 1e-3 if the first layer is dense, .02 if it is a
+        convolution, since a ReLU or a maximum behind one may fall to another side on another machine.
+    max_value : int
+        Samples are integers from 0 to this.
+    allow_convolution : bool
+        A convolutional first layer discloses the image. It must be allowed here, by the authority's budget, and by
+        the client's own.
+    enrol_timeout : float
+        Seconds that enrolments may take.
+
+    Raises
+    ------
+    ValueError
+        If the model's first layer is a convolution and that is not allowed, or something other than reshaping happens
+        before it.
+    """
+
+    plan: TrainingPlan
+    sample_shape: tuple[int, ...] | None = None
+    authority: Authority = field(default_factory=LocalAuthority)
+    steps: int = 2
+    tau: float | None = None
+    max_value: int = 255
+    allow_convolution: bool = False
+    enrol_timeout: float = 3600.0
+    _layer: IntegerLayer = field(init=False, repr=False, compare=False)
+    _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    name = "spotcheck"
+    simulation_only = False
+
+    def __post_init__(self) -> None:
+        layer = IntegerLayer.of(self.plan, self.sample_shape)
+        if layer.spatial and not self.allow_convolution:
+            raise ValueError(
+                "expected a dense first layer, got a convolution: checking it discloses the image (allow_convolution)"
+            )
+        if self.steps < 0:
+            raise ValueError(f"expected steps of at least 0, got {self.steps}")
+        check_plan(self.plan, layer.sample_shape)
+        object.__setattr__(self, "_layer", layer)
+        if self.tau is None:
+            object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        told = (
+            "EVERY IMAGE OPENED IS DISCLOSED TO THE SERVER (its first layer is a convolution)"
+            if self._layer.spatial
+            else f"every check of a sample discloses up to {self._told} of its {self._layer.width} dimensions"
+        )
+        return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+
+    # Enrolment
+
+    def enrolment(self, node_id: int) -> bytes | None:
+        # A node that left a challenge open may have changed its data: it is asked to enrol (again).
+        if node_id in self._registered and node_id not in self._pending:
+            return None
+        with translated():
+            key = self.authority.signed_public_key(node_id, self._layer.width)
+        return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
+
+    def enrol(self, node_id: int, answer: bytes) -> None:
+        expected = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
+        registration = Registration(**unpack(answer, ENROLLED, expected))
+        if registration.width != self._layer.width:
+            raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
+        with translated():
+            self.authority.register(node_id, registration)
+        self._pending.pop(node_id, None)
+        self._registered[node_id] = registration
+
+    def disclosure(self, node_id: int) -> Disclosure | None:
+        """How much of a node's data has been disclosed; None if it is not enrolled."""
+        return self.authority.disclosure(node_id) if node_id in self._registered else None
+
+    # The question
+
+    def challenge(self, case: Case) -> bytes:
+        registration = self._registered.get(case.node_id)
+        if registration is None:
+            raise WireError("expected an enrolled node, got one that is not")
+        batches = list(self.plan.batches(registration.samples, case.nonce))
+        if not case.commitment:
+            raise WireError("expected a commitment with the update, got none")
+        commitment = Commitment.from_bytes(case.commitment, len(batches))
+        last, largest = len(batches) - 1, int(np.argmax(commitment.moves))
+        others = [i for i in range(len(batches)) if i not in (last, largest)]
+        drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
+        steps = tuple(sorted({last, largest, *drawn}))
+        with translated():
+            disclosure = self.authority.disclosure(case.node_id)
+            public = self.authority.public_key(case.node_id, self._layer.width)
+        # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
+        # be checked would cheat in the others.
+        need = self._told * min(len(steps), self.plan.epochs) + len(steps)  # a key counts for all samples
+        if disclosure.budget < self._layer.width and min(disclosure.remaining) < need:
+            raise Exhausted(f"disclosure budget spent: {disclosure}")
+        half = 2 ** (VECTOR_BITS - 1)
+        draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
+        vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
+        key = hashlib.sha256(public.to_bytes()).digest()
+        challenge = Challenge(commitment.root, registration.root, key, steps, vectors)
+        self._pending[case.node_id] = _Pending(challenge, commitment, registration)
+        return challenge.to_bytes()
+
+    # The judgement
+
+    def judge(self, case: Case, evidence: bytes) -> Finding:
+        pending = self._pending.get(case.node_id)
+        if pending is None:
+            raise WireError("expected an answer to a challenge, got one without")
+        answer = Answer.from_bytes(evidence)
+        batches = list(self.plan.batches(pending.registration.samples, case.nonce))
+        opened = self._shapes(answer, pending, batches)
+        tau = self.tau or 0.0
+        try:
+            checkpoints = self._checkpoints(case, answer, pending, opened)
+            self._claims(case, answer, pending, batches, checkpoints)
+            error = self._steps(case, answer, pending, batches, checkpoints)
+        except Contradiction as why:
+            self._pending.pop(case.node_id)
+            return Finding(True, math.nan, tau, str(why))
+        self._pending.pop(case.node_id)
+        with translated():
+            known = self.authority.disclosure(case.node_id)
+        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {known}"
+        if not error <= tau:
+            return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {shown}")
+        return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {shown}")
+
+    def _shapes(self, answer: Answer, pending: _Pending, batches: list[npt.NDArray[np.intp]]) -> list[int]:
+        """Make sure that the answer has the form that the challenge asks for; indices of the opened checkpoints."""
+        steps, layer = pending.challenge.steps, self._layer
+        opened = opened_checkpoints(steps)
+        chosen = np.concatenate([batches[i] for i in steps])
+        rows, deep = len(np.unique(chosen)), merkle.depth(pending.registration.samples)
+        high = merkle.depth(len(batches) + 1)
+        expected = {
+            "start": (high, merkle.SIZE),
+            "checkpoints": (len(opened), Layout.of(self.plan).size),
+            "checkpoint_paths": (len(opened), high, merkle.SIZE),
+            "ciphertexts": (rows, (layer.width + 1) * self.authority.group.point_size),
+            "paths": (rows, deep, merkle.SIZE),
+            "labels": (rows,),
+            "claims": (len(chosen), layer.outputs + VECTORS, *layer.spatial),
+        }
+        for name, shape in expected.items():
+            if (got := getattr(answer, name).shape) != shape:
+                raise WireError(f"{name}: expected shape {shape}, got {got}")
+        return opened
+
+    def _checkpoints(self, case: Case, answer: Answer, pending: _Pending, opened: list[int]) -> dict[int, Checkpoint]:
+        """The opened checkpoints, after checking that they and both ends are the committed run's."""
+        plan, layout, commitment = self.plan, Layout.of(self.plan), pending.commitment
+        count = len(commitment.moves) + 1
+        if case.num_examples != pending.registration.samples:
+            raise Contradiction(
+                f"reported {case.num_examples} examples, registered {pending.registration.samples} samples"
+            )
+        start = plan.start(case.model)
+        if not merkle.holds(commitment.root, count, 0, merkle.leaf(layout.encode(start)), answer.start):
+            raise Contradiction("the committed run does not start at the broadcast model")
+        found = {}
+        for index, raw, path in zip(opened, answer.checkpoints, answer.checkpoint_paths, strict=True):
+            encoded = raw.tobytes()
+            if not merkle.holds(commitment.root, count, index, merkle.leaf(encoded), path):
+                raise Contradiction(f"checkpoint {index} is not the one committed to")
+            found[index] = layout.decode(encoded)
+            if not all(np.isfinite(a).all() for a in (*found[index].arrays, *found[index].momentum)):
+                raise Contradiction(f"checkpoint {index} is not finite")
+        ends = zip(found[count - 1].arrays, plan.start(case.claimed).arrays, strict=True)
+        if not all(a.tobytes() == b.tobytes() for a, b in ends):
+            raise Contradiction("the committed run does not end at the update that was sent")
+        trained = parameters_of(plan)
+        moved = {i: distance(found[i].arrays, found[i + 1].arrays, trained) for i in pending.challenge.steps}
+        whole = distance(start.arrays, case.claimed, trained)
+        for i, size in moved.items():
+            if not math.isclose(size, commitment.moves[i], rel_tol=1e-3, abs_tol=1e-12):
+                raise Contradiction(f"step {i} moved by {size:.4g}, committed to {commitment.moves[i]:.4g}")
+        if not whole <= 1.001 * float(commitment.moves.sum(dtype=np.float64)) + 1e-12:
+            raise Contradiction(f"the update's norm is {whole:.4g}, more than its committed steps together")
+        return found
+
+    def _claims(
+        self,
+        case: Case,
+        answer: Answer,
+        pending: _Pending,
+        batches: list[npt.NDArray[np.intp]],
+        checkpoints: dict[int, Checkpoint],
+    ) -> None:
+        """Check data and claims: enrolled, well-formed, in range, and Z1 and P what they are said to be."""
+        challenge, registration, layer, group = (
+            pending.challenge,
+            pending.registration,
+            self._layer,
+            self.authority.group,
+        )
+        rows = np.unique(np.concatenate([batches[i] for i in challenge.steps])).tolist()
+        for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
+            if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
+                raise Contradiction(f"sample {row} is not the one enrolled")
+        check_range(answer.claims[:, layer.outputs :], challenge.vectors, self.max_value)
+        try:
+            points = groups.decode(group, answer.ciphertexts.tobytes(), subgroup=False)
+        except ValueError as error:
+            raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
+        n = layer.width + 1
+        ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
+        claims, at = [], 0
+        for step in challenge.steps:
+            batch = batches[step].tolist()
+            outputs = answer.claims[at : at + len(batch)]
+            at += len(batch)
+            try:
+                own = layer.quantise(checkpoints[step].arrays[layer.weight])
+            except ValueError as error:
+                raise Contradiction(f"checkpoint {step} has no usable first layer: {error}") from error
+            kernels = np.concatenate([own, challenge.vectors])
+            sigma, rho = positive(len(batch), SIGMA_BITS), positive(outputs[0].size, RHO_BITS)
+            y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
+            disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
+            value = exact_product(outputs.reshape(len(batch), -1), rho)
+            with translated():
+                (key,) = self.authority.functional_keys(
+                    case.node_id, [y], root=registration.root, rows=batch, disclosed=disclosed.tolist()
+                )
+            combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
+            claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
+        if not ipfe.claims_hold(claims):
+            raise Contradiction("a claim about the first layer is not true of the enrolled data")
+
+    def _steps(
+        self,
+        case: Case,
+        answer: Answer,
+        pending: _Pending,
+        batches: list[npt.NDArray[np.intp]],
+        checkpoints: dict[int, Checkpoint],
+    ) -> float:
+        """The largest error of any challenged step."""
+        challenge, worst, at = pending.challenge, 0.0, 0
+        rows = np.unique(np.concatenate([batches[i] for i in challenge.steps]))
+        for step in challenge.steps:
+            batch = batches[step]
+            claims = answer.claims[at : at + len(batch)]
+            at += len(batch)
+            labels = answer.labels[np.searchsorted(rows, batch)]
+            error = step_error(
+                self.plan, self._layer, (checkpoints[step], checkpoints[step + 1]), claims, labels, challenge.vectors,
+                case.nonce, step,
+            )  # fmt: skip
+            worst = max(worst, error) if not math.isnan(error) else math.inf
+        return worst
+
+    @property
+    def _told(self) -> int:
+        """Functions of a sample that its client states when it is checked: outputs and projections."""
+        return self._layer.width if self._layer.spatial else self._layer.outputs + VECTORS

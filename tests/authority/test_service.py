@@ -1,0 +1,420 @@
+"""The protocol: who is served, what is refused, and that nothing sent to it can break it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, LocalAuthority, Refused, connect
+from flwr_faa.authority import service as protocol
+from flwr_faa.authority.client import RemoteAuthority
+from flwr_faa.authority.core import KeyAuthority
+from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, Credential, loopback, self_signed
+from flwr_faa.authority.service import MAX_BODY, WINDOW, Rejected, Reply, Service, application
+from flwr_faa.crypto import ipfe
+from tests.authority.parties import WIDTH, Signer, functions
+
+ROOT = b"r" * 32
+KEYS = "/v1/functional-keys"
+EXAMPLES = int(os.environ.get("FAA_FUZZ", "150"))  # for each of the fuzzing tests
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class Web(httpx.BaseTransport):
+    """Hands requests to the application; raises what it raises."""
+
+    def __init__(self, service: Service) -> None:
+        self._inner = httpx.ASGITransport(application(service))
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def answer() -> httpx.Response:
+            response = await self._inner.handle_async_request(request)
+            await response.aread()
+            return httpx.Response(response.status_code, headers=response.headers, content=response.content)
+
+        return asyncio.run(answer())
+
+
+@dataclasses.dataclass
+class World:
+    """An authority with one registered client, its service, and what the aggregation server holds."""
+
+    authority: KeyAuthority
+    credential: Credential
+    now: float = dataclasses.field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.client = Signer(9)
+        self.client.enrol(self.authority)
+        self.start()
+
+    def start(self) -> None:
+        """The process starts, again."""
+        server = Ed25519PrivateKey.from_private_bytes(self.credential.key).public_key().public_bytes_raw()
+        self.service = Service(self.authority, server, lambda: self.now)
+        self.web = httpx.Client(transport=Web(self.service), base_url="http://localhost")
+
+    def remote(self, credential: Credential | None = None) -> RemoteAuthority:
+        return RemoteAuthority("http://localhost", credential or self.credential, transport=self.web._transport)
+
+    def keys(self, **changes: object) -> bytes:
+        fields = {"node_id": 9, "functions": functions(1), "root": ROOT.hex(), "rows": [1], "disclosed": []}
+        return json.dumps(fields | changes).encode()
+
+    def post(
+        self, body: bytes | AsyncIterator[bytes], headers: dict[str, str] | None = None, path: str = KEYS
+    ) -> httpx.Response:
+        return self.web.post(
+            path, content=body, headers=self.credential.sign(path, body) if headers is None else headers
+        )
+
+    def facts(self) -> list[tuple]:
+        """All of the state but log and nonces."""
+        db, tables = self.authority.store._db, ("key_pairs", "nodes", "owners", "keyed", "sets", "samples")
+        return [tuple(db.execute(f"SELECT * FROM {t} ORDER BY 1, 2")) for t in tables]  # noqa: S608
+
+
+@pytest.fixture(scope="module")
+def certificate() -> str:
+    return self_signed(["localhost"])[1].decode()
+
+
+@pytest.fixture
+def world(certificate: str) -> World:
+    return make_world(certificate)
+
+
+@pytest.fixture(scope="module")
+def lasting(certificate: str) -> World:
+    return make_world(certificate)
+
+
+def make_world(certificate: str) -> World:
+    authority = LocalAuthority()
+    authority.unregistered = False
+    return World(
+        authority, Credential(authority.verify_key, certificate, Ed25519PrivateKey.generate().private_bytes_raw())
+    )
+
+
+def test_the_seam_over_http(world: World) -> None:
+    remote, client = world.remote(), Signer(2**64 - 1)
+    assert remote.group is world.authority.group
+    root = client.enrol(remote, b"s" * 32)
+    y, x = functions(1)[0], list(range(WIDTH))
+    (key,) = remote.functional_keys(client.node, [y], root=root, rows=[3, 4], disclosed=functions(2))
+    ciphertext = ipfe.encrypt(remote.public_key(client.node, WIDTH), x)
+    assert ipfe.claim_holds([ciphertext], [1], key, sum(a * b for a, b in zip(x, y, strict=True)))
+    assert remote.disclosure(client.node) == world.authority.disclosure(client.node)
+    assert remote.disclosure(client.node).max_rank == 3
+    assert remote.signed_public_key(client.node, WIDTH) == world.authority.signed_public_key(client.node, WIDTH)
+    with pytest.raises(BudgetExceeded, match=r"expected at most 4 of 16 .* \(node 18446744073709551615\)"):
+        remote.functional_keys(client.node, functions(2), root=root)
+    with pytest.raises(Refused, match="the registered set of node"):
+        remote.functional_keys(client.node, functions(1))
+    with pytest.raises(Refused, match="expected a node with keys"):
+        remote.disclosure(5)
+
+
+@pytest.mark.parametrize("missing", [TIME, NONCE, DIGEST, SIGNATURE])
+def test_unsigned_requests_are_refused(world: World, missing: str) -> None:
+    before, body = world.facts(), world.keys()
+    headers = world.credential.sign(KEYS, body)
+    for bad in ({k: v for k, v in headers.items() if k != missing}, headers | {missing: "zz"}, headers | {missing: ""}):
+        response = world.post(body, bad)
+        assert response.status_code == 401 and "expected" in response.json()["reason"]
+    assert world.facts() == before
+
+
+def test_strangers_are_refused_and_cannot_fill_the_log(world: World) -> None:
+    lines, before = world.authority.store.check_log(), world.facts()
+    stranger = dataclasses.replace(world.credential, key=bytes(32))
+    elsewhere = dataclasses.replace(world.credential, authority=bytes(32))
+    for wrong in (stranger, elsewhere):
+        body = world.keys()
+        assert world.post(body, wrong.sign(KEYS, body)).status_code == 401
+    with pytest.raises(AuthorityUnavailable, match=r"got 401 .*unsigned"):
+        world.remote(stranger).disclosure(9)
+    assert (world.facts(), world.authority.store.check_log()) == (before, lines)
+
+
+def test_replayed_requests_are_refused_even_after_a_restart(world: World) -> None:
+    body = world.keys()
+    headers = world.credential.sign(KEYS, body)
+    assert world.post(body, headers).status_code == 200
+    before, lines = world.facts(), world.authority.store.check_log()
+    for _ in range(2):
+        response = world.post(body, headers)
+        assert response.status_code == 409 and response.json()["error"] == "replayed"
+        world.start()
+    assert world.facts() == before
+    assert world.authority.store.check_log() == lines + 2
+
+
+def test_a_forgotten_nonce_stays_refused_if_the_clock_goes_back(world: World) -> None:
+    body = world.keys()
+    headers, start = world.credential.sign(KEYS, body), world.now
+    assert world.post(body, headers).status_code == 200
+    world.now += 4 * WINDOW / 1000
+    later = str(int(world.now * 1000))
+    for path in ("/v1/about", "/v1/about"):
+        signed = world.credential.sign(path, b"{}") | {TIME: later}
+        message = protocol.request_message(world.credential.authority, path, signed)
+        signed[SIGNATURE] = Ed25519PrivateKey.from_private_bytes(world.credential.key).sign(message).hex()
+        assert world.post(b"{}", signed, path).status_code == 200
+    assert world.authority.store._one("SELECT COUNT(*) FROM nonces")[0] == 2
+    world.now = start
+    assert world.post(body, headers).status_code == 409
+
+
+def test_stale_requests_are_refused(world: World) -> None:
+    for seconds in (-WINDOW / 1000 - 5, WINDOW / 1000 + 5):
+        body = world.keys()
+        headers = world.credential.sign(KEYS, body)
+        world.now = time.time() + seconds
+        assert world.post(body, headers).json()["error"] == "stale"
+        with pytest.raises(AuthorityUnavailable, match="expected a request of the last 300 s"):
+            world.remote().disclosure(9)
+
+
+def test_a_signature_is_for_one_body_and_one_path(world: World) -> None:
+    before, body = world.facts(), world.keys()
+    assert world.post(world.keys(), world.credential.sign(KEYS, body)).json()["error"] == "malformed"
+    assert world.post(body, world.credential.sign("/v1/register", body)).status_code == 401
+    assert world.facts() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"node_id": -1},
+        {"node_id": 2**64},
+        {"node_id": "9"},
+        {"node_id": 9.0},
+        {"functions": [[1.0] * WIDTH]},
+        {"functions": [["1"] * WIDTH]},
+        {"functions": [[True] * WIDTH]},
+        {"functions": None},
+        {"root": "R" * 64},
+        {"root": "ab"},
+        {"rows": [None]},
+        {"rows": {"0": 1}},
+        {"more": 1},
+    ],
+)
+def test_malformed_bodies_are_refused_logged_and_change_nothing(world: World, changes: dict) -> None:
+    before, lines = world.facts(), world.authority.store.check_log()
+    response = world.post(world.keys(**changes))
+    assert response.status_code == 400 and response.json()["error"] == "malformed"
+    assert world.facts() == before
+    assert world.authority.store.check_log() == lines + 1
+
+
+def test_what_is_not_json_is_refused(world: World) -> None:
+    bodies = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        world.keys()[:-1],
+        b'{"node_id":' + b"9" * 9999 + b"}",
+    ]
+    for body in [*bodies, world.keys(disclosed=[[]] * 2**18)]:
+        assert world.post(body).status_code == 400
+
+
+def test_large_bodies_are_refused_unread(world: World) -> None:
+    assert world.post(bytes(MAX_BODY + 1)).status_code == 413
+    headers = {k: v for k, v in world.credential.sign(KEYS, b"").items() if k != SIGNATURE}
+    assert world.post(bytes(MAX_BODY + 1), headers).status_code == 401
+
+
+def test_other_paths_and_methods(world: World) -> None:
+    assert world.web.post("/", content=b"").status_code == 404
+    assert world.web.post("/v1/about/", content=b"").status_code == 404
+    assert world.web.get("/v1/about").status_code == 405
+    assert world.web.get("/docs").status_code == 405
+
+
+def test_a_body_that_never_comes_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(protocol, "_SECONDS", 0.01)
+    before = world.facts()
+    headers = world.credential.sign(KEYS, b"{}")
+    request = httpx.Request("POST", f"http://localhost{KEYS}", headers=headers, content=slow())
+    assert Web(world.service).handle_request(request).status_code == 408
+    assert world.facts() == before
+
+
+def test_only_the_pinned_authority_is_believed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: Callable[..., Reply] = Service.answer
+    forgeries = [
+        lambda r: dataclasses.replace(r, signature=""),
+        lambda r: dataclasses.replace(r, signature="xyz"),
+        lambda r: dataclasses.replace(r, body=r.body + b" "),
+        lambda r: dataclasses.replace(r, status=201),
+        lambda r: Reply(403, json.dumps({"error": "budget", "reason": "spent"}).encode(), r.signature),
+    ]
+    for forge in forgeries:
+        monkeypatch.setattr(Service, "answer", lambda *a, forge=forge: forge(answer(*a)))
+        with pytest.raises(AuthorityUnavailable, match="expected the authority's signature"):
+            world.remote().disclosure(9)
+
+
+def test_a_failing_store_is_unavailable_and_issues_nothing(world: World) -> None:
+    before = world.facts()
+    world.authority.store._db.execute("PRAGMA query_only = ON")  # as a full disk would
+    with pytest.raises(AuthorityUnavailable, match="a working store"):
+        world.remote().functional_keys(9, functions(1), root=ROOT)
+    world.authority.store._db.execute("PRAGMA query_only = OFF")
+    assert world.facts() == before
+    assert world.remote().functional_keys(9, functions(1), root=ROOT)
+
+
+def test_clear_text_only_on_loopback(world: World) -> None:
+    for host in ("127.0.0.1", "127.8.0.1", "::1", "[::1]", "localhost"):
+        assert loopback(host)
+    for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "example.org", ""):
+        assert not loopback(host)
+        with pytest.raises(ValueError, match="expected TLS, or a loopback address"):
+            protocol.serve(world.service, host, 0, None, print)
+    for url in ("http://10.0.0.1:9443", "http://authority", "ftp://localhost", "localhost:9443"):
+        with pytest.raises(ValueError, match="expected https://"):
+            RemoteAuthority(url, world.credential)
+
+
+def test_nobody_there(world: World) -> None:
+    remote = RemoteAuthority("http://127.0.0.1:1", world.credential)
+    with pytest.raises(AuthorityUnavailable, match="no answer from the authority at http://127"):
+        remote.disclosure(9)
+
+
+def test_credentials_are_files_for_their_owner(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "server.json"
+    world.credential.write(path)
+    assert Credential.read(path) == world.credential
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+    assert world.credential.key.hex() not in repr(world.credential)
+    assert connect("https://authority:9443", path).verify_key == world.authority.verify_key
+    for raw in (b"", b"{}", b"[]", b'{"authority": 1, "certificate": "", "key": ""}', b'{"authority": "", "key": ""}'):
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match="expected"):
+            Credential.read(path)
+    with pytest.raises(FileExistsError):
+        world.credential.write(path)
+    with pytest.raises(ssl.SSLError):
+        RemoteAuthority("https://x", dataclasses.replace(world.credential, certificate="-"))
+
+
+# --- whatever is sent: no crash , no 5xx, no change unless it is 200
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([ROOT.hex(), 9, WIDTH]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+numbers = st.integers(-(2**300), 2**300) | st.integers(-3, 25) | st.sampled_from([9, WIDTH, 2**64 - 1, 2**64])
+vectors = st.lists(numbers, max_size=3) | st.lists(numbers, min_size=WIDTH, max_size=WIDTH)
+texts = st.text(alphabet="0123456789abcdef", min_size=64, max_size=64) | st.just(ROOT.hex()) | st.text(max_size=9)
+widths = st.integers(-5, 40) | st.integers(2**17, 2**70)  # those between are allowed, and slow to draw
+fields = {
+    "/v1/about": {},
+    "/v1/public-key": {"node_id": numbers, "width": widths},
+    "/v1/register": {
+        "node_id": numbers,
+        "root": texts,
+        "samples": numbers,
+        "width": widths,
+        "verify_key": texts,
+        "signature": st.text(alphabet="0123456789abcdef", min_size=128, max_size=128) | texts,
+    },
+    KEYS: {
+        "node_id": numbers,
+        "functions": st.lists(vectors, max_size=3),
+        "root": texts | st.none(),
+        "rows": st.lists(numbers, max_size=4),
+        "disclosed": st.lists(vectors, max_size=3),
+    },
+    "/v1/disclosure": {"node_id": numbers},
+}
+paths = st.sampled_from(list(fields))
+nearly = paths.flatmap(
+    lambda path: st.tuples(
+        st.just(path),
+        st.fixed_dictionaries({k: v | json_values if v is not numbers else v for k, v in fields[path].items()}),
+    )
+)
+
+
+def unharmed(world: World, send: Callable[[], httpx.Response]) -> None:
+    before = world.facts()
+    response = send()
+    assert response.status_code == 200 or 400 <= response.status_code < 500, response.text
+    assert response.status_code == 200 or world.facts() == before
+    found = world.authority.disclosure(9)
+    assert found.max_rank <= found.budget
+
+
+@FUZZ
+@given(request=nearly)
+def test_nearly_right_requests_do_no_harm(lasting: World, request: tuple) -> None:
+    path, message = request
+    unharmed(lasting, lambda: lasting.post(json.dumps(message).encode(), path=path))
+
+
+@FUZZ
+@given(path=paths, body=st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
+def test_signed_nonsense_does_no_harm(lasting: World, path: str, body: bytes) -> None:
+    unharmed(lasting, lambda: lasting.post(body, path=path))
+
+
+latin = st.text(alphabet=st.characters(max_codepoint=255, blacklist_characters="\r\n\0"), max_size=40)
+
+
+@FUZZ
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "X"]),
+    path=paths | st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=20).map("/".__add__),
+    headers=st.dictionaries(st.sampled_from([TIME, NONCE, DIGEST, SIGNATURE, "content-type", "host", "range"]), latin),
+    body=st.binary(max_size=50),
+)
+def test_strangers_do_no_harm(lasting: World, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+    scope_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    before = lasting.authority.store.lines(1)
+    try:
+        request = httpx.Request(method, httpx.URL("http://localhost").join(path), headers=scope_headers, content=body)
+    except httpx.InvalidURL:
+        return
+    unharmed(lasting, lambda: lasting.web.send(request))
+    assert lasting.authority.store.lines(1) == before
+
+
+@FUZZ
+@given(
+    times=st.text(max_size=20), nonce=st.text(max_size=40), digest=st.text(max_size=70), signature=st.text(max_size=140)
+)
+def test_headers_of_any_kind(lasting: World, times: str, nonce: str, digest: str, signature: str) -> None:
+    with pytest.raises(Rejected, match="expected"):
+        lasting.service.admit(KEYS, {TIME: times, NONCE: nonce, DIGEST: digest, SIGNATURE: signature})
