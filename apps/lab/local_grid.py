@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -141,12 +142,24 @@ def run_server_app(
     Context
         The server's, with whatever state the app left in it.
     """
-    # Messages take their sender from here; the legacy ServerApp sets the same.
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SUPERLINK_NODE_ID
     config = dict(grid.run_config if run_config is None else run_config)
     context = Context(run_id=RUN_ID, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=config)
-    server_app(grid=grid, context=context)
+    with _identity():
+        server_app(grid=grid, context=context)
     return context
+
+
+@contextmanager
+def _identity() -> Iterator[None]:
+    """Messages take their sender from ``TaskIdentity``; afterwards it is again that of the run that this one is in."""
+    names = ("_task_id", "_run_id", "_node_id")
+    before = {name: getattr(TaskIdentity, name) for name in names}
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SUPERLINK_NODE_ID
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
 
 
 def _node_id(partition: int) -> int:

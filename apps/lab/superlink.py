@@ -24,7 +24,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS, END_SECONDS = 60.0, 5.0
+START_SECONDS, END_SECONDS = 180.0, 5.0
 
 
 class RunError(RuntimeError):

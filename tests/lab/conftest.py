@@ -2,4 +2,6 @@
 
 import logging
 
-logging.getLogger("flwr").setLevel(logging.WARNING)
+from flwr.common.logger import FLOWER_LOGGER  # importing it sets its level
+
+FLOWER_LOGGER.setLevel(logging.WARNING)
