@@ -106,7 +106,7 @@ def show(directory: Directory) -> None:
     """Print nodes, registrations and budgets, and the last lines of the log, whose chain is checked."""
     store = _open(directory)
     authority, console = KeyAuthority(store), Console()
-    table = Table(Column("node", no_wrap=True), "root", "samples", "opened", "known", "budget", "sets", "keys")
+    table = Table(Column("node", no_wrap=True), "root", "opened", "known", "budget", "sets", "keys")
     table.caption = "known: the most that may be known of a sample, of its dimensions; sets: registered so far"
     for node in store.nodes():
         owner = store.owner(node)
@@ -131,10 +131,9 @@ def show(directory: Directory) -> None:
     console.print(f"log's last hash  {lines[-1].hash.hex() if lines else '-'}")
 
 
-def _cells(known: Disclosure) -> list[str]:
-    rank = f"{known.max_rank}/{known.dimension}"
-    numbers = (known.budget, known.enrolments, known.keys_issued)
-    return [str(known.samples), str(known.samples_opened), rank, *map(str, numbers)]
+def _cells(found: Disclosure) -> list[str]:
+    opened, known = f"{found.samples_opened}/{found.samples}", f"{found.max_rank}/{found.dimension}"
+    return [opened, known, *map(str, (found.budget, found.enrolments, found.keys_issued))]
 
 
 def _open(directory: Path) -> Store:

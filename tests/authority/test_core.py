@@ -63,6 +63,16 @@ def test_a_key_for_one_clients_set_opens_nothing_of_another(authority: LocalAuth
         ipfe.decrypt(ipfe.encrypt(authority.public_key(2, WIDTH), x), key, 1000)
 
 
+def test_a_key_asked_for_one_sample_opens_the_others_which_is_why_it_counts_for_all(
+    authority: LocalAuthority, client: Signer
+) -> None:
+    root = client.enrol(authority)
+    (key,) = authority.functional_keys(client.node, [[1] * WIDTH], root=root, rows=[0])
+    other = ipfe.encrypt(authority.public_key(client.node, WIDTH), [3] * WIDTH)
+    assert ipfe.decrypt(other, key, 1000) == 3 * WIDTH
+    assert authority.disclosure(client.node).remaining == (WIDTH // 4 - 1,) * 20
+
+
 def test_over_budget_is_refused_without_a_change(authority: LocalAuthority, client: Signer) -> None:
     root = client.enrol(authority)
     asked = functions(WIDTH // 4)
