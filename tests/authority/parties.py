@@ -9,9 +9,13 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
 
 from flwr_faa.authority import Authority, Registration
+from flwr_faa.authority.cli import app
+from flwr_faa.authority.core import KeyAuthority
 
 WIDTH = 16
 
@@ -42,9 +46,15 @@ def functions(count: int, width: int = WIDTH) -> list[list[int]]:
     return [[secrets.randbelow(2**17) - 2**16 for _ in range(width)] for _ in range(count)]
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flwr_faa.authority", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=_environment(), check=False)
+def facts(authority: KeyAuthority) -> list[tuple]:
+    """All of the state but log and nonces."""
+    tables = ("meta", "key_pairs", "nodes", "owners", "keyed", "sets", "samples")
+    return [tuple(authority.store._db.execute(f"SELECT * FROM {t} ORDER BY 1, 2")) for t in tables]  # noqa: S608
+
+
+def run(*arguments: str | Path) -> Result:
+    """The command line, in this process; ``Process`` is the real thing."""
+    return CliRunner().invoke(app, [*map(str, arguments)], terminal_width=200)
 
 
 class Process:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.authority import BudgetExceeded, Refused
@@ -67,6 +67,7 @@ class Truth:
         return max(rank(self.keys + stated) for stated in self.values.values())
 
 
+@settings(deadline=None)
 @given(st.lists(requests, max_size=6), st.integers(0, WIDTH))
 def test_bound_is_never_below_the_rank_nor_above_the_budget(asked: list, budget: int) -> None:
     truth = Truth(Account(WIDTH, budget))
@@ -77,6 +78,7 @@ def test_bound_is_never_below_the_rank_nor_above_the_budget(asked: list, budget:
         assert truth.rank() <= truth.account.rank <= budget
 
 
+@settings(deadline=None)
 @given(st.lists(requests, max_size=4), st.lists(requests, max_size=4), st.permutations(range(SAMPLES)))
 def test_another_set_may_be_the_same_samples_in_another_order(first: list, then: list, order: list[int]) -> None:
     truth = Truth(Account(WIDTH, WIDTH))
@@ -92,6 +94,7 @@ def test_another_set_may_be_the_same_samples_in_another_order(first: list, then:
         assert truth.rank() <= truth.account.rank
 
 
+@settings(deadline=None)
 @given(requests)
 def test_the_same_again_costs_nothing_even_with_a_spent_budget(request: tuple) -> None:
     truth = Truth(Account(WIDTH, WIDTH))

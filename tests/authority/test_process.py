@@ -36,7 +36,7 @@ def directory(tmp_path: Path) -> Path:
 
 def initialised(path: Path, *options: str) -> Path:
     result = run("init", path, *options)
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     assert Credential.read(path / "server.json").authority.hex() in result.stdout
     return path
 
@@ -74,7 +74,7 @@ def test_a_session_over_tls_and_a_restart(directory: Path, started: list[Process
     assert not any(secret in log for secret in secrets_of)
 
     shown = run("show", directory)
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.stderr
     for words in ("9223372036854775808", "3/16", "chain intact", "refused", remote.verify_key.hex()):
         assert words in shown.stdout
 
@@ -94,7 +94,7 @@ def test_another_certificate_or_no_tls_is_not_spoken_to(directory: Path, started
 def test_clear_text_is_refused_off_loopback(directory: Path, started: list[Process]) -> None:
     for host in ("0.0.0.0", "::", socket.gethostname()):
         result = run("serve", directory, "--port", "0", "--host", host, "--clear-text")
-        assert result.returncode == 2 and "expected TLS, or a loopback" in result.stderr
+        assert result.exit_code == 2 and "expected TLS, or a loopback" in result.stderr
     started.append(process := Process(directory, "--clear-text", "--paper"))
     assert process.url.startswith("http://127.0.0.1:")
     remote = connect(process.url, directory / "server.json")
@@ -165,7 +165,7 @@ def test_given_certificates_and_mistakes(tmp_path: Path) -> None:
         (("show", tmp_path / "none"), "faa-authority init"),
     ):
         result = run(*arguments)
-        assert result.returncode == 2 and words in " ".join(result.stderr.replace("│", " ").split()), result.stderr
+        assert result.exit_code == 2 and words in " ".join(result.stderr.replace("│", " ").split()), result.stderr
 
 
 def test_show_says_so_if_the_log_was_changed(directory: Path) -> None:
@@ -173,7 +173,7 @@ def test_show_says_so_if_the_log_was_changed(directory: Path) -> None:
     db.executescript("DROP TRIGGER log_update; UPDATE log SET at = 'yesterday'")
     db.close()
     result = run("show", directory)
-    assert result.returncode == 1 and "the log has been changed" in result.stdout
+    assert result.exit_code == 1 and "the log has been changed" in result.stdout
 
 
 def test_importing_the_authority_is_cheap() -> None:

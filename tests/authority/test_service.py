@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,99 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, LocalAuthority, Refused, connect
+from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused, connect
 from flwr_faa.authority import service as protocol
 from flwr_faa.authority.client import RemoteAuthority
-from flwr_faa.authority.core import KeyAuthority
-from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, Credential, loopback, self_signed
-from flwr_faa.authority.service import MAX_BODY, WINDOW, Rejected, Reply, Service, application
+from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, Credential, loopback
+from flwr_faa.authority.service import MAX_BODY, WINDOW, Reply, Service
 from flwr_faa.crypto import ipfe
 from tests.authority.parties import WIDTH, Signer, functions
-
-ROOT = b"r" * 32
-KEYS = "/v1/functional-keys"
-EXAMPLES = int(os.environ.get("FAA_FUZZ", "150"))  # for each of the fuzzing tests
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-class Web(httpx.BaseTransport):
-    """Hands requests to the application; raises what it raises."""
-
-    def __init__(self, service: Service) -> None:
-        self._inner = httpx.ASGITransport(application(service))
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        async def answer() -> httpx.Response:
-            response = await self._inner.handle_async_request(request)
-            await response.aread()
-            return httpx.Response(response.status_code, headers=response.headers, content=response.content)
-
-        return asyncio.run(answer())
-
-
-@dataclasses.dataclass
-class World:
-    """An authority with one registered client, its service, and what the aggregation server holds."""
-
-    authority: KeyAuthority
-    credential: Credential
-    now: float = dataclasses.field(default_factory=time.time)
-
-    def __post_init__(self) -> None:
-        self.client = Signer(9)
-        self.client.enrol(self.authority)
-        self.start()
-
-    def start(self) -> None:
-        """The process starts, again."""
-        server = Ed25519PrivateKey.from_private_bytes(self.credential.key).public_key().public_bytes_raw()
-        self.service = Service(self.authority, server, lambda: self.now)
-        self.web = httpx.Client(transport=Web(self.service), base_url="http://localhost")
-
-    def remote(self, credential: Credential | None = None) -> RemoteAuthority:
-        return RemoteAuthority("http://localhost", credential or self.credential, transport=self.web._transport)
-
-    def keys(self, **changes: object) -> bytes:
-        fields = {"node_id": 9, "functions": functions(1), "root": ROOT.hex(), "rows": [1], "disclosed": []}
-        return json.dumps(fields | changes).encode()
-
-    def post(
-        self, body: bytes | AsyncIterator[bytes], headers: dict[str, str] | None = None, path: str = KEYS
-    ) -> httpx.Response:
-        return self.web.post(
-            path, content=body, headers=self.credential.sign(path, body) if headers is None else headers
-        )
-
-    def facts(self) -> list[tuple]:
-        """All of the state but log and nonces."""
-        db, tables = self.authority.store._db, ("key_pairs", "nodes", "owners", "keyed", "sets", "samples")
-        return [tuple(db.execute(f"SELECT * FROM {t} ORDER BY 1, 2")) for t in tables]  # noqa: S608
-
-
-@pytest.fixture(scope="module")
-def certificate() -> str:
-    return self_signed(["localhost"])[1].decode()
-
-
-@pytest.fixture
-def world(certificate: str) -> World:
-    return make_world(certificate)
-
-
-@pytest.fixture(scope="module")
-def lasting(certificate: str) -> World:
-    return make_world(certificate)
-
-
-def make_world(certificate: str) -> World:
-    authority = LocalAuthority()
-    authority.unregistered = False
-    return World(
-        authority, Credential(authority.verify_key, certificate, Ed25519PrivateKey.generate().private_bytes_raw())
-    )
+from tests.authority.world import KEYS, ROOT, Web, World
 
 
 def test_the_seam_over_http(world: World) -> None:
@@ -321,100 +236,3 @@ def test_credentials_are_files_for_their_owner(world: World, tmp_path: Path) -> 
         world.credential.write(path)
     with pytest.raises(ssl.SSLError):
         RemoteAuthority("https://x", dataclasses.replace(world.credential, certificate="-"))
-
-
-# --- whatever is sent: no crash , no 5xx, no change unless it is 200
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=8)
-    | st.sampled_from([ROOT.hex(), 9, WIDTH]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-numbers = st.integers(-(2**300), 2**300) | st.integers(-3, 25) | st.sampled_from([9, WIDTH, 2**64 - 1, 2**64])
-vectors = st.lists(numbers, max_size=3) | st.lists(numbers, min_size=WIDTH, max_size=WIDTH)
-texts = st.text(alphabet="0123456789abcdef", min_size=64, max_size=64) | st.just(ROOT.hex()) | st.text(max_size=9)
-widths = st.integers(-5, 40) | st.integers(2**17, 2**70)  # those between are allowed, and slow to draw
-fields = {
-    "/v1/about": {},
-    "/v1/public-key": {"node_id": numbers, "width": widths},
-    "/v1/register": {
-        "node_id": numbers,
-        "root": texts,
-        "samples": numbers,
-        "width": widths,
-        "verify_key": texts,
-        "signature": st.text(alphabet="0123456789abcdef", min_size=128, max_size=128) | texts,
-    },
-    KEYS: {
-        "node_id": numbers,
-        "functions": st.lists(vectors, max_size=3),
-        "root": texts | st.none(),
-        "rows": st.lists(numbers, max_size=4),
-        "disclosed": st.lists(vectors, max_size=3),
-    },
-    "/v1/disclosure": {"node_id": numbers},
-}
-paths = st.sampled_from(list(fields))
-nearly = paths.flatmap(
-    lambda path: st.tuples(
-        st.just(path),
-        st.fixed_dictionaries({k: v | json_values if v is not numbers else v for k, v in fields[path].items()}),
-    )
-)
-
-
-def unharmed(world: World, send: Callable[[], httpx.Response]) -> None:
-    before = world.facts()
-    response = send()
-    assert response.status_code == 200 or 400 <= response.status_code < 500, response.text
-    assert response.status_code == 200 or world.facts() == before
-    found = world.authority.disclosure(9)
-    assert found.max_rank <= found.budget
-
-
-@FUZZ
-@given(request=nearly)
-def test_nearly_right_requests_do_no_harm(lasting: World, request: tuple) -> None:
-    path, message = request
-    unharmed(lasting, lambda: lasting.post(json.dumps(message).encode(), path=path))
-
-
-@FUZZ
-@given(path=paths, body=st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
-def test_signed_nonsense_does_no_harm(lasting: World, path: str, body: bytes) -> None:
-    unharmed(lasting, lambda: lasting.post(body, path=path))
-
-
-latin = st.text(alphabet=st.characters(max_codepoint=255, blacklist_characters="\r\n\0"), max_size=40)
-
-
-@FUZZ
-@given(
-    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "X"]),
-    path=paths | st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=20).map("/".__add__),
-    headers=st.dictionaries(st.sampled_from([TIME, NONCE, DIGEST, SIGNATURE, "content-type", "host", "range"]), latin),
-    body=st.binary(max_size=50),
-)
-def test_strangers_do_no_harm(lasting: World, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
-    scope_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    before = lasting.authority.store.lines(1)
-    try:
-        request = httpx.Request(method, httpx.URL("http://localhost").join(path), headers=scope_headers, content=body)
-    except httpx.InvalidURL:
-        return
-    unharmed(lasting, lambda: lasting.web.send(request))
-    assert lasting.authority.store.lines(1) == before
-
-
-@FUZZ
-@given(
-    times=st.text(max_size=20), nonce=st.text(max_size=40), digest=st.text(max_size=70), signature=st.text(max_size=140)
-)
-def test_headers_of_any_kind(lasting: World, times: str, nonce: str, digest: str, signature: str) -> None:
-    with pytest.raises(Rejected, match="expected"):
-        lasting.service.admit(KEYS, {TIME: times, NONCE: nonce, DIGEST: digest, SIGNATURE: signature})
