@@ -10,9 +10,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from flwr_faa import Ledger, Policy
-from flwr_faa.detection import Sequential
+from flwr_faa.detection import Everyone, Sequential
 from flwr_faa.verdict import Outcome
+from flwr_faa.verification import paper
+from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
+from flwr_faa.verification.wire import pack, unpack
 from tests.federation import RUNNERS, run_legacy, run_message, sign_flip
 from tests.toy import PLANS
 
@@ -189,30 +192,50 @@ def no_content(message: Message) -> Message:
     return message
 
 
-def shorter(message: Message) -> Message:
-    for record in message.content.array_records.values():
-        for key in record:
-            record[key] = Array(record[key].numpy()[:-1])
-    for config in message.content.config_records.values():
-        for key, value in config.items():
-            if isinstance(value, bytes):
-                config[key] = value[:-1]
-    return message
+def edited(change: Callable[[bytes], bytes]) -> Callable[[Message], Message]:
+    """A node's evidence, changed on its way."""
+
+    def fault(message: Message) -> Message:
+        for record in message.content.array_records.values():
+            for key in record:
+                record[key] = Array(np.frombuffer(change(record[key].numpy().tobytes()), np.uint8).copy())
+        for config in message.content.config_records.values():
+            for key, value in config.items():
+                if isinstance(value, bytes):
+                    config[key] = change(value)
+        return message
+
+    return fault
+
+
+def off_curve(evidence: bytes) -> bytes:
+    """The last point of the ciphertexts with another y."""
+    fields = unpack(evidence, paper.EVIDENCE, {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray})
+    return pack(
+        paper.EVIDENCE, {**fields, "encrypted": fields["encrypted"][:-1] + bytes([fields["encrypted"][-1] ^ 1])}
+    )
+
+
+BAD_EVIDENCE = {
+    "silent": lambda message: None,
+    "empty": no_content,
+    "truncated": edited(lambda evidence: evidence[:-1]),
+    "garbage": edited(lambda evidence: np.random.default_rng(0).bytes(5000)),
+    "off the curve": edited(off_curve),
+    "200 MB": edited(lambda evidence: evidence + bytes(200_000_000)),
+}
 
 
 @BOTH
-@pytest.mark.parametrize("change", [lambda m: None, no_content, shorter], ids=["silent", "empty", "truncated"])
-def test_no_valid_evidence_is_a_strike_and_after_some_a_ban(api: str, change: Any) -> None:
-    from flwr_faa.detection import Everyone
-
+@pytest.mark.parametrize("what", BAD_EVIDENCE)
+def test_no_valid_evidence_is_a_strike_and_after_some_a_ban(api: str, what: str) -> None:
     run = RUNNERS[api](
         PLAN,
         rounds=3,
-        faults={2: evidence_fault(change)},
-        verifier=Replay(PLAN),
+        faults={2: evidence_fault(BAD_EVIDENCE[what])},
+        verifier=Paper(PLAN, (1, 8, 8), max_value=16),
         detector=Everyone(),
         policy=Policy(max_strikes=2),
-        verify_timeout=0.5,
     )
     bad = run.grid.node_ids[2]
     assert [[v.node_id for v in r.having(Outcome.MISSING)] for r in run.reports] == [[bad], [bad], []]
