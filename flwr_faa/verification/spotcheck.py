@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -266,12 +267,8 @@ class SpotCheck:
         checkpoints: dict[int, Checkpoint],
     ) -> None:
         """Check data and claims: enrolled, well-formed, in range, and Z1 and P what they are said to be."""
-        challenge, registration, layer, group = (
-            pending.challenge,
-            pending.registration,
-            self._layer,
-            self.authority.group,
-        )
+        challenge, registration = pending.challenge, pending.registration
+        layer, group = self._layer, self.authority.group
         rows = np.unique(np.concatenate([batches[i] for i in challenge.steps])).tolist()
         for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
             if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
@@ -283,11 +280,9 @@ class SpotCheck:
             raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
         n = layer.width + 1
         ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
-        claims, at = [], 0
-        for step in challenge.steps:
-            batch = batches[step].tolist()
-            outputs = answer.claims[at : at + len(batch)]
-            at += len(batch)
+        claims = []
+        for step, numbers, outputs in _by_step(challenge, batches, answer):
+            batch = numbers.tolist()
             try:
                 own = layer.quantise(checkpoints[step].arrays[layer.weight])
             except ValueError as error:
@@ -315,12 +310,9 @@ class SpotCheck:
         checkpoints: dict[int, Checkpoint],
     ) -> float:
         """The largest error of any challenged step."""
-        challenge, worst, at = pending.challenge, 0.0, 0
+        challenge, worst = pending.challenge, 0.0
         rows = np.unique(np.concatenate([batches[i] for i in challenge.steps]))
-        for step in challenge.steps:
-            batch = batches[step]
-            claims = answer.claims[at : at + len(batch)]
-            at += len(batch)
+        for step, batch, claims in _by_step(challenge, batches, answer):
             labels = answer.labels[np.searchsorted(rows, batch)]
             error = step_error(
                 self.plan, self._layer, (checkpoints[step], checkpoints[step + 1]), claims, labels, challenge.vectors,
@@ -333,3 +325,14 @@ class SpotCheck:
     def _told(self) -> int:
         """Functions of a sample that its client states when it is checked: outputs and projections."""
         return self._layer.width if self._layer.spatial else self._layer.outputs + VECTORS
+
+
+def _by_step(
+    challenge: Challenge, batches: list[npt.NDArray[np.intp]], answer: Answer
+) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
+    """Each challenged step with its batch's rows and the claims about them, which stand one after another."""
+    at = 0
+    for step in challenge.steps:
+        batch = batches[step]
+        yield step, batch, answer.claims[at : at + len(batch)]
+        at += len(batch)
