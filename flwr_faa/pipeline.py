@@ -162,7 +162,7 @@ class Pipeline:
                 by_row[row] = replace(by_row[row], verdict=Outcome.REMOVED, suspect=True, accepted=False)
             return {v.node_id: v for v in by_row.values()}
         for row in detection.audits:
-            by_row[row] = replace(by_row[row], reason="random audit")
+            by_row[row] = replace(by_row[row], reason=f"audit; {by_row[row].reason}")
         by_node = {r.node_id: r for r in replies}
         judged: dict[int, bool] = {}
         pending: Iterable[int] = (*detection.suspects, *detection.audits)

@@ -25,8 +25,10 @@ class Sequential:
     attackers that look like the crowd, or are it. A conviction is knowledge: accomplices resemble the convicted. The
     audits give that first conviction where the first detector sees nothing.
 
-    A conviction also lowers the first detector's threshold, to just below the scores of the convicted: attackers that
-    move in random directions are as odd as each other and look like nobody.
+    With attackers of nearly half of the clients the medians give way, and nobody may stand out by as much as the
+    threshold asks; then at least the oddest of all is verified. A conviction also lowers the first detector's
+    threshold, to just below the scores of the convicted: attackers that move in random directions are as odd as each
+    other and look like nobody.
 
     Look-alikes are named in rank of likeness, a few at a time because a verification is a network round trip of
     seconds: first ``patience`` of them, and after that as many as look-alikes have been convicted so far, which doubles
@@ -37,7 +39,8 @@ class Sequential:
     ----------
     first : Detector (default: MultiView())
     audits : int (default: 2)
-        Clients drawn at random among the unsuspected, whose draw an attacker can neither foresee nor avoid.
+        Clients drawn at random among the unsuspected, whose draw an attacker can neither foresee nor avoid. With 0
+        nobody is verified without suspicion, not even the oddest.
     patience : int (default: 2)
         Cleared look-alikes in a row that end the search.
     """
@@ -51,11 +54,13 @@ class Sequential:
             raise ValueError(f"Expected audits >= 0 and patience >= 1, got {self.audits} and {self.patience}.")
 
     def detect(self, batch: Batch, seed: int) -> Detection:
-        """The first detector's suspects, and the audits."""
+        """The first detector's suspects, and the audits; where there is no suspect, the oddest is audited too."""
         found = self.first.detect(batch, seed)
         tickets = batch.tickets(seed)
-        free = [row for row in batch.canonical if row not in found.suspects]
-        return replace(found, audits=tuple(sorted(free, key=lambda row: int(tickets[row]))[: self.audits]))
+        oddest = ranked(batch, found.scores)[:1] if self.audits and not found.suspects else []
+        free = [row for row in batch.canonical if row not in found.suspects and row not in oddest]
+        drawn = sorted(free, key=lambda row: int(tickets[row]))[: self.audits]
+        return replace(found, audits=(*oddest, *drawn))
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
         """The unverified clients as odd as the convicted, then those most like one, relative to the nearest cleared.

@@ -123,7 +123,16 @@ def test_audits_hang_on_the_seed_and_the_contents_alone(seed, shuffle):
     one, other = batch_of(updates), batch_of(updates, ids=ids)
     audits, again = detector.detect(one, seed).audits, detector.detect(other, seed).audits
     assert [one.digests[r] for r in audits] == [other.digests[r] for r in again]
-    assert len(set(audits)) == 4
+    assert len(set(audits)) == 5  # nobody is suspected, so the oddest comes first
+
+
+def test_where_nobody_is_suspected_the_oddest_is_audited_first():
+    batch = batch_of(crowd(10))
+    scores = [1.0, 2.0, 4.9, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    audits = Sequential(Given(scores), audits=2).detect(batch, 0).audits
+    assert audits[0] == 2 and len(set(audits)) == 3
+    assert Sequential(Given(scores), audits=0).detect(batch, 0).audits == ()
+    assert 2 not in Sequential(Given([9.0, *scores[1:]]), audits=1).detect(batch, 3).audits
 
 
 def test_audits_reach_everybody_and_are_not_suspects():
