@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
-from flwr_faa.verdict import Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import Case, Exhausted, Finding, Verifier
+from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
+from flwr_faa.verification.base import Case, Disclosing, Exhausted, Finding, Verifier
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
@@ -137,7 +137,17 @@ class Pipeline:
             arrays = apply_update(model, self._combine(batch, rows)) if rows else [np.array(w) for w in model]
         nodes = tuple(verdicts[i] for i in sorted(verdicts))
         name = self.verifier.name if self.verifier else ""
-        return arrays, RoundReport(server_round, nodes, name, detection.threshold, failed_closed, clock.seconds)
+        known = self._known(verdicts)
+        disclosures = tuple(known[i] for i in sorted(known))
+        return arrays, RoundReport(
+            server_round, nodes, name, detection.threshold, failed_closed, clock.seconds, disclosures
+        )
+
+    def _known(self, node_ids: Iterable[int]) -> dict[int, DataDisclosure]:
+        """What has been disclosed of these nodes' data, as far as the verifier has heard."""
+        if not isinstance(self.verifier, Disclosing):
+            return {}
+        return {i: d for i in node_ids if (d := self.verifier.disclosure(i)) is not None}
 
     def _verify(
         self,
