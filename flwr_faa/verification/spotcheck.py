@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Registration
+from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Refused, Registration
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verdict import DataDisclosure
 from flwr_faa.verification import merkle
@@ -57,6 +57,18 @@ class _Pending:
     challenge: Challenge
     commitment: Commitment
     registration: Registration
+
+
+@dataclass(frozen=True, eq=False)
+class _Ask:
+    """One step's claims: the function whose key tests them, and what stating them has disclosed of which rows."""
+
+    root: bytes
+    rows: list[int]
+    disclosed: list[list[int]]
+    y: list[int]
+    sigma: list[int]
+    combined: int
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class SpotCheck:
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[_Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
@@ -159,6 +172,16 @@ class SpotCheck:
             known.budget, min(known.remaining), known.enrolments, known.keys_issued,
         )  # fmt: skip
 
+    def _settle(self, node_id: int) -> None:
+        """Have claims counted that were stated while the authority was away."""
+        owed = self._owed.get(node_id, [])
+        while owed:
+            with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
+                self.authority.functional_keys(
+                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed
+                )
+            owed.pop(0)
+
     def _look(self, node_id: int) -> Disclosure:
         """Ask the authority, and remember what it says for the report."""
         self._known[node_id] = self.authority.disclosure(node_id)
@@ -179,6 +202,7 @@ class SpotCheck:
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({last, largest, *drawn}))
         with translated():
+            self._settle(case.node_id)
             disclosure = self._look(case.node_id)
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
@@ -299,7 +323,7 @@ class SpotCheck:
             raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
         n = layer.width + 1
         ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
-        claims = []
+        asks = []
         for step, numbers, outputs in _by_step(challenge, batches, answer):
             batch = numbers.tolist()
             try:
@@ -311,12 +335,19 @@ class SpotCheck:
             y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
-            with translated():
-                (key,) = self.authority.functional_keys(
-                    case.node_id, [y], root=registration.root, rows=batch, disclosed=disclosed.tolist()
-                )
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
+            asks.append(_Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
+        claims = []
+        for i, ask in enumerate(asks):
+            try:
+                with translated():
+                    (key,) = self.authority.functional_keys(
+                        case.node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed
+                    )
+            except Exhausted:
+                self._owed.setdefault(case.node_id, []).extend(asks[i:])
+                raise
+            claims.append(ipfe.Claim([ciphertexts[row] for row in ask.rows], ask.sigma, key, ask.combined))
         if not ipfe.claims_hold(claims):
             raise Contradiction("a claim about the first layer is not true of the enrolled data")
 
