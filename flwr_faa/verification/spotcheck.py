@@ -113,6 +113,7 @@ class SpotCheck:
     enrol_timeout: float = 3600.0
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
     _owed: dict[int, list[_Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -158,10 +159,10 @@ class SpotCheck:
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
-            self.authority.register(node_id, registration)
+            receipt = self.authority.register(node_id, registration)
             self._look(node_id)
         self._pending.pop(node_id, None)
-        self._registered[node_id] = registration
+        self._registered[node_id], self._receipts[node_id] = registration, receipt
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
         known, registration = self._known.get(node_id), self._registered.get(node_id)
@@ -214,7 +215,8 @@ class SpotCheck:
         draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
         vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
         key = hashlib.sha256(public.to_bytes()).digest()
-        challenge = Challenge(commitment.root, registration.root, key, steps, vectors)
+        receipt = self._receipts[case.node_id]
+        challenge = Challenge(commitment.root, registration.root, key, steps, vectors, receipt)
         self._pending[case.node_id] = _Pending(challenge, commitment, registration)
         return challenge.to_bytes()
 
