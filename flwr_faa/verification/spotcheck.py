@@ -43,7 +43,7 @@ from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.recompute import Contradiction, step_error
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotanswer import opened_checkpoints
-from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, check_range, positive
+from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
 
@@ -57,18 +57,6 @@ class _Pending:
     challenge: Challenge
     commitment: Commitment
     registration: Registration
-
-
-@dataclass(frozen=True, eq=False)
-class _Ask:
-    """One step's claims: the function whose key tests them, and what stating them has disclosed of which rows."""
-
-    root: bytes
-    rows: list[int]
-    disclosed: list[list[int]]
-    y: list[int]
-    sigma: list[int]
-    combined: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +103,7 @@ class SpotCheck:
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
     _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _owed: dict[int, list[_Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
@@ -338,7 +326,7 @@ class SpotCheck:
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            asks.append(_Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
+            asks.append(Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
         claims = []
         for i, ask in enumerate(asks):
             try:
