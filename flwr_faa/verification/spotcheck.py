@@ -129,7 +129,11 @@ class SpotCheck:
             if self._layer.spatial
             else f"every check of a sample discloses up to {self._told} of its {self._layer.width} dimensions"
         )
-        return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+        gradients = (
+            f"every step opened shows its gradient, {self._layer.outputs} equations between its {self.plan.batch_size} "
+            "samples for every value, which no budget counts (docs/threat-model.md)"
+        )
+        return (f"spotcheck: {told}; {gradients}; labels are in the clear; honest labels and data are not proven",)
 
     # Enrolment
 
