@@ -1,7 +1,7 @@
 """Clients that lie to the spot check, one lie each: in what they enrol, and in what they answer.
 
-Each is a ``NumPyClient`` built around an honest one, does everything as it would, and then one thing otherwise. Switched
-on by ``attack=spot_fresh_data`` and the like (``conf/attack``); those that lie in the run itself are in
+Each is a ``NumPyClient`` built around an honest one, does everything as it would, and then one thing otherwise.
+Switched on by ``attack=spot_fresh_data`` and the like (``conf/attack``); those that lie in the run itself are in
 ``spottampering.py``. How often each is convicted: ``python -m apps.lab.spot_table``.
 """
 
@@ -102,7 +102,7 @@ class Liar(NumPyClient):  # type: ignore[misc]
 
 @dataclass
 class FreshData(Liar):
-    """Trains on wrong labels, and when challenged shows fresh clean samples instead, honestly encrypted and answered."""
+    """Trains on wrong labels, and when challenged shows fresh clean samples, honestly encrypted and answered for."""
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         samples, labels = self.data

@@ -59,9 +59,7 @@ class Tampered(TrainingPlan):
         return list(checkpoint.arrays)
 
 
-def reverse(
-    before: Sequence[npt.NDArray[Any]], after: Sequence[npt.NDArray[Any]], by: float
-) -> list[npt.NDArray[Any]]:
+def reverse(before: Sequence[npt.NDArray[Any]], after: Sequence[npt.NDArray[Any]], by: float) -> list[npt.NDArray[Any]]:
     """A step in the opposite direction, ``by`` times as long: up the loss."""
     return [like(b - by * (a - b), a) for b, a in zip(before, after, strict=True)]
 
