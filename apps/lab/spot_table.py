@@ -33,7 +33,7 @@ REGION = re.compile(r"(<!-- table:spotcheck -->\n).*?(<!-- /table -->)", re.DOTA
 ONE, THREE = "attack.share=0.025", "attack.share=0.075"
 #: A batch holds all samples of a node, so that one step opens them all.
 WHOLE = "model.batch_size=50"
-#: Only the last step and the largest: where a lie is in the answer, it does not matter how many are opened.
+#: Only the last step and the largest: where a lie is in these or in the answer, the others do not matter.
 FEW = "verification.steps=0"
 #: Of false claims in general: 2^-23 for sigma, 2^-32 for rho.
 CLAIMS = 1 - 2.0**-22
@@ -74,10 +74,10 @@ def all_cells(trials: int) -> Iterator[Cell]:
         chance = 1 - missed(7, bad, 2)
         attack = f"tamper_one attack.client.count={bad}"
         yield lie(f"{bad} of the other steps backwards", attack, formula, chance, trials=times * trials)
-    yield lie("the last step, r = .05", "tamper_last", "1")
+    yield lie("the last step, r = .05", f"tamper_last {FEW}", "1")
     yield lie(
         "the last step in one unit, r = .002 = 2 tau",
-        "tamper_last attack.client.size=0.002 attack.client.unit=true",
+        f"tamper_last attack.client.size=0.002 attack.client.unit=true {FEW}",
         "1 - (tau / r)^2",
         0.75,
         trials=2 * trials,
@@ -85,7 +85,7 @@ def all_cells(trials: int) -> Iterator[Cell]:
     )
     yield lie(
         "the last step in one unit, r = .01 = 10 tau",
-        "tamper_last attack.client.size=0.01 attack.client.unit=true",
+        f"tamper_last attack.client.size=0.01 attack.client.unit=true {FEW}",
         "1 - (tau / r)^2",
         0.99,
         at_least=True,
@@ -93,7 +93,7 @@ def all_cells(trials: int) -> Iterator[Cell]:
     yield lie("all steps a little, r = .05", "tamper_all", "1")
     for part, back_end in product(("z1", "p"), ("charm", "arkworks")):
         name = f"{part.upper()} wrong by one in one entry, {back_end}"
-        yield lie(name, f"lie_{part} {FEW}", "1", trials=5 * trials // 2, back_end=back_end)
+        yield lie(name, f"lie_{part} {FEW}", "1", trials=5 * trials // 4, back_end=back_end)
     for part in ("z1", "p"):
         attack = f"lie_{part} attack.client.everywhere=true attack.client.by=1000 {FEW}"
         yield lie(f"{part.upper()} wrong everywhere", attack, "at least 1 - 2^-22", **claims)

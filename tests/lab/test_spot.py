@@ -23,9 +23,9 @@ from apps.lab.spottampering import match, reverse
 from flwr_faa.verification.plan import Checkpoint
 from tests.toy import PLANS, slice_of
 
-#: Five clients of 20 samples in four steps; everybody is verified.
+#: Four clients of 20 samples in four steps; everybody is verified.
 SMALL = (
-    "dataset=digits partition=lambda partition.size=20 clients=5 model=logistic model.batch_size=5 strategy=fe "
+    "dataset=digits partition=lambda partition.size=20 clients=4 model=logistic model.batch_size=5 strategy=fe "
     "verification=spotcheck run.baseline=false"
 )
 
@@ -41,7 +41,7 @@ def verdicts(record: Record) -> list[list[tuple[Any, ...]]]:
     ]
 
 
-#: What may become of the attackers in the first round, or in the second where the first is honest.
+#: What may become of the attackers in the first round, or in the second where the first answer is honest.
 LIES = {
     "fresh_data": {"convicted"},
     "gradient_matching": {"convicted"},
@@ -55,7 +55,7 @@ LIES = {
     "out_of_range attack.client.samples=20 attack.client.value=10000": {"convicted"},
     "off_curve attack.client.samples=20": {"convicted"},
     "drop_out": {"missing"},
-    "collude attack.share=0.4": {"convicted", "cleared"},  # the first of them is honest
+    "collude attack.share=0.5": {"convicted", "cleared"},  # the first of them is honest
 }
 
 
@@ -66,16 +66,15 @@ def test_every_attack_has_its_file_and_its_test() -> None:
 @pytest.mark.parametrize("lie", LIES)
 def test_who_lies_is_found_and_who_does_not_is_not(lie: str, tmp_path: Path) -> None:
     api = ("legacy", "message")[list(LIES).index(lie) % 2]
-    record = run(f"attack=spot_{lie} rounds=2 api={api} seed=3", tmp_path)
+    record = run(f"attack=spot_{lie} rounds={1 + (lie == 'replay')} api={api} seed=3", tmp_path)
     malicious, rounds = record.experiment.malicious, verdicts(record)
-    guilty = rounds[1 if lie == "replay" else 0]
-    found = [verdict for partition, verdict, *_ in guilty if partition in malicious]
+    found = [verdict for partition, verdict, *_ in rounds[-1] if partition in malicious]
     assert found and set(found) <= LIES[lie] and found.count("cleared") <= 1
     assert all(v[1:] == ("cleared", True, False) for r in rounds for v in r if v[0] not in malicious)
     assert record.summary["disclosure"]["nodes"]
 
 
-@pytest.mark.parametrize("attack", ["sign_flip attack.share=0.4", "spot_drop_out"])
+@pytest.mark.parametrize("attack", ["sign_flip attack.share=0.5", "spot_drop_out"])
 def test_both_apis_give_the_same_verdicts_and_weights(attack: str, tmp_path: Path) -> None:
     runs = [run(f"attack={attack} rounds=4 api={api}", tmp_path / api) for api in ("legacy", "message")]
     assert verdicts(runs[0]) == verdicts(runs[1])
@@ -90,13 +89,13 @@ def test_a_later_run_finds_no_older_enrolments_and_progress_is_counted(tmp_path:
     shown = []
     for _ in range(2):
         experiment = load(f"{SMALL} rounds=1 run.dir={tmp_path}")
-        enrolled = Enrolled(devices_of(experiment), 5)
+        enrolled = Enrolled(devices_of(experiment), 4)
         run_locally(experiment, tmp_path)
         shown.append(len(list(devices_of(experiment).glob("*/enrolments/*"))))
-    assert shown == [5, 5] and str(enrolled) == ""
+    assert shown == [4, 4] and str(enrolled) == ""
     (device_of(experiment, 0).folder / "enrolments" / "new-1").mkdir()
     next(devices_of(experiment).glob("1/enrolments/*/meta.json")).unlink()
-    assert str(enrolled) == "4 of 5 clients have encrypted their data"
+    assert str(enrolled) == "3 of 4 clients have encrypted their data"
 
 
 def test_the_budget_is_the_clients_too_and_a_convolution_needs_all_of_it() -> None:
@@ -143,18 +142,18 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
     out, cells = tmp_path / "table.jsonl", list(all_cells(200))
     assert all(cell.trials >= 200 or cell.counts == "cleared" for cell in cells)
     assert sum(cell.trials for cell in cells if cell.counts == "cleared") >= 1000
-    assert sum(cell.trials for cell in cells if "wrong by one" in cell.name) >= 2000
+    assert sum(cell.trials for cell in cells if "wrong by one" in cell.name) >= 1000
     figures = {"done": 200, "hits": 200, "worst_error": 1e-6, "verdicts": {"convicted": 199, "missing": 1}}
     out.write_text("".join(json.dumps({**asdict(c), **figures, "stated": "other"}) + "\n" for c in cells))
     monkeypatch.setattr(spot_table, "run_cell", pytest.fail)
     rows = run_missing(cells, out)
     assert [row["stated"] for row in rows] == [cell.stated for cell in cells]
     docs = tmp_path / "docs.md"
-    docs.write_text("before\n<!-- table:spotcheck -->\nold\n<!-- /table -->\nafter\n")
+    docs.write_text("before\n<!-- table:spotcheck -->\nstale\n<!-- /table -->\nafter\n")
     write_region(docs, table(rows))
     text = docs.read_text()
     assert "| two samples' ciphertexts swapped | 200 | 199 | 1 | 0 | 200 (1.000) | 1 = 1 |" in text
-    assert "| cnn, 2 threads, mkldnn off | 200 | 0 | 1.0e-06 |" in text and "old" not in text
+    assert "| cnn, 2 threads, mkldnn off | 200 | 0 | 1.0e-06 |" in text and "stale" not in text
 
 
 def test_the_demos_line_says_what_is_known() -> None:
