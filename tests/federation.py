@@ -71,14 +71,15 @@ def run_legacy(
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     strategy_class: type[faa_legacy.FAADL] = faa_legacy.FAADL,
-    device: Device | None = None,
+    device: Device | Callable[[int], Device] | None = None,
     **strategy_args: Any,
 ) -> Outcome:
     """Legacy API: NumPyClient and aggregate_fit."""
 
     def client_fn(context: Context) -> Any:
         partition = int(context.node_config["partition-id"])
-        return Attacked(plan, partition, attacks.get(partition), device).to_client()
+        own = device(partition) if callable(device) else device
+        return Attacked(plan, partition, attacks.get(partition), own).to_client()
 
     final: dict[int, Arrays] = {}
     losses: list[Any] = []
@@ -123,7 +124,7 @@ def run_message(
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     strategy_class: type[FAADL] = FAADL,
-    device: Device | None = None,
+    device: Device | Callable[[int], Device] | None = None,
     **strategy_args: Any,
 ) -> Outcome:
     """Message API: ClientApp with @train, @query("verify") and @evaluate."""
@@ -131,7 +132,8 @@ def run_message(
 
     def side(context: Context) -> tuple[verifiable, Attack | None]:
         partition = int(context.node_config["partition-id"])
-        return verifiable(plan, slice_of(partition), plaintext=True, device=device), attacks.get(partition)
+        own = device(partition) if callable(device) else device
+        return verifiable(plan, slice_of(partition), plaintext=True, device=own), attacks.get(partition)
 
     @app.train()
     def train(msg: Message, context: Context) -> Message:
