@@ -75,11 +75,11 @@ def disclosed(nodes: Sequence[Mapping[str, Any]]) -> str:
     """What the server knows of the clients' data in the end, in a line."""
     opened, samples = (sum(n[key] for n in nodes) for key in ("samples_opened", "samples"))
     most, dimension, budget = (max(n[key] for n in nodes) for key in ("max_rank", "dimension", "budget"))
-    unseen = sum(n["samples_opened"] == 0 for n in nodes)
+    asked = sum(n["samples_opened"] > 0 for n in nodes)
     left = sorted(n["remaining"] for n in nodes)
     return (
-        f"Disclosed to the server: at most {most} of {dimension} dimensions of any image, {opened} of {samples} images "
-        f"opened, none of {unseen} of {len(nodes)} clients; budget {budget}, left {left[0]} to {left[-1]}"
+        f"Disclosed to the server: at most {most} of {dimension} dimensions of any image (budget {budget}, left "
+        f"{left[0]} to {left[-1]} by client), {opened} of {samples} images of {asked} of {len(nodes)} clients opened"
     )
 
 

@@ -159,5 +159,5 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
 def test_the_demos_line_says_what_is_known() -> None:
     one = {"samples": 9, "samples_opened": 5, "max_rank": 14, "dimension": 64, "budget": 32, "remaining": 18}
     line = disclosed([one, {**one, "samples_opened": 0, "max_rank": 0, "remaining": 32}])
-    assert "at most 14 of 64 dimensions of any image, 5 of 18 images opened, none of 1 of 2 clients" in line
-    assert "budget 32, left 18 to 32" in line
+    assert "at most 14 of 64 dimensions of any image (budget 32, left 18 to 32 by client)" in line
+    assert "5 of 18 images of 1 of 2 clients opened" in line
