@@ -24,6 +24,7 @@ from apps.lab.summary import summarise
 from flwr_faa import Ledger
 from flwr_faa.updates import Arrays
 from flwr_faa.verdict import RoundReport
+from flwr_faa.verification.base import Enrolling
 
 FILES = ("config.yaml", "rounds.jsonl", "ledger.sqlite", "summary.json", "accuracy.png")
 
@@ -63,9 +64,10 @@ class Record:
 
     def defence(self) -> dict[str, Any]:
         """Arguments that the strategies of both APIs have in common."""
-        # The authority is new, and what was encrypted under an older one's keys is of no use.
-        shutil.rmtree(devices_of(self.experiment), ignore_errors=True)
         parts = instantiate(self.experiment.config.strategy, _convert_="all")
+        if isinstance(parts["verifier"], Enrolling):
+            # The authority is new, and what was encrypted under an older one's keys is of no use.
+            shutil.rmtree(devices_of(self.experiment), ignore_errors=True)
         return {
             **parts,
             "census": self.census,
