@@ -9,9 +9,12 @@ import numpy as np
 from flwr.client import NumPyClient
 
 from apps.lab.attacks import Answer, Scene
+from apps.lab.spot import device_of
 from flwr_faa import VerifiableClient
-from flwr_faa.client import NONCE
+from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.updates import Arrays
+from flwr_faa.verification.spotwire import ENROL
+from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:
     from apps.lab.experiment import Experiment
@@ -23,7 +26,8 @@ class Honest(VerifiableClient):
     """A ``VerifiableClient`` that says which partition it holds. The data are public: it may show them."""
 
     def __init__(self, experiment: Experiment, partition: int) -> None:
-        super().__init__(experiment.plan, experiment.data_of(partition), plaintext=True)
+        device = device_of(experiment, partition)
+        super().__init__(experiment.plan, experiment.data_of(partition), plaintext=True, device=device)
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
@@ -55,13 +59,14 @@ class Malicious(NumPyClient):  # type: ignore[misc]
         return experiment.attack.craft(scene), examples, metrics
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Answer a verification as the attack says."""
+        """Enrol like anybody else, and answer a verification as the attack says."""
         answer = self.experiment.attack.answer
+        if CHALLENGE in config and kind_of(config[CHALLENGE]) == ENROL:
+            return self.honest.get_properties(config)
         if answer == Answer.REFUSE:
             raise RuntimeError("no comment")
         if answer == Answer.OTHER_DATA:
-            samples, labels = self.honest.data
-            return VerifiableClient(self.honest.plan, (samples, labels[::-1].copy()), plaintext=True).get_properties(
-                config
-            )
+            plan, (samples, labels), device = self.honest.plan, self.honest.data, self.honest.device
+            other = VerifiableClient(plan, (samples, labels[::-1].copy()), plaintext=True, device=device)
+            return other.get_properties(config)
         return self.honest.get_properties(config)

@@ -84,7 +84,7 @@ class Experiment:
     def client(self, partition: int) -> NumPyClient:
         """The client that holds a partition."""
         honest = Honest(self, partition)
-        return Malicious(honest, self) if partition in self.malicious else honest
+        return (self.attack.client or Malicious)(honest, self) if partition in self.malicious else honest
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
         """What each attacker would send if it were honest; trained once a round, kept until the next."""

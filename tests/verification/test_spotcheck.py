@@ -13,18 +13,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from apps.lab.spotattacks import changed, off_the_curve
+from apps.lab.spottampering import Tampered
 from flwr_faa.authority import AuthorityUnavailable, LocalAuthority, Registration
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import enrolment, spotclaims
 from flwr_faa.verification.base import Exhausted, Finding
-from flwr_faa.verification.encrypted import integer_first_layer
 from flwr_faa.verification.firstlayer import exact_product
-from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import SpotCheck
 from flwr_faa.verification.spotwire import ENROLLED, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
 from tests.toy import PLANS, slice_of
-from tests.verification.spot import SHAPE, Node, backends, changed
+from tests.verification.spot import SHAPE, Node, backends
 
 
 @pytest.mark.parametrize("back_end", backends())
@@ -108,24 +108,13 @@ def test_training_on_other_data_than_enrolled_is_found_in_the_claims(node: Node)
 
 def tampered(node: Node, spoil: Callable[[int, list[np.ndarray]], None], nonce: int = 23) -> Finding:
     """Commits to a run whose steps were spoilt, and answers for it."""
-    plan, real = node.plan, TrainingPlan.train
 
-    def train(self: TrainingPlan, arrays, data, nonce, first_layer=None, on_step=None):
-        checkpoint = self.start(arrays)
-        for index, rows in enumerate(self.batches(len(data[1]), nonce)):
-            layer = integer_first_layer(data[0][rows], self.scale)
-            stepped = self.step(checkpoint, (data[0][rows], data[1][rows]), nonce, index, layer)
-            new = [a.copy() for a in stepped.arrays]
-            spoil(index, new)
-            checkpoint = Checkpoint(tuple(new), stepped.momentum)
-            on_step(checkpoint)
-        return list(checkpoint.arrays)
+    def spoilt(index: int, before: Any, after: Any) -> list[np.ndarray]:
+        new = [a.copy() for a in after]
+        spoil(index, new)
+        return new
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingPlan, "train", train)
-        case = node.train(nonce)
-    assert TrainingPlan.train is real and plan is node.plan
-    return node.judge(case)
+    return node.judge(node.train(nonce, plan=Tampered.of(node.plan, spoilt)))
 
 
 def grow(array: np.ndarray, size: float, which: str = "all") -> None:
@@ -212,29 +201,20 @@ def test_encryptions_out_of_range_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("back_end", backends())
 def test_points_off_the_curve_are_found(back_end: str, tmp_path: Path) -> None:
     node = Node(tmp_path, "logistic", back_end)
-    real = groups.encode
-
-    def off_curve(group, points):
-        raw = bytearray(real(group, points))
-        raw[-1] ^= 1
-        return bytes(raw)
-
     request = node.verifier.enrolment(node.node_id)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(enrolment.groups, "encode", off_curve)
-        answer = enrolment.enrol(node.device, node.data, request)
-    node.verifier.enrol(node.node_id, answer)
+    node.verifier.enrol(node.node_id, off_the_curve(node.device, node.data, request, samples=1))
     finding = node.judge(node.train())
     assert finding.convicted and "no ciphertexts" in finding.reason
 
 
-def test_a_wrong_claim_is_caught_in_every_trial() -> None:
+@pytest.mark.parametrize("back_end", backends())
+def test_a_wrong_claim_is_caught_in_every_trial(back_end: str) -> None:
     """The exponent check alone, a thousand times: +1 in one random entry of Z1 or P."""
-    group, rng = groups.open_group("arkworks"), np.random.default_rng(0)
+    group, rng = groups.open_group(back_end), np.random.default_rng(0)
     public, master = ipfe.setup(group, 6)
     x, kernels = rng.integers(0, 256, (4, 6)), rng.integers(-(2**20), 2**20, (5, 6))
     ciphertexts, truth = ipfe.encrypt_rows(public, x), x @ kernels.T
-    for trial in range(1000):
+    for trial in range(1001):
         sigma, rho = spotclaims.positive(4, 23), spotclaims.positive(5, 32)
         y = [int(v) for v in rho.astype(object) @ kernels.astype(object)]
         claims = truth.copy()
