@@ -43,7 +43,7 @@ def test_each_is_one_file_and_one_yaml_in_under_20_lines() -> None:
 
 def test_the_command_runs(checkout: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    subprocess.run(["bash", "-c", COMMAND], cwd=checkout, env={**os.environ, "PATH": path}, check=True, timeout=300)
+    subprocess.run(["bash", "-c", COMMAND], cwd=checkout, env={**os.environ, "PATH": path}, check=True, timeout=550)
     (summary,) = (checkout / "runs").glob("tumours-iid-wide-lazy-quartiles-seed1-rounds=3/summary.json")
     found = json.loads(summary.read_text())
     assert (found["strategy"], found["attack"], found["rounds"]) == ("quartiles", "lazy", 3)
