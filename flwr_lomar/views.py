@@ -9,7 +9,7 @@ and the backbone, with ``d(k)`` the mean distance to the k nearest others and g 
     d(1)/d(.6n), d(3)/d(.6n) how dense it is around it: LoMar's question without a kernel, a bandwidth or a scale
     |u|                      how long
     <u, g> / |g|^2           how far along the direction of the crowd
-    mean_j cos^2(u-g, u_j-g) how much of its difference from the crowd others share: noise has none, even made to measure
+    mean_j cos^2(u-g, u_j-g) what others share of its difference from the crowd: of noise, next to nothing
     share of positive entries
 
 For the labels, the extremes over them of z of d(3) (the smallest) and of d(3)/d(.6n) (both); and log F itself, Eq. 9.
