@@ -149,7 +149,8 @@ def _z(values: Doubles, fitted: Doubles) -> Doubles:
 def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:
     """Mean distances to the 1, 3 and .6n nearest others."""
     n = seen.squared.shape[1]
-    few, most = clamp(3, n), clamp(0.6 * n, n)
+    most = clamp(0.6 * n, n)
+    few = min(3, most)
     squared = seen.squared
     if seen.itself:
         squared = squared.copy()
