@@ -94,9 +94,9 @@ class Experiment:
             self._trained[key] = [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
         return self._trained[key]
 
-    def predict(self, arrays: Arrays) -> npt.NDArray[np.intp]:
-        """A global model's labels for the test samples."""
-        return np.asarray(self.plan.predict(arrays, self.dataset.test[0]).argmax(axis=1))
+    def predict(self, arrays: Arrays) -> npt.NDArray[np.floating[Any]]:
+        """A global model's outputs for the test samples, one column a label, before softmax."""
+        return self.plan.predict(arrays, self.dataset.test[0])
 
     def with_choices(self, **choices: str) -> Experiment:
         """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
