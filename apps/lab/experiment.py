@@ -96,9 +96,9 @@ class Experiment:
             model, nonce, lambda: [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
         )
 
-    def predict(self, arrays: Arrays) -> npt.NDArray[np.intp]:
-        """A global model's labels for the test samples."""
-        return np.asarray(self.plan.predict(arrays, self.dataset.test[0]).argmax(axis=1))
+    def predict(self, arrays: Arrays) -> npt.NDArray[np.floating[Any]]:
+        """A global model's outputs for the test samples, one column a label, before softmax."""
+        return self.plan.predict(arrays, self.dataset.test[0])
 
     def with_choices(self, **choices: str) -> Experiment:
         """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
