@@ -56,6 +56,12 @@ class AccuracyCell:
         )
 
 
+def run(cell: AccuracyCell) -> Record:
+    """Run one cell."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    return run_directly(Fleet.of(load(cell.overrides)))
+
+
 def run_accuracy(cell: AccuracyCell) -> dict[str, Any]:
     """Run one cell; what is kept of it, ready for JSON.
 
@@ -66,9 +72,8 @@ def run_accuracy(cell: AccuracyCell) -> dict[str, Any]:
         (None where none is); ``malicious_left_out`` and ``honest_left_out``, shares of the valid updates that were not
         averaged, over all rounds (None where there were none); ``honest_banned``, how many clients.
     """
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    record = run_directly(Fleet.of(load(cell.overrides)))
-    banned = {v.node_id for v in _verdicts(record, malicious=False) if v.banned}
+    record = run(cell)
+    banned = {v.node_id for v in verdicts(record, malicious=False) if v.banned}
     return {
         **asdict(cell),
         "accuracy": record.accuracy[-1],
@@ -85,11 +90,12 @@ def key_of(row: Any) -> tuple[Any, ...]:
     return tuple(plain[name] for name in AccuracyCell.__dataclass_fields__)
 
 
-def _verdicts(record: Record, malicious: bool) -> Iterable[Any]:
+def verdicts(record: Record, malicious: bool) -> Iterable[Any]:
+    """On the valid updates of one kind of client, over all rounds."""
     kind = {node: record.census.about(node)["malicious"] for node in record.census.partitions}
     return (v for r in record.reports for v in r.nodes if kind[v.node_id] is malicious and v.score is not None)
 
 
 def _left_out(record: Record, malicious: bool) -> float | None:
-    left_out = [not v.accepted for v in _verdicts(record, malicious)]
+    left_out = [not v.accepted for v in verdicts(record, malicious)]
     return sum(left_out) / len(left_out) if left_out else None

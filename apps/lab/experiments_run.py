@@ -180,7 +180,9 @@ def run_cell(run: Run) -> dict[str, Any]:
 def _suspected(record: Record) -> float | None:
     """Share of the malicious updates that the detector put among the suspects."""
     about = record.census.about
-    named = [v.suspect for r in record.reports for v in r.nodes if about(v.node_id)["malicious"] and v.score is not None]
+    named = [
+        v.suspect for r in record.reports for v in r.nodes if about(v.node_id)["malicious"] and v.score is not None
+    ]
     return sum(named) / len(named) if named else None
 
 
@@ -201,7 +203,9 @@ def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]
             if row is None:
                 continue
             figures = {k: v for k, v in row.items() if k not in ("key", "seed", "overrides", "curves", *TIMES)}
-            table.append({**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}})
+            table.append(
+                {**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}}
+            )
             points += [
                 {"cell": cell.digest, "seed": seed, "curve": name, "x": x, "y": y}
                 for name, curve in row["curves"].items()
