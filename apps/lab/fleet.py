@@ -1,9 +1,9 @@
 """All clients of a simulation trained at once: their models in one stack, one call a step.
 
-A plan that trains a thousand clients one after the other spends its time between the operations, not in them: 300
-microseconds a step of logistic regression on 20 images. In stacks of ``STACK`` a step costs each client about 100. The
-clients, messages, strategy and pipeline are those of every other run; only what a client's training gives is computed
-beforehand, and it is what its plan gives, to the rounding of float32 (sums in another order; the tests say how far).
+A plan that trains a thousand small models one after the other spends its time between the operations, not in them
+(``python -m benchmarks.fleet``). The clients, messages, strategy and pipeline are those of every other run; only what a
+client's training gives is computed beforehand, and it is what its plan gives, to the rounding of float32 (sums in
+another order; the tests say how far).
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ def table(records: Mapping[str, Continued]) -> Table:
     """One line a strategy."""
     head = ["strategy", "rounds", "accuracy", "accuracy on 7", "7 taken for 1", "other labels", "attackers left out"]
     head += ["honest left out", "minutes, first 20 rounds", "CPU minutes, first 20", "minutes, all"]
+    head += ["seconds a round: training and messages", "detection", "aggregation"]
     lines = []
     for strategy, record in records.items():
         summary = record.summary
@@ -85,6 +86,8 @@ def table(records: Mapping[str, Continued]) -> Table:
         minutes = [sum(record.wall[:20]) / 60, sum(record.cpu[:20]) / 60, sum(record.wall) / 60]
         lines.append([strategy, str(record.done), *map(_three, figures), *map(_three, shares)])
         lines[-1] += [f"{m:.1f}" for m in minutes]
+        phases = [summary["seconds"].get(phase, 0.0) / record.done for phase in ("train", "detect", "aggregate")]
+        lines[-1] += [f"{seconds:.1f}" for seconds in phases]
     config = next(iter(records.values())).experiment
     title = f"1,000 honest clients, 100 that flip 7 to 1, 600 images of {config.choices['dataset']} each"
     return title, head, lines
