@@ -1,4 +1,4 @@
-"""The three models; each sees samples of shape (m, 1, H, W)."""
+"""The models; each sees samples of the data set's shape, images (channels, H, W) or rows (features,)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,58 @@ from collections.abc import Sequence
 
 from torch import nn
 
-CLASSES = 10
+
+def logistic(shape: Sequence[int], classes: int, zero: bool = False) -> nn.Module:
+    """Logistic regression. With ``zero`` it starts from w = 0, LoMar's setting (Sec. 4.1.2)."""
+    layer = nn.Linear(math.prod(shape), classes)
+    if zero:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(nn.Flatten(), layer)
 
 
-def logistic(shape: Sequence[int]) -> nn.Module:
-    """Logistic regression."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), CLASSES))
-
-
-def mlp(shape: Sequence[int]) -> nn.Module:
+def mlp(shape: Sequence[int], classes: int) -> nn.Module:
     """One hidden layer of 32 units."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 32), nn.ReLU(), nn.Linear(32, CLASSES))
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 32), nn.ReLU(), nn.Linear(32, classes))
 
 
-def cnn(shape: Sequence[int]) -> nn.Module:
-    """The paper's: 5x5x32, pool, 5x5x64, pool, 320, softmax (Sec. VII-A); 383,306 parameters on 28 x 28 pixels.
+def cnn(shape: Sequence[int], classes: int, batch_norm: bool = False) -> nn.Module:
+    """FAA-DL's: 5x5x32, pool, 5x5x64, pool, 320, softmax (Sec. VII-A); 383,306 parameters on 28 x 28 grey pixels.
 
-    On 8 x 8 pixels two 5 x 5 convolutions need padding.
+    With ``batch_norm`` after each convolution it is the paper's model for Fashion-MNIST. The softmax is part of the
+    loss. The paper names one ReLU, at the 320; here there is one after each pooling too, or two convolutions in a row
+    would be a single linear map but for the pooling. On 8 x 8 pixels two 5 x 5 convolutions need padding.
     """
+    if len(shape) != 3:
+        raise ValueError(f"Expected images of shape (channels, H, W) for a CNN, got {tuple(shape)}")
     padding = 2 if shape[-1] < 16 else 0
-    side = (((shape[-1] + 2 * padding - 4) // 2) + 2 * padding - 4) // 2
+    sides = [(((side + 2 * padding - 4) // 2) + 2 * padding - 4) // 2 for side in shape[1:]]
+
+    def block(before: int, after: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm2d(after)] if batch_norm else []
+        return [nn.Conv2d(before, after, 5, padding=padding), *norm, nn.MaxPool2d(2), nn.ReLU()]
+
     return nn.Sequential(
-        nn.Conv2d(shape[0], 32, 5, padding=padding),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 5, padding=padding),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
+        *block(shape[0], 32),
+        *block(32, 64),
         nn.Flatten(),
-        nn.Linear(64 * side * side, 320),
+        nn.Linear(64 * math.prod(sides), 320),
         nn.ReLU(),
-        nn.Linear(320, CLASSES),
+        nn.Linear(320, classes),
     )
+
+
+def squeezenet(shape: Sequence[int], classes: int) -> nn.Module:
+    """Torchvision's SqueezeNet 1.1, untrained (Iandola et al. 2016): a first layer of 3x3x64 as in LoMar's Table 2.
+
+    The table's last convolution, 10 x 512, is torchvision's for ten labels. For grey images the first layer has one
+    channel.
+    """
+    if len(shape) != 3 or min(shape[1:]) < 32:
+        raise ValueError(f"Expected images of at least 32 x 32 pixels for SqueezeNet, got shape {tuple(shape)}")
+    from torchvision.models import squeezenet1_1
+
+    model: nn.Module = squeezenet1_1(num_classes=classes)
+    if shape[0] != 3:
+        model.features[0] = nn.Conv2d(shape[0], 64, 3, stride=2)
+    return model

@@ -1,0 +1,26 @@
+"""Real data as integer samples, each set fetched once and kept as one ``.npz`` file (``docs/data.md``).
+
+Importing this needs numpy alone; what a set is read with loads when the set is first fetched.
+"""
+
+from apps.lab.datasets.base import Dataset
+from apps.lab.datasets.faces import orl, vggface2
+from apps.lab.datasets.images import digits, fashion_mnist, mnist, mnist5k
+from apps.lab.datasets.store import DataMissingError, load_slice, save_slices
+from apps.lab.datasets.tables import amazon, kddcup99, shuttle
+
+__all__ = [
+    "DataMissingError",
+    "Dataset",
+    "amazon",
+    "digits",
+    "fashion_mnist",
+    "kddcup99",
+    "load_slice",
+    "mnist",
+    "mnist5k",
+    "orl",
+    "save_slices",
+    "shuttle",
+    "vggface2",
+]
