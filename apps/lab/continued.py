@@ -33,6 +33,8 @@ from flwr_faa.updates import Arrays
 from flwr_faa.verdict import Outcome, RoundReport, Verdict
 
 CHECKPOINT = "checkpoint.npz"
+#: What a record measured after each round.
+KEPT = ("accuracy", "loss", "by_class", "labels", "wall", "cpu")
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Continued(Record):
         self.wall.append(wall)
         self.cpu.append(cpu)
         self.evaluate(self.done, arrays)
-        state = {"arrays": len(arrays), **{name: getattr(self, name) for name in ("accuracy", "labels", "wall", "cpu")}}
+        state = {"arrays": len(arrays), **{name: getattr(self, name) for name in KEPT}}
         draft = self.folder / f".{CHECKPOINT}.{os.getpid()}"
         with draft.open("wb") as file:
             np.savez(file, state=json.dumps(state), **{f"array_{i}": a for i, a in enumerate(arrays)})

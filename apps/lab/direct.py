@@ -7,11 +7,13 @@ in a :class:`Fleet`. Verdicts and models are those of the same run over a grid, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flwr.common.constant import ErrorCode
 
 from apps.lab.experiment import Experiment
 from apps.lab.local_grid import node_of
+from apps.lab.local_run import Enough, Watch
 from apps.lab.record import Record
 from flwr_faa.client import CHALLENGE, EVIDENCE, NONCE
 from flwr_faa.defence import Defence
@@ -21,8 +23,14 @@ from flwr_faa.updates import Arrays, Reply
 FAILED = f"the client failed (error code {ErrorCode.CLIENT_APP_RAISED_EXCEPTION})"
 
 
-def run_directly(experiment: Experiment) -> Record:
+def run_directly(experiment: Experiment, watch: Watch = lambda *_: None) -> Record:
     """Run an experiment in which every client takes part in every round, with a verifier that needs no enrolment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    watch : callable
+        See :class:`Record`. May raise :class:`Enough`.
 
     Raises
     ------
@@ -32,22 +40,23 @@ def run_directly(experiment: Experiment) -> Record:
     config = experiment.config
     if config.fraction != 1:
         raise ValueError(f"expected fraction=1.0, got fraction={config.fraction}")
-    record, nodes = Record(experiment), {node_of(partition): partition for partition in range(config.clients)}
+    record, nodes = Record(experiment, watch=watch), {node_of(partition): partition for partition in range(config.clients)}
     for node, partition in nodes.items():
         record.census.note(node, partition)
     defence = _defence(record)
     record.reports = defence.reports
     model: Arrays = experiment.plan.initial_arrays(config.seed)
-    record.evaluate(0, model)
 
     def ask(challenges: Mapping[int, bytes]) -> dict[int, bytes | str]:
         return {node: _answer(experiment, nodes[node], challenge) for node, challenge in challenges.items()}
 
-    for number in range(1, config.rounds + 1):
-        banned, nonce = defence.ledger.bans, defence.nonce(number)
-        replies = [_reply(experiment, node, nodes[node], model, nonce) for node in nodes if node not in banned]
-        model, _ = defence.decide(number, replies, model, ask, {})
-        record.evaluate(number, model)
+    with suppress(Enough):
+        record.evaluate(0, model)
+        for number in range(1, config.rounds + 1):
+            banned, nonce = defence.ledger.bans, defence.nonce(number)
+            replies = [_reply(experiment, node, nodes[node], model, nonce) for node in nodes if node not in banned]
+            model, _ = defence.decide(number, replies, model, ask, {})
+            record.evaluate(number, model)
     return record
 
 

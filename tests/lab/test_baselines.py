@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import trim_mean
 
-from apps.lab.baselines import FoolsGold, Krum, geometric_median, median, trimmed_mean
+from apps.lab.baselines import (
+    CentredClipping,
+    DnC,
+    FoolsGold,
+    Krum,
+    geometric_median,
+    median,
+    nnm_trimmed_mean,
+    norm_bounded,
+    trimmed_mean,
+)
 from flwr_faa.updates import Batch, Reply, read_replies
 
 
@@ -154,17 +164,79 @@ def test_geometric_median_of_a_majority_of_clones_is_the_clone(updates: NDArray)
     np.testing.assert_allclose(geometric_median(batch_of(updates), range(5)), updates[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("rule", [median, geometric_median, partial(trimmed_mean, share=0.1)])
+RULES = [median, geometric_median, partial(trimmed_mean, share=0.1), norm_bounded, partial(nnm_trimmed_mean, share=0.1)]
+
+
+@pytest.mark.parametrize("rule", [*RULES, CentredClipping()])
 def test_one_outlier_moves_a_rule_little(updates: NDArray, rule) -> None:
     batch, far = batch_of(updates), updates.copy()
     far[3] *= 1e6
     moved = batch_of(far)
-    assert np.abs(rule(batch, batch.canonical) - rule(moved, moved.canonical)).max() < 1
+    first = rule(batch, batch.canonical)
+    if isinstance(rule, CentredClipping):  # that it remembers the first call is not the question here
+        rule = CentredClipping()
+    assert np.abs(first - rule(moved, moved.canonical)).max() < 1
 
 
-@pytest.mark.parametrize("detector", [Krum(0.2), Krum(0.2, None), FoolsGold(), FoolsGold(krum=0.2)])
+@pytest.mark.parametrize("detector", [Krum(0.2), Krum(0.2, None), FoolsGold(), FoolsGold(krum=0.2), DnC(0.2)])
 def test_permuted_clients_have_permuted_scores_bit_for_bit(updates: NDArray, detector) -> None:
     order = np.random.default_rng(5).permutation(17)
-    first, second = detector.detect(batch_of(updates)), detector.detect(batch_of(updates[order]))
+    first, second = detector.detect(batch_of(updates), 0), detector.detect(batch_of(updates[order]), 0)
     np.testing.assert_array_equal(first.scores[order], second.scores)
     assert [order[i] for i in second.suspects] == list(first.suspects)
+
+
+@pytest.mark.parametrize("bound", [0.5, 1.0, 100.0])
+def test_norm_bounded_shortens_the_long_ones(updates: NDArray, bound: float) -> None:
+    limit = bound * np.median([np.sqrt(sum(x * x for x in g)) for g in updates])
+    expected = np.zeros(30)
+    for g in updates:
+        length = np.sqrt(sum(x * x for x in g))
+        expected += (g if length <= limit else g * limit / length) / 17
+    np.testing.assert_allclose(norm_bounded(batch_of(updates), range(17), bound=bound), expected, rtol=1e-12)
+    np.testing.assert_allclose(norm_bounded(batch_of(updates[:2]), range(2), bound=100), updates[:2].mean(0))
+    assert not norm_bounded(batch_of(np.zeros((3, 30))), range(3)).any()
+
+
+def test_centred_clipping_is_algorithm_2_and_starts_where_it_ended(updates: NDArray) -> None:
+    rule, centre = CentredClipping(radius=0.8, steps=2), np.zeros(30)
+    for batch in (batch_of(updates), batch_of(updates[::-1] + 0.1)):
+        for _ in range(2):
+            off = [g - centre for g in batch.updates]
+            tau = 0.8 * np.median([np.linalg.norm(x) for x in off])
+            centre = centre + sum(x * min(1.0, tau / np.linalg.norm(x)) for x in off) / 17
+        np.testing.assert_allclose(rule(batch, range(17)), centre, rtol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [10_000, 12])
+def test_dnc_removes_the_largest_projections_of_a_singular_value_decomposition(updates: NDArray, columns: int) -> None:
+    # Prepare: the same draw of columns, and rows in their canonical order for it not to matter
+    drawn = np.arange(30)
+    if columns < 30:
+        drawn = np.sort(np.random.default_rng(9).choice(30, columns, replace=False))
+    c = updates[:, drawn] - updates[:, drawn].mean(axis=0)
+    top = np.linalg.svd(c)[2][0]
+    expected = (c @ top) ** 2
+
+    # Execute
+    found = DnC(0.3, columns).detect(batch_of(updates), 9)
+
+    # Assert
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-8, atol=1e-12)
+    assert set(found.suspects) == set(np.argsort(-expected)[:5])
+    assert all(found.scores[i] >= found.threshold for i in found.suspects)
+    assert DnC(0.0).detect(batch_of(updates), 0).suspects == ()
+    assert DnC(0.4).detect(batch_of(updates[:1]), 0).suspects == ()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4])
+def test_nnm_is_the_trimmed_mean_of_means_of_neighbours(updates: NDArray, share: float) -> None:
+    f = round(share * 17)
+    mixed = []
+    for g in updates:
+        nearest = sorted(updates, key=lambda other: float(np.sum((g - other) ** 2)))[: 17 - f]
+        mixed.append(np.mean(nearest, axis=0))
+    ordered = np.sort(mixed, axis=0)
+    expected = ordered[min(f, 8) : 17 - min(f, 8)].mean(axis=0)
+    np.testing.assert_allclose(nnm_trimmed_mean(batch_of(updates), range(17), share=share), expected, rtol=1e-10)
+    np.testing.assert_allclose(nnm_trimmed_mean(batch_of(updates[:1]), [0], share=share), updates[0])

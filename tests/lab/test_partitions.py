@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apps.lab.datasets import digits, mnist5k
-from apps.lab.partitions import choose_malicious, iid, shards
+from apps.lab.partitions import choose_malicious, dirichlet, iid, shards
 
 LABELS = digits().train[1]
 
@@ -19,6 +19,19 @@ def test_partitions_are_disjoint_equal_and_reproducible(partition) -> None:
     assert len({len(p) for p in parts}) == 1
     assert all(np.array_equal(a, b) for a, b in zip(parts, partition(LABELS, 20, 1), strict=True))
     assert not np.array_equal(parts[0], partition(LABELS, 20, 2)[0])
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.1])
+def test_dirichlet_deals_out_everything_unevenly(alpha: float) -> None:
+    parts = dirichlet(LABELS, 20, 1, alpha)
+    assert sorted(np.concatenate(parts)) == list(range(len(LABELS)))
+    assert min(map(len, parts)) >= 10
+    assert all(np.array_equal(a, b) for a, b in zip(parts, dirichlet(LABELS, 20, 1, alpha), strict=True))
+    assert not np.array_equal(parts[0], dirichlet(LABELS, 20, 2, alpha)[0])
+    shares = np.array([np.bincount(LABELS[rows], minlength=10) / len(rows) for rows in parts])
+    # of two samples of a client, how likely are they of one label: .1 iid, 1 where there is one label only
+    same = np.mean(np.sum(shares**2, axis=1))
+    assert 0.15 < same < 0.5 if alpha == 0.5 else 0.5 < same < 0.95
 
 
 def test_shards_hold_two_labels_up_to_the_borders_of_a_label() -> None:

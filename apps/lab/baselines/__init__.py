@@ -6,9 +6,24 @@ leave its reports. All work on updates ``g_i = w_i - w`` in float64: squared dis
 Flower's Krum, drown in the norm of ``w``.
 """
 
+from apps.lab.baselines.clipping import CentredClipping, norm_bounded
+from apps.lab.baselines.dnc import DnC
 from apps.lab.baselines.foolsgold import FoolsGold
 from apps.lab.baselines.krum import Krum
+from apps.lab.baselines.nnm import nnm_trimmed_mean
 from apps.lab.baselines.off import Nobody, no_verifier
 from apps.lab.baselines.rules import geometric_median, median, trimmed_mean
 
-__all__ = ["FoolsGold", "Krum", "Nobody", "geometric_median", "median", "no_verifier", "trimmed_mean"]
+__all__ = [
+    "CentredClipping",
+    "DnC",
+    "FoolsGold",
+    "Krum",
+    "Nobody",
+    "geometric_median",
+    "median",
+    "nnm_trimmed_mean",
+    "no_verifier",
+    "norm_bounded",
+    "trimmed_mean",
+]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from flwr.server.strategy.aggregate import aggregate_median, aggregate_trimmed_avg
 
 from flwr_faa.detection.geometry import Cloud
-from flwr_faa.updates import Batch
+from flwr_faa.updates import Batch, Floats
 
 Vector = npt.NDArray[np.float64]
 
@@ -19,7 +19,7 @@ def median(batch: Batch, rows: Sequence[int]) -> Vector:
 
     The mean of the middle two if n is even. Flower's own function, on updates. Weights are ignored, as there.
     """
-    return np.asarray(aggregate_median(_results(batch, rows))[0], np.float64)
+    return np.asarray(aggregate_median(_results([batch.updates[row] for row in rows]))[0], np.float64)
 
 
 def trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:
@@ -28,9 +28,7 @@ def trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:
     ``b = round(share * n)``, less if nothing were left. Flower's own function, on updates; it cuts ``int(beta * n)``,
     which for beta = .29 and n = 100 is 28, so it gets a beta that means b. Weights are ignored.
     """
-    n = len(rows)
-    cut = min(round(share * n), (n - 1) // 2)
-    return np.asarray(aggregate_trimmed_avg(_results(batch, rows), (cut + 0.25) / n)[0], np.float64)
+    return trimmed([batch.updates[row] for row in rows], share)
 
 
 def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e-12, steps: int = 1000) -> Vector:
@@ -63,5 +61,12 @@ def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e
     return total
 
 
-def _results(batch: Batch, rows: Sequence[int]) -> list[tuple[list[Vector], int]]:
-    return [([batch.updates[row].astype(np.float64)], 1) for row in rows]
+def trimmed(vectors: Sequence[Floats], share: float) -> Vector:
+    """:func:`trimmed_mean` of vectors that need not be anybody's updates."""
+    n = len(vectors)
+    cut = min(round(share * n), (n - 1) // 2)
+    return np.asarray(aggregate_trimmed_avg(_results(vectors), (cut + 0.25) / n)[0], np.float64)
+
+
+def _results(vectors: Sequence[Floats]) -> list[tuple[list[Vector], int]]:
+    return [([vector.astype(np.float64)], 1) for vector in vectors]
