@@ -37,6 +37,7 @@ from flwr_lomar.neighbourhood import (
     Indices,
     Near,
     Neighbourhoods,
+    Watch,
     among,
     between,
     canonical_order,
@@ -65,8 +66,8 @@ class Factor:
         ``h_r``, in the units of the updates. 0 where a label's parameters do not differ: such a label has F = 1.
     neighbours : ndarray of int, shape (n, k)
         Rows of ``U_i``, the nearest not necessarily first.
-    resolution : float
-        Values of log F that differ by less may differ by rounding only.
+    place : ndarray of int, shape (n,)
+        Where each update, or the first that equals it, stands in canonical order.
     """
 
     log_factor: Doubles
@@ -74,7 +75,7 @@ class Factor:
     log_density: Doubles
     bandwidth: Doubles
     neighbours: Indices
-    resolution: float
+    place: Indices
 
 
 def neighbourhood_size(k: float, n: int) -> int:
@@ -96,6 +97,7 @@ def malicious_factor(
     kernel: Kernel = "gaussian",
     bandwidth: float = 1.0,
     relative: bool = True,
+    watch: Watch | None = None,
 ) -> Factor:
     """Compute Eqs. 4-9 for all updates of a round.
 
@@ -123,6 +125,8 @@ def malicious_factor(
         ``h_r = c * median_i sqrt(mean_{j in U_i} |u_i^r - u_j^r|^2)`` (the appendix's kernel: its square, so that every
         kernel is free of units); where more than half of the updates coincide with all their neighbours, the mean over
         i. False is the paper's constant.
+    watch : callable, optional
+        Told of each block's distances (`neighbourhood.among`), rows in canonical order; so they are computed once.
 
     Returns
     -------
@@ -142,15 +146,14 @@ def malicious_factor(
         raise ValueError(f"Expected a matrix of float32 or float64, got {updates.dtype} of shape {updates.shape}")
     blocks, rest = split_columns(label_blocks, updates.shape[1])
     n, r = len(updates), len(blocks)
-    resolution = 100 * float(np.finfo(updates.dtype).eps)
     if n == 1:
         if not np.isfinite(updates).all():
             raise ValueError("Expected finite updates, got NaN or infinity")
         none = np.zeros((1, r))
-        return Factor(np.zeros(1), none, none, np.zeros(r), np.empty((1, 0), np.intp), resolution)
+        return Factor(np.zeros(1), none, none, np.zeros(r), np.empty((1, 0), np.intp), np.zeros(1, np.intp))
 
     order, first = canonical_order(updates)
-    near = among(updates, order, first, blocks, rest, neighbourhood_size(k, n))
+    near = among(updates, order, first, blocks, rest, neighbourhood_size(k, n), watch)
     scales, density = np.zeros(r), np.zeros((n, r))
     for label, block in enumerate(near.blocks):
         scales[label] = _bandwidth(block, kernel, bandwidth) if relative else bandwidth
@@ -160,7 +163,7 @@ def malicious_factor(
     back = np.empty_like(order)
     back[order] = first  # original row -> where its contents stand in canonical order
     total = by_label.sum(axis=1)
-    return Factor(total[back], by_label[back], density[back], scales, order[near.index][back], resolution)
+    return Factor(total[back], by_label[back], density[back], scales, order[near.index][back], back)
 
 
 def factor_of_new(
@@ -170,6 +173,7 @@ def factor_of_new(
     label_blocks: Sequence[npt.ArrayLike] | None = None,
     *,
     kernel: Kernel = "gaussian",
+    watch: Watch | None = None,
 ) -> tuple[Doubles, Doubles]:
     """Compute Eqs. 5-9 for updates that were not there when the others were scored, each by itself.
 
@@ -184,8 +188,8 @@ def factor_of_new(
         What was fitted.
     fitted : Factor
         From `malicious_factor` on `updates`, with the same `label_blocks` and `kernel`.
-    label_blocks, kernel
-        As in `malicious_factor`.
+    label_blocks, kernel, watch
+        As in `malicious_factor`; `watch` is told of the rows a part at a time.
 
     Returns
     -------
@@ -197,7 +201,7 @@ def factor_of_new(
     by_label = np.zeros((len(new), r))
     step = max(1, KEEP // (8 * n * (r + 4)))
     for start in range(0, len(new) if k else 0, step):
-        near = between(np.ascontiguousarray(new[start : start + step]), updates, blocks, rest, k)
+        near = between(np.ascontiguousarray(new[start : start + step]), updates, blocks, rest, k, watch)
         own = [_log_density(b.squared, kernel, h) for b, h in zip(near.blocks, fitted.bandwidth, strict=True)]
         by_label[start : start + step] = _log_ratio(near, fitted.log_density, np.stack(own, axis=1))
     return by_label.sum(axis=1), by_label

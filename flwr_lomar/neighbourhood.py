@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -70,12 +71,49 @@ class Neighbourhoods:
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """One block of columns, seen from each of m rows to all n updates.
+
+    Attributes
+    ----------
+    squared : ndarray, shape (m, n)
+        Squared distances, in the dtype of the updates; those that may be rounding are 0.
+    squares : ndarray, shape (m,)
+        Squared lengths of the rows themselves.
+    positive : ndarray, shape (m,)
+        Share of their entries that are positive.
+    itself : bool
+        Row i is update i.
+    """
+
+    squared: Floats
+    squares: Doubles
+    positive: Doubles
+    itself: bool
+
+
+#: Told of one block after the other: its name (a number is a label's), and what is seen.
+Watch = Callable[[str | int, Seen], None]
+
+
+@dataclass(frozen=True, eq=False)
 class Sizes:
-    """Squared lengths of centred rows, on both sides of a matrix of inner products, and what may be rounding."""
+    """Squared lengths of centred rows, on both sides of a matrix of inner products, and what may be rounding.
+
+    And for the rows as they are: their squared lengths, and how many of their entries are positive.
+    """
 
     rows: Floats
     columns: Floats
     noise: float
+    squares: Doubles
+    positive: Doubles
+    width: int
+
+    def __add__(self, other: Sizes) -> Sizes:
+        noise, width = self.noise + other.noise, self.width + other.width
+        squares, positive = self.squares + other.squares, self.positive + other.positive
+        return Sizes(self.rows + other.rows, self.columns + other.columns, noise, squares, positive, width)
 
 
 def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int) -> tuple[list[Indices], Indices]:
@@ -108,18 +146,30 @@ def canonical_order(updates: Floats) -> tuple[Indices, Indices]:
 
 
 def among(
-    updates: Floats, order: Indices, first: Indices, blocks: list[Indices], rest: Indices, k: int
+    updates: Floats,
+    order: Indices,
+    first: Indices,
+    blocks: list[Indices],
+    rest: Indices,
+    k: int,
+    watch: Watch | None = None,
 ) -> Neighbourhoods:
-    """Neighbourhoods of n updates among themselves, in canonical order, nobody its own neighbour; 1 <= k < n."""
+    """Neighbourhoods of n updates among themselves, in canonical order, nobody its own neighbour; 1 <= k < n.
+
+    ``watch`` is told of the whole updates, of the ``classifier`` and the ``backbone`` (the columns in blocks, and those
+    in none) where there are both, and of the labels while ``blocks`` is read.
+    """
     n = len(updates)
-    products = partial(_products, updates, order, first, np.empty(n * _width(n), updates.dtype))
-    return _neighbourhoods(products, blocks, rest, k, (n, n), updates.dtype, itself=True)
+    products = partial(_products, updates, order, first, np.empty(n * _width(n), updates.dtype), watch is not None)
+    return _neighbourhoods(products, blocks, rest, k, (n, n), updates.dtype, itself=True, watch=watch)
 
 
-def between(rows: Floats, updates: Floats, blocks: list[Indices], rest: Indices, k: int) -> Neighbourhoods:
+def between(
+    rows: Floats, updates: Floats, blocks: list[Indices], rest: Indices, k: int, watch: Watch | None = None
+) -> Neighbourhoods:
     """Neighbourhoods of m other rows among n updates; 1 <= k <= n."""
-    shape = len(rows), len(updates)
-    return _neighbourhoods(partial(_cross_products, rows, updates), blocks, rest, k, shape, updates.dtype, itself=False)
+    shape, products = (len(rows), len(updates)), partial(_cross_products, rows, updates)
+    return _neighbourhoods(products, blocks, rest, k, shape, updates.dtype, itself=False, watch=watch)
 
 
 def _neighbourhoods(
@@ -130,12 +180,14 @@ def _neighbourhoods(
     shape: tuple[int, int],
     dtype: np.dtype[Any],
     itself: bool,
+    watch: Watch | None,
 ) -> Neighbourhoods:
     """`products` writes the inner products of some columns; `itself`: row i is column i, and no neighbour."""
     m, n = shape
     room = min(len(blocks), KEEP // (m * n * dtype.itemsize))
     inner = np.empty((room + 1, m, n), dtype)  # in one piece, which the system maps in large pages; the last is scratch
-    whole, lengths, sizes = np.zeros(shape), np.zeros(n), []
+    whole = np.zeros(shape)
+    sizes: list[Sizes] = []
     for label, columns in enumerate([*blocks, rest] if len(rest) else blocks):
         block = inner[min(label, room)]
         with np.errstate(over="ignore", invalid="ignore"):  # found below
@@ -143,11 +195,16 @@ def _neighbourhoods(
         for side in (size.rows, size.columns):
             if not side.max() < np.finfo(dtype).max / 8:  # false for NaN too
                 raise ValueError("Expected finite updates with finite squares, got NaN, infinity or too large a number")
+        if watch and label == len(blocks):  # the last, beyond all labels
+            watch("classifier", _seen(whole, reduce(add, sizes), dtype, itself))
+            watch("backbone", _seen(block, size, dtype, itself))
         whole += block
-        lengths += size.columns
         sizes.append(size)
-    np.subtract(lengths / 2, whole, out=whole)  # half the squared distance, but for the row's own size: same order
-    if itself:
+    total = reduce(add, sizes)
+    if watch:
+        watch("update", _seen(whole, total, dtype, itself))
+    np.subtract(total.columns.astype(np.float64) / 2, whole, out=whole)  # half the squared distance, but for the row's
+    if itself:  # own size: the same order
         np.fill_diagonal(whole, np.inf)
     mask = _nearest(whole, k)
     at = np.flatnonzero(mask)
@@ -158,6 +215,8 @@ def _neighbourhoods(
             block = inner[min(label, room)]
             if label >= room:
                 products(columns, block)
+            if watch and len(blocks) > 1:
+                watch(label, _seen(block, size, dtype, itself))
             squared = np.take(size.columns, index)  # first the sum, which commutes: d(i, j) is d(j, i) to the last bit
             squared += size.rows[:, None]
             twice = np.take(block, at).reshape(m, k)
@@ -167,6 +226,13 @@ def _neighbourhoods(
 
     whole[...] = mask  # its memory is there, and mapping as much again costs more than filling it
     return Neighbourhoods(index, whole, near())
+
+
+def _seen(inner: Floats, size: Sizes, dtype: np.dtype[Any], itself: bool) -> Seen:
+    squared = np.add(size.rows[:, None], size.columns, dtype=inner.dtype)
+    squared -= 2 * inner
+    squared[squared <= size.noise] = 0
+    return Seen(squared.astype(dtype, copy=False), size.squares, size.positive / max(size.width, 1), itself)
 
 
 def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
@@ -179,40 +245,56 @@ def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _products(updates: Floats, order: Indices, first: Indices, memory: Floats, columns: Indices, out: Floats) -> Sizes:
-    """Inner products of all pairs in canonical order, into `out` (n, n)."""
-    width = _width(len(order))
+def _products(
+    updates: Floats, order: Indices, first: Indices, memory: Floats, signs: bool, columns: Indices, out: Floats
+) -> Sizes:
+    """Inner products of all pairs in canonical order, into `out` (n, n); `signs`: count them too."""
+    n = len(order)
+    width = _width(n)
     total = np.zeros(out.shape if len(columns) > width else 0)
+    squares, positive = np.zeros(n), np.zeros(n)
     if len(columns) == 0:
         out[...] = 0.0
     for part in _chunks(columns, width):
         chunk = _take(updates, order, part, memory)
-        chunk -= _centre(chunk)
+        length = np.einsum("ij,ij->i", chunk, chunk)
+        squares += length
+        positive += _positive(chunk) if signs else 0
+        chunk -= _centre(chunk, length)
         np.matmul(chunk, chunk.T, out=out)  # NumPy sees that this is symmetric: half the work
         if len(total):
             total += out
     if len(total):
         out[...] = total
-    if (first != np.arange(len(first))).any():
+    if (first != np.arange(n)).any():
         out[...] = out[np.ix_(first, first)]  # equal rows: equal distances, and 0 between them
     sizes = out.diagonal().copy()
     noise = 2 * float(np.median(sizes)) * float(np.finfo(out.dtype).eps) * math.sqrt(min(width, len(columns)))
-    return Sizes(sizes, sizes, noise)
+    return Sizes(sizes, sizes, noise, squares, positive, len(columns))
 
 
 def _cross_products(rows: Floats, updates: Floats, columns: Indices, out: Floats) -> Sizes:
-    """Inner products of `rows` with `updates`, into `out` (m, n). Nobody asks for the noise."""
+    """Inner products of `rows` with `updates`, into `out` (m, n)."""
     total, ours, theirs = np.zeros(out.shape), np.zeros(len(rows)), np.zeros(len(updates))
+    squares, positive = np.zeros((2, len(rows)))
     for part in _chunks(columns, _width(len(rows) + len(updates))):
         a, b = (_take(x, np.arange(len(x)), part, np.empty(len(x) * len(part), x.dtype)) for x in (rows, updates))
-        centre = _centre(b)
+        squares += np.einsum("ij,ij->i", a, a)
+        positive += _positive(a)
+        centre = _centre(b, np.einsum("ij,ij->i", b, b))
         a -= centre
         b -= centre
         total += a @ b.T
         ours += np.einsum("ij,ij->i", a, a)
         theirs += np.einsum("ij,ij->i", b, b)
     out[...] = total
-    return Sizes(ours.astype(out.dtype), theirs.astype(out.dtype), 0.0)
+    noise = 2 * float(np.median(theirs)) * float(np.finfo(out.dtype).eps) * math.sqrt(len(columns))
+    return Sizes(ours.astype(out.dtype), theirs.astype(out.dtype), noise, squares, positive, len(columns))
+
+
+def _positive(chunk: Floats) -> Doubles:
+    """How many entries of each row are positive; row by row, NumPy counts four times as fast as along an axis."""
+    return np.array([np.count_nonzero(row) for row in chunk > 0], np.float64)
 
 
 def _width(n: int) -> int:
@@ -237,13 +319,13 @@ def _take(updates: Floats, rows: Indices, columns: Indices, memory: Floats) -> F
     return chunk
 
 
-def _centre(chunk: Floats) -> Floats:
+def _centre(chunk: Floats, squares: Floats) -> Floats:
     """The mean of that half of the rows that is nearest to 0.
 
     Distances do not hang on it, but their precision does: the mean of all rows could be dragged away by one attacker
     with an enormous update, and the distances between honest updates would drown in rounding.
     """
     half = (len(chunk) + 1) // 2
-    nearest = np.argpartition(np.einsum("ij,ij->i", chunk, chunk), half - 1)[:half]
+    nearest = np.argpartition(squares, half - 1)[:half]
     centre: Floats = chunk[nearest].mean(axis=0)
     return centre

@@ -24,7 +24,8 @@ class PyODDetector:
     fast. A ``random_state`` left at None is set from the round's seed.
 
     A detector with an attribute ``label_blocks``, as LoMar's, works on the parameters themselves: it gets the updates,
-    one row a client, and where ``label_blocks`` is None the columns that feed each label.
+    one row a client, and where ``label_blocks`` is None the columns that feed each label. One that leaves
+    ``evidence_``, a line a row, has it in the reports.
 
     A detector that fails on a batch (too few clients for its k, a singular matrix) suspects everybody and says why: an
     attacker must not be able to pass by breaking it, nor to stop the server.
@@ -73,7 +74,10 @@ class PyODDetector:
         top = np.finfo(np.float64).max  # some detectors score duplicates NaN or inf
         scores = np.nan_to_num(cloud.by_row(np.asarray(raw, np.float64)), nan=-top, posinf=top, neginf=-top)
         suspects = tuple(row for row in ranked(batch, scores) if labels[row] == 1)
-        return Detection(scores, threshold, suspects, tuple(f"{name}: {s:.4g} against {threshold:.4g}" for s in scores))
+        lines = [f"{name}: {s:.4g} against {threshold:.4g}" for s in scores]
+        if hasattr(fitted, "evidence_"):
+            lines = [f"{line}; {fitted.evidence_[k]}" for line, k in zip(lines, cloud.place, strict=True)]
+        return Detection(scores, threshold, suspects, tuple(lines))
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
         """Nobody."""

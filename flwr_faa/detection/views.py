@@ -55,9 +55,14 @@ class View:
     least: float = 0.0
 
     @cached_property
+    def usual(self) -> tuple[float, float]:
+        """Centre and spread of the clients."""
+        return centre_and_spread(self.values, self.least)
+
+    @cached_property
     def z(self) -> Vector:
         """Robust z of each client."""
-        return robust_z(self.values, self.least)
+        return (self.values - self.usual[0]) / self.usual[1]
 
     def explain(self, i: int) -> str:
         """One line: how client ``i`` differs from the median client."""
@@ -78,9 +83,15 @@ def robust_z(values: Vector, least: float = 0.0) -> Vector:
     Where half the clients agree exactly the MAD is zero and the mean absolute deviation stands in for it (Iglewicz and
     Hoaglin 1993). One client is always at 0.
     """
-    away = values - np.median(values)
-    spread = 1.4826 * float(np.median(np.abs(away))) or 1.2533 * float(np.abs(away).mean())
-    return np.asarray(away / max(spread, least, LEAST_SPREAD))
+    centre, spread = centre_and_spread(values, least)
+    return np.asarray((values - centre) / spread)
+
+
+def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[float, float]:
+    """What ``robust_z`` measures with: the median, and 1.4826 MAD or its stand-in."""
+    centre = float(np.median(values))
+    away = np.abs(values - centre)
+    return centre, max(1.4826 * float(np.median(away)) or 1.2533 * float(away.mean()), least, LEAST_SPREAD)
 
 
 def update_views(cloud: Cloud, slack: float = 1.0) -> list[View]:

@@ -182,7 +182,9 @@ class TestDegenerate:
         assert np.isfinite(detector.decision_scores_).all()
         assert preset == "paper" or not detector.labels_.any()
         if n <= 2:
-            assert not detector.decision_scores_.any() and not detector.labels_.any()
+            assert len(set(detector.decision_scores_)) == 1 and not detector.labels_.any()
+            assert not detector.factor_.log_factor.any()
+        assert len(detector.evidence_) == n
         assert detector.decision_function(np.zeros((3, 6))).shape == (3,)
 
     @BOTH

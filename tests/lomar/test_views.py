@@ -1,0 +1,153 @@
+"""The robust preset: its views against plain formulas, its threshold against its null, what must not matter."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.lab.lomar_null import rate_above
+from flwr_faa.detection import PyODDetector
+from flwr_faa.updates import Batch, Layout
+from flwr_lomar.detector import LoMarDetector
+from flwr_lomar.threshold import largest_z
+
+SHAPES = ((12, 6), (12,), (5, 12), (5,))
+LAYOUT = Layout(SHAPES, (np.dtype("f4"),) * 4)
+
+
+def updates(n=40, seed=0, dtype=np.float64):
+    """Of a model with a backbone and five labels; a common direction, lengths that differ."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=LAYOUT.size) + rng.normal(size=(n, LAYOUT.size)) * rng.lognormal(0, 0.2, (n, 1))
+    return x.astype(dtype)
+
+
+def geometric_median(x):
+    g = x.mean(axis=0)
+    for _ in range(12):
+        away = np.linalg.norm(x - g, axis=1)
+        g = (x / away[:, None]).sum(axis=0) / (1 / away).sum()
+    return g
+
+
+def plain(rows, x, itself):
+    """The views of one block, from vectors; those of distances up to a constant."""
+    n, g = len(x), geometric_median(x)
+    near = np.array([sorted(np.linalg.norm(np.delete(x, i, 0) if itself else x, axis=1)) for i, x in enumerate(
+        rows[:, None] - x)])  # fmt: skip
+    one, few, most = near[:, 0], near[:, :3].mean(axis=1), near[:, : round(0.6 * n)].mean(axis=1)
+    unit = (rows - g) / np.linalg.norm(rows - g, axis=1)[:, None]
+    others = (x - g) / np.linalg.norm(x - g, axis=1)[:, None]
+    cosine = (unit @ others.T) ** 2
+    shared = (cosine.sum(axis=1) - itself) / (n - itself)
+    return [np.log(v) for v in (one, most, one / most, few / most, np.linalg.norm(rows, axis=1))] + [
+        rows @ g / (g @ g),
+        np.log(shared),
+        (rows > 0).mean(axis=1),
+    ]
+
+
+def z(values, fitted):
+    away = np.abs(fitted - np.median(fitted))
+    return (values - np.median(fitted)) / (1.4826 * np.median(away))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_views_are_what_they_say(dtype):
+    x, new = updates(dtype=dtype), updates(7, seed=1, dtype=dtype)
+    detector = LoMarDetector(label_blocks=LAYOUT.label_blocks).fit(x)
+    classifier = np.sort(np.concatenate(LAYOUT.label_blocks))
+    backbone = np.setdiff1d(np.arange(LAYOUT.size), classifier)
+    a, b = x.astype(np.float64), new.astype(np.float64)
+    ours = {view.name: view for view in detector.views_}
+    assert len(ours) == len(detector.views_) == 1 + 3 * 8 + 3
+    largest = [np.abs(z(f := detector.factor_.log_factor, f))]
+    for name, columns in (("update", slice(None)), ("classifier", classifier), ("backbone", backbone)):
+        mine = [v for key, v in ours.items() if key.startswith(name)]
+        for view, values in zip(mine, plain(a[:, columns], a[:, columns], True), strict=True):
+            np.testing.assert_allclose(view.z, z(values, values), rtol=1e-3, atol=2e-4, err_msg=view.name)
+            largest.append(np.abs(view.z))
+    near = [plain(a[:, c], a[:, c], True) for c in LAYOUT.label_blocks]
+    most = np.array([p[1] for p in near])
+    dense = np.array([z(p[3], p[3]) for p in near])
+    few = np.array([z(v := p[3] + m, v) for p, m in zip(near, most, strict=True)])
+    for side, values in (("nearest", few.min(0)), ("densest", dense.min(0)), ("sparsest", dense.max(0))):
+        np.testing.assert_allclose(ours[f"label, {side}"].z, z(values, values), rtol=1e-3, atol=1e-3)
+        largest.append(np.abs(ours[f"label, {side}"].z))
+    np.testing.assert_allclose(detector.decision_scores_, np.max(largest, axis=0))
+    # other rows, against the fitted: never less odd than in any single view
+    scores = detector.decision_function(new)
+    for columns in (slice(None), classifier, backbone):
+        pairs = zip(plain(b[:, columns], a[:, columns], False), plain(a[:, columns], a[:, columns], True), strict=True)
+        for values, fitted in pairs:
+            assert (scores > np.abs(z(values, fitted)) * (1 - 1e-3) - 1e-3).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 40), clones=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_the_order_of_the_updates_changes_nothing(seed, n, clones):
+    x = updates(n, seed, np.float32)
+    x[: min(clones, n)] = x[-1]
+    order = np.random.default_rng(seed).permutation(n)
+    one, other = (LoMarDetector(label_blocks=LAYOUT.label_blocks).fit(rows) for rows in (x, x[order]))
+    np.testing.assert_array_equal(one.decision_scores_[order], other.decision_scores_)
+    assert [one.evidence_[i] for i in order] == other.evidence_
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.37, 1e5])
+def test_units_do_not_matter(scale):
+    x = updates(30, dtype=np.float32)
+    x[:3] *= 4
+    one, other = (LoMarDetector(label_blocks=LAYOUT.label_blocks).fit(rows) for rows in (x, x * np.float32(scale)))
+    np.testing.assert_allclose(one.decision_scores_, other.decision_scores_, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(one.labels_, other.labels_)
+    assert one.labels_[:3].all()
+
+
+@pytest.mark.parametrize(("n", "views"), [(6, 12), (10, 28), (20, 12), (100, 28), (1000, 12)])
+def test_the_threshold_holds_its_rate_under_its_null_hypothesis(n, views):
+    rate = rate_above(n, views, np.random.default_rng(n), rate=0.02, draws=10_000)
+    assert 0.012 < rate < 0.026
+
+
+def test_the_threshold_falls_with_n_and_rises_with_views():
+    assert largest_z(10, 12) > largest_z(100, 12) > largest_z(1000, 12) > 3.5
+    assert largest_z(50, 28) > largest_z(50, 12) > largest_z(50, 12, rate=0.05)
+
+
+def attack(name, x, rng):
+    """What the first rows become."""
+    classifier = np.sort(np.concatenate(LAYOUT.label_blocks))
+    sigma = x.std(axis=0)
+    bad = x[:8].copy()
+    if name == "clones":
+        bad[:] = x[0]
+    elif name == "half as far":
+        bad = x.mean(axis=0) + (bad - x.mean(axis=0)) / 8
+    elif name == "backbone noise":
+        noise = 4 * sigma * rng.normal(size=bad.shape)
+        noise[:, classifier] = 0
+        bad += noise
+    elif name == "one label":
+        bad[:, LAYOUT.label_blocks[2]] += 6
+    elif name == "boosted":
+        bad *= 10
+    elif name == "sign flip":
+        bad *= -1
+    return bad
+
+
+@pytest.mark.parametrize("name", ["clones", "half as far", "backbone noise", "one label", "boosted", "sign flip"])
+def test_attackers_are_rejected_and_the_report_says_why(name):
+    rng = np.random.default_rng(3)
+    x = updates(60, 5, np.float32)
+    x[:8] = attack(name, x, rng)
+    order = rng.permutation(60)
+    batch = Batch(tuple(range(60)), x[order], np.ones(60), LAYOUT, {})
+    found = PyODDetector(LoMarDetector()).detect(batch, seed=0)
+    bad = set(np.flatnonzero(order < 8))
+    assert bad <= set(found.suspects)
+    assert len(found.suspects) <= len(bad) + 3
+    words = {"clones": "closer than usual", "boosted": "larger", "backbone noise": "backbone"}.get(name, "z = ")
+    assert all(words in found.evidence[row] for row in bad)
+    assert "than usual" in found.evidence[next(iter(bad))] or "usual" in found.evidence[next(iter(bad))]
