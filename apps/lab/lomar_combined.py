@@ -34,9 +34,8 @@ DETECTORS = ("lomar", "sequential")
 ROWS = {
     "LoMar alone": "lomar",
     "FAA-DL alone": "faa",
-    "FAA-DL, LoMar as detector": "faa detector=lomar",
     "both": "faa_lomar",
-    "both, LoMar as detector": "faa_lomar detector=lomar",
+    "both, LoMar as detector": "faa_lomar detector=lomar strategy.policy.drop_above=10",
 }
 ATTACKED = ("none", "flip, pure", "flip, mixed", "sign flip", "ALIE z_max")
 
@@ -96,7 +95,7 @@ def run_scores(cell: AccuracyCell) -> dict[str, Any]:
 
 
 def limits_table(detector: str, rows: Sequence[Row]) -> Table:
-    """For each limit who would be left out, by data."""
+    """For each limit who would be left out, by data; the limit to choose has the two furthest apart in the worst case."""
     own = [r for r in rows if r["strategy"] == f"faa detector={detector}"]
     seeds = 1 + max(r["seed"] for r in own)
     lines = []
@@ -110,6 +109,13 @@ def limits_table(detector: str, rows: Sequence[Row]) -> Table:
         }
         for kind, found in kinds.items():
             lines.append([dataset, partition, kind, *(f"{mean(column):.3f}" for column in zip(*found, strict=True))])
+    columns = list(zip(*([float(x) for x in line[3:]] for line in lines), strict=True))
+    honest = [max(x for x, line in zip(column, lines, strict=True) if "honest" in line[2]) for column in columns]
+    pure = [min(x for x, line in zip(column, lines, strict=True) if "pure" in line[2]) for column in columns]
+    for kind, found in (("honest, most", honest), ("pure flippers, fewest", pure)):
+        lines.append(["all", "all", kind, *(f"{x:.3f}" for x in found)])
+    apart = [f"{p - h:.3f}" for p, h in zip(pure, honest, strict=True)]
+    lines.append(["all", "all", "fewest pure less most honest", *apart])
     threshold = mean(r["threshold"] for r in own)
     title = f"Share of updates that score above a limit; detector={detector} (suspects above {threshold:.3g})"
     return f"{title}, seeds 0 to {seeds - 1}", ["data", "partition", "updates", *(f"{x:g}" for x in LIMITS)], lines
