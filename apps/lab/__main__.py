@@ -1,17 +1,21 @@
-"""``python -m apps.lab attack=alie strategy=faa``: an experiment in this process, with Hydra's command line.
+"""``python -m apps.lab attack=alie strategy=faa``: one run in this process, with Hydra's command line.
 
-``--multirun`` runs every combination of comma-separated choices.
+``--multirun`` runs every combination of comma-separated choices, with ``hydra/launcher=joblib`` over processes.
+``experiment=faa/table2 size=quick`` runs a table or figure of the papers instead, and ``experiments`` lists them.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from apps.lab import experiments_list, experiments_run
 from apps.lab.config import from_hydra
 from apps.lab.experiment import CONF
 from apps.lab.local_run import run_locally, yardsticks
@@ -45,5 +49,15 @@ def main(config: DictConfig) -> None:
     console.print(f"{experiment.folder}", highlight=False, soft_wrap=True)
 
 
-if __name__ == "__main__":
+def dispatch(words: Sequence[str]) -> int:
+    """Experiments, or one run."""
+    if list(words) == ["experiments"]:
+        return experiments_list.main()
+    if any(word.startswith("experiment=") for word in words):
+        return experiments_run.main(words)
     main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(dispatch(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,20 +83,22 @@ class Experiment:
 
     def client(self, partition: int) -> NumPyClient:
         """The client that holds a partition."""
-        honest = Honest(self, partition)
+        honest = self.honest(partition)
         return (self.attack.client or Malicious)(honest, self) if partition in self.malicious else honest
+
+    def honest(self, partition: int) -> Honest:
+        """The client that holds a partition, if nobody attacked."""
+        return Honest(self, partition)
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
         """What each attacker would send if it were honest; trained once a round, kept until the next."""
-        key = nonce, b"".join(np.ascontiguousarray(a).tobytes() for a in model)
-        if key not in self._trained:
-            self._trained.clear()
-            self._trained[key] = [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
-        return self._trained[key]
+        return self._once(
+            model, nonce, lambda: [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
+        )
 
-    def predict(self, arrays: Arrays) -> npt.NDArray[np.intp]:
-        """A global model's labels for the test samples."""
-        return np.asarray(self.plan.predict(arrays, self.dataset.test[0]).argmax(axis=1))
+    def predict(self, arrays: Arrays) -> npt.NDArray[np.floating[Any]]:
+        """A global model's outputs for the test samples, one column a label, before softmax."""
+        return self.plan.predict(arrays, self.dataset.test[0])
 
     def with_choices(self, **choices: str) -> Experiment:
         """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
@@ -105,6 +107,13 @@ class Experiment:
             config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")
         config.attack.share = self.config.attack.share
         return Experiment(config, {**self.choices, **choices}, "-".join([self.name, *choices.values()]))
+
+    def _once(self, model: Arrays, nonce: int, train: Callable[[], list[Arrays]]) -> list[Arrays]:
+        key = nonce, b"".join(np.ascontiguousarray(a).tobytes() for a in model)
+        if key not in self._trained:
+            self._trained.clear()
+            self._trained[key] = train()
+        return self._trained[key]
 
 
 def _build(config: DictConfig) -> Any:

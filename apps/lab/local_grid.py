@@ -57,7 +57,7 @@ class LocalGrid(Grid):  # type: ignore[misc]
         run_config: Mapping[str, bool | float | int | str] | None = None,
         faults: Mapping[int, Fault] | None = None,
     ) -> None:
-        self.run_config, self.node_ids = dict(run_config or {}), tuple(_node_id(i) for i in range(num_nodes))
+        self.run_config, self.node_ids = dict(run_config or {}), tuple(node_of(i) for i in range(num_nodes))
         self._app, self._faults = client_app, dict(faults or {})
         self._contexts = {
             node_id: Context(
@@ -162,5 +162,6 @@ def _identity() -> Iterator[None]:
             setattr(TaskIdentity, name, value)
 
 
-def _node_id(partition: int) -> int:
+def node_of(partition: int) -> int:
+    """The id of the node that holds a partition."""
     return int.from_bytes(hashlib.blake2b(str(partition).encode(), digest_size=8).digest(), "big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from apps.lab.client import LabClient
@@ -16,6 +17,10 @@ UNDEFENDED, ATTACK_FREE = "undefended FedAvg", "FedAvg of the same honest client
 Watch = Callable[[int, float], None]
 
 
+class Enough(Exception):
+    """Raised by who watches a run, to end it with the round that is over."""
+
+
 def run_locally(experiment: Experiment, folder: Path | None = None, watch: Watch = lambda *_: None) -> Record:
     """Run an experiment with the real ServerApp and ClientApp.
 
@@ -25,11 +30,12 @@ def run_locally(experiment: Experiment, folder: Path | None = None, watch: Watch
     folder : Path, optional
         See :class:`Record`.
     watch : callable
-        See :class:`Record`.
+        See :class:`Record`. May raise :class:`Enough`.
     """
     record = Record(experiment, folder, watch)
     grid = LocalGrid(LabClient(lambda _: experiment), experiment.config.clients)
-    run_server_app(LabServer(lambda _: record), grid)
+    with suppress(Enough):
+        run_server_app(LabServer(lambda _: record), grid)
     return record
 
 

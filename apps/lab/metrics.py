@@ -12,6 +12,14 @@ import numpy.typing as npt
 GRID = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
+def cross_entropy(outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    """Mean loss of outputs before softmax, at most 1e6: a model that an attack has blown up is as bad as it gets."""
+    from scipy.special import log_softmax
+
+    right = log_softmax(outputs.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    return float(np.nan_to_num(-np.mean(right), nan=1e6, posinf=1e6).clip(max=1e6))
+
+
 def by_label(
     predicted: npt.NDArray[Any], labels: npt.NDArray[Any], flips: Sequence[tuple[int, int]]
 ) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from apps.lab.experiment import Experiment
-from apps.lab.metrics import by_label, scores_of
+from apps.lab.metrics import by_label, cross_entropy, scores_of
 from apps.lab.picture import draw
 from apps.lab.spot import devices_of
 from apps.lab.strategies import Census
@@ -46,6 +46,8 @@ class Record:
     folder: Path | None = None
     watch: Callable[[int, float], None] = lambda number, accuracy: None
     accuracy: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    by_class: list[float] = field(default_factory=list)
     labels: list[dict[str, float | None]] = field(default_factory=list)
     reports: Sequence[RoundReport] = ()
     _started: float = 0.0
@@ -78,8 +80,11 @@ class Record:
 
     def evaluate(self, server_round: int, arrays: Arrays) -> float:
         """Measure a global model."""
-        predicted, labels, flips = self.experiment.predict(arrays), self.experiment.dataset.test[1], self._flips
+        outputs, labels, flips = self.experiment.predict(arrays), self.experiment.dataset.test[1], self._flips
+        predicted = outputs.argmax(axis=1)
         self.accuracy.append(float(np.mean(predicted == labels)))
+        self.loss.append(cross_entropy(outputs, labels))
+        self.by_class = [float(np.mean(predicted[labels == label] == label)) for label in np.unique(labels)]
         if flips:
             self.labels.append(by_label(predicted, labels, flips))
         self._ended = time.perf_counter()
@@ -89,7 +94,7 @@ class Record:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The finished run in figures; ``accuracy`` starts with the untrained model."""
+        """The finished run in figures; ``accuracy`` and ``loss`` start with the untrained model."""
         rounds = [report.to_json() for report in self.reports]
         for row in (row for report in rounds for row in (*report["nodes"], *report["disclosures"])):
             row.update(self.census.about(row["node_id"]))
@@ -102,6 +107,8 @@ class Record:
             **head,
             "final_accuracy": self.accuracy[-1],
             "accuracy": self.accuracy,
+            "loss": self.loss,
+            "by_class": self.by_class,
             **figures,
         }
 

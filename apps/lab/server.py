@@ -41,7 +41,7 @@ class LabServer(ServerApp):  # type: ignore[misc]
 
 def legacy_app(record: Record) -> ServerApp:
     """A ServerApp with a legacy strategy."""
-    config, initial = record.experiment.config, _initial(record)
+    config, initial = record.experiment.config, initial_arrays(record)
 
     def evaluate(server_round: int, arrays: NDArrays, _: dict[str, Scalar]) -> tuple[float, dict[str, Scalar]]:
         accuracy = record.evaluate(server_round, arrays)
@@ -64,24 +64,32 @@ def legacy_app(record: Record) -> ServerApp:
 
 def message_app(record: Record) -> ServerApp:
     """A ServerApp with a strategy of the Message API."""
-    app, config, initial = ServerApp(), record.experiment.config, _initial(record)
+    app, config, initial = ServerApp(), record.experiment.config, initial_arrays(record)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord({"accuracy": record.evaluate(server_round, arrays.to_numpy_ndarrays())})
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = LabFAADL(
-            fraction_train=config.fraction,
-            fraction_evaluate=0.0,
-            min_available_nodes=config.clients,
-            **record.defence(),
-        )
-        record.reports = strategy.reports
+        strategy = message_strategy(record)
         strategy.start(grid, ArrayRecord(initial), num_rounds=config.rounds, evaluate_fn=evaluate)
 
     return app
 
 
-def _initial(record: Record) -> NDArrays:
+def message_strategy(record: Record) -> LabFAADL:
+    """The strategy of the Message API that a run is to have."""
+    config = record.experiment.config
+    strategy = LabFAADL(
+        fraction_train=config.fraction,
+        fraction_evaluate=0.0,
+        min_available_nodes=config.clients,
+        **record.defence(),
+    )
+    record.reports = strategy.reports
+    return strategy
+
+
+def initial_arrays(record: Record) -> NDArrays:
+    """The untrained model of a run's seed."""
     return record.experiment.plan.initial_arrays(record.experiment.config.seed)

@@ -8,30 +8,26 @@ verifier and real encryption too, and its verdicts are compared with replay's.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from apps.lab import runner
 from apps.lab.cells import ATTACKS, HARD, Cell, all_cells, run_cell
 from apps.lab.experiment import CONF
+from apps.lab.runner import Row
 
 README = CONF.parent / "README.md"
 REGION = re.compile(r"(<!-- table:faa -->\n).*?(<!-- /table -->)", re.DOTALL)
 
-Row = Mapping[str, Any]
 Lines = list[list[str]]
 
 
@@ -62,30 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_missing(cells: Sequence[Cell], out: Path, jobs: int) -> list[Row]:
     """Results of all cells; those not yet in the file are run and appended to it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    keys = tuple(asdict(cells[0]))
-    done = {tuple(row[k] for k in keys) for row in rows}
-    missing = [cell for cell in cells if tuple(asdict(cell).values()) not in done]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core a process
-    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
-    with (
-        Progress(*columns, console=Console(stderr=True)) as progress,
-        out.open("a") as file,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
-    ):
-        task = progress.add_task("", total=len(cells), completed=len(cells) - len(missing))
-        try:
-            for finished in as_completed([pool.submit(run_cell, cell) for cell in missing]):
-                rows.append(finished.result())
-                file.write(json.dumps(rows[-1], allow_nan=False) + "\n")
-                file.flush()
-                progress.advance(task)
-        except BaseException:  # Ctrl-C, or a run that raised: what is finished is in the file
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    wanted = {tuple(asdict(cell).values()) for cell in cells}
-    return [row for row in rows if tuple(row[k] for k in keys) in wanted]
+    names = tuple(asdict(cells[0]))
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return tuple(row[name] for name in names)
+
+    return list(runner.run_missing({key(asdict(cell)): cell for cell in cells}, out, jobs, run_cell, key).values())
 
 
 def main_table(rows: Iterable[Row]) -> tuple[str, list[str], Lines]:

@@ -77,7 +77,7 @@ class TrainingPlan:
 
     def initial_arrays(self, seed: int) -> list[npt.NDArray[Any]]:
         """Arrays of a freshly initialised model."""
-        with _contract(seed):
+        with contract(seed):
             return to_arrays(self.model())
 
     def build(self, arrays: Arrays) -> nn.Module:
@@ -91,7 +91,7 @@ class TrainingPlan:
 
     def blank(self) -> nn.Module:
         """A model of which only the structure matters; leaves torch's generator alone."""
-        with _contract(0):
+        with contract(0):
             return self.model()
 
     def batches(self, count: int, nonce: int) -> Iterator[npt.NDArray[np.intp]]:
@@ -104,7 +104,7 @@ class TrainingPlan:
 
     def start(self, arrays: Arrays) -> Checkpoint:
         """The checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
-        with _contract(0):
+        with contract(0):
             model = self.build(arrays)
         rest = tuple(np.zeros_like(p.detach().numpy()) for p in model.parameters()) if self.momentum else ()
         return Checkpoint(tuple(to_arrays(model)), rest)
@@ -156,7 +156,7 @@ class TrainingPlan:
 
         samples, labels = data
         loss_of = self.loss or cross_entropy
-        with _contract(nonce):
+        with contract(nonce):
             model = self.build(start.arrays).train()
             rows: list[npt.NDArray[np.intp]] = [np.empty(0, np.intp)]
             if first_layer is not None:
@@ -173,7 +173,9 @@ class TrainingPlan:
                 return Checkpoint(tuple(to_arrays(model)), tuple(np.array(b.numpy()) for b in buffers))
 
             for index, rows[0] in batches:
-                torch.manual_seed(_step_seed(nonce, index))  # so that a step's masks need no other step
+                torch.default_generator.manual_seed(
+                    step_seed(nonce, index)
+                )  # so that a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
                 sgd.zero_grad()
                 loss_of(model(inputs), torch.from_numpy(labels[rows[0]])).backward()  # type: ignore[no-untyped-call]
@@ -186,7 +188,7 @@ class TrainingPlan:
         """The model's outputs in evaluation mode, shape (m, classes)."""
         import torch
 
-        with _contract(0), torch.inference_mode():
+        with contract(0), torch.inference_mode():
             model = self.build(arrays).eval()
             chunks = np.array_split(samples, max(1, len(samples) // 500))
             outputs = [model(torch.from_numpy(c.astype(np.float32)) * self.scale) for c in chunks]
@@ -234,12 +236,13 @@ def to_arrays(model: nn.Module) -> list[npt.NDArray[Any]]:
     return [np.array(t.detach().cpu().numpy()) for t in model.state_dict().values()]
 
 
-def _step_seed(nonce: int, index: int) -> int:
+def step_seed(nonce: int, index: int) -> int:
+    """Of torch's generator in a step of a round."""
     return int(np.random.SeedSequence([nonce, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager
-def _contract(seed: int) -> Iterator[None]:
+def contract(seed: int) -> Iterator[None]:
     """One thread, deterministic kernels, torch's generator seeded; everything as before afterwards."""
     import torch
 
@@ -250,7 +253,7 @@ def _contract(seed: int) -> Iterator[None]:
     torch.set_deterministic_debug_mode("error")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also walks the stack, for GPUs' sake: .4 ms
             yield
     finally:
         torch.set_deterministic_debug_mode(strict)

@@ -1,0 +1,157 @@
+"""The experiments of both papers: files in ``conf/experiment`` that say which cells a table or figure consists of.
+
+An experiment is a grid of named values (defence x attack x share ...). What a name means in overrides stands in
+``conf/experiment/axes.yaml``, for the size ``quick`` and for the size ``paper``, so two experiments that have a cell in
+common mean the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from omegaconf import OmegaConf
+
+from apps.lab.config import GROUPS, load
+from apps.lab.experiment import CONF
+
+FOLDER = CONF / "experiment"
+Size = Literal["quick", "paper"]
+SIZES: tuple[Size, ...] = get_args(Size)
+
+#: Parts of a configuration that do not change what a run does; the strategy has its own copy of the last two.
+IRRELEVANT = ("run", "hydra", "detector", "verification", "seed")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One table or figure.
+
+    Parameters
+    ----------
+    name : str
+        E.g. ``faa/table2``.
+    paper, title : str
+        Where it stands in which paper, and what it shows.
+    grid : sequence of mapping
+        Blocks: by axis, the values whose combinations are run.
+    tables, plots : sequence of mapping
+        How to show it, see ``docs/experiments.md``.
+    open, chose : str
+        What the paper leaves open, and what is done about it here.
+    reported : str
+        What the paper's prose says, where there is no table of figures.
+    """
+
+    name: str
+    paper: str
+    title: str
+    grid: Sequence[Mapping[str, Sequence[Any]]]
+    open: str
+    chose: str
+    tables: Sequence[Mapping[str, Any]] = ()
+    plots: Sequence[Mapping[str, Any]] = ()
+    reported: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place in the grid: its values by axis, the overrides they mean, and a digest of the configuration."""
+
+    axes: Mapping[str, Any]
+    overrides: str
+    digest: str
+    config: Mapping[str, Any] = field(repr=False)
+
+
+def names() -> list[str]:
+    """Of all experiments."""
+    return sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.glob("*/*.yaml"))
+
+
+def spec(name: str) -> Spec:
+    """Read an experiment.
+
+    Raises
+    ------
+    ValueError
+        If there is no such experiment.
+    """
+    if name not in names():
+        raise ValueError(f"Expected experiment to be one of {', '.join(names())}, got {name!r}")
+    content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    return Spec(name=name, **content)
+
+
+def cells(of: Spec, size: Size, more: Sequence[str] = ()) -> Iterator[Cell]:
+    """The cells of an experiment that there are at a size.
+
+    Parameters
+    ----------
+    of : Spec
+    size : {"quick", "paper"}
+    more : sequence of str
+        Overrides for every cell.
+    """
+    seen = set()
+    for block in of.grid:
+        for values in product(*block.values()):
+            axes = dict(zip(block, values, strict=True))
+            words = [meaning(axis, value, size) for axis, value in axes.items()]
+            if None in words or tuple(axes.items()) in seen:
+                continue
+            seen.add(tuple(axes.items()))
+            overrides = merge([*(w for text in words if text for w in text.split()), *more])
+            config = _config(overrides)
+            text = json.dumps({k: v for k, v in config.items() if k not in IRRELEVANT}, sort_keys=True)
+            yield Cell(axes, overrides, hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), config)
+
+
+def meaning(axis: str, value: Any, size: Size) -> str | None:
+    """The overrides that a value of an axis stands for; None if there is no such thing at this size."""
+    known = _axes()
+    if axis not in known:
+        raise ValueError(f"Expected an axis of {FOLDER / 'axes.yaml'}, got {axis!r}")
+    if isinstance(known[axis], str):  # a pattern for numbers
+        return str(known[axis]).format(value)
+    if value not in known[axis]:
+        raise ValueError(f"Expected {axis} to be one of {', '.join(map(str, known[axis]))}, got {value!r}")
+    words = known[axis][value]
+    return words.get(size) if isinstance(words, Mapping) else words
+
+
+def merge(words: Sequence[str]) -> str:
+    """Overrides of which the last counts; another choice in a group takes the group's settings with it.
+
+    The share of attackers stays: an attack-free federation of the honest clients needs it.
+    """
+    merged: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in GROUPS and merged.get(key, value) != value:
+            merged = {k: v for k, v in merged.items() if not k.startswith(f"{key}.") or k == "attack.share"}
+        merged[key] = value
+    return " ".join(f"{key}={value}" for key, value in merged.items())
+
+
+@cache
+def _axes() -> dict[str, Any]:
+    content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "axes.yaml"))
+    return dict(content)
+
+
+@cache
+def _config(overrides: str) -> dict[str, Any]:
+    content: Any = OmegaConf.to_container(load(overrides).config, resolve=True)
+    return dict(content)
+
+
+def folder(of: Spec, size: Size, more: Sequence[str], out: Path) -> Path:
+    """Where an experiment leaves its files."""
+    return out / "-".join([*of.name.split("/"), size, *(word.replace("/", "_") for word in more)])

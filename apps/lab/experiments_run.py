@@ -1,0 +1,228 @@
+"""``python -m apps.lab experiment=faa/table2 size=quick seeds=5``: run a table or figure, or all of them.
+
+Every finished run is a line of ``runs/cells.jsonl``, under a digest of its configuration: killed, the command goes on
+where it was, and what two experiments have in common is run once. Each experiment's folder gets ``results.csv`` (one
+row a cell and seed), ``curves.csv`` and ``configurations.yaml``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from apps.lab.config import load
+from apps.lab.direct import run_directly
+from apps.lab.experiments import SIZES, Cell, Size, Spec, cells, folder, names, spec
+from apps.lab.fleet import Fleet
+from apps.lab.local_run import Enough, run_locally
+from apps.lab.record import Record
+from apps.lab.runner import Row, lines, run_missing
+
+#: Columns that depend on the machine and its load.
+TIMES = ("cpu_seconds", "seconds", "cpu_seconds_a_round", "defence_seconds_a_round")
+FIGURES = (
+    "final_accuracy",
+    "recall",
+    "honest_convicted",
+    "honest_dropped",
+    "attackers_accepted",
+    "verified_per_round",
+    "rounds_to_ban_all",
+)
+SCORES = ("auc", "auc_worst", "tpr", "fpr", "tpr_left_out", "fpr_left_out")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for on the command line.
+
+    Parameters
+    ----------
+    experiment : str
+        A name, or ``all``.
+    size : {"quick", "paper"}
+    seeds, jobs : int
+        Runs of every cell, and processes.
+    minutes : float, optional
+        What all of it may take: every run that is missing gets an equal part, and ends with the round in which that is
+        used up.
+    out : path
+    more : tuple of str
+        Overrides for every cell.
+    """
+
+    experiment: str
+    size: Size = "quick"
+    seeds: int = 1
+    jobs: int = 2
+    minutes: float | None = None
+    out: Path = Path("runs")
+    more: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell and its seed."""
+
+    key: str
+    overrides: str
+    seed: int
+    limit: float | None = None
+
+
+def main(words: Sequence[str]) -> int:
+    """Run what is missing and write the tables; returns the exit code."""
+    try:
+        order = parse(words)
+        done = execute(order)
+    except (ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in done:
+        print(path)
+    return 0
+
+
+def parse(words: Sequence[str]) -> Order:
+    """Words like ``experiment=faa/table2``; any other is an override for every cell.
+
+    Raises
+    ------
+    ValueError
+        If a word is not understood.
+    """
+    readers: dict[str, Any] = {"experiment": str, "size": str, "seeds": int, "jobs": int, "minutes": float, "out": Path}
+    chosen: dict[str, Any] = {}
+    more = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"Expected words like size=quick, got {word!r}")
+        if key in readers:
+            chosen[key] = readers[key](value)
+        else:
+            more.append(word)
+    order = Order(**chosen, more=tuple(more))
+    if order.size not in SIZES:
+        raise ValueError(f"Expected size to be one of {', '.join(SIZES)}, got {order.size!r}")
+    return order
+
+
+def execute(order: Order) -> list[Path]:
+    """Run an order; the folders of its experiments.
+
+    Seed by seed: stopped early, every cell has as many seeds as the time was enough for. The tables are written
+    whatever happens, from what is finished.
+    """
+    which = names() if order.experiment == "all" else [order.experiment]
+    grids = [(s, list(cells(s, order.size, order.more))) for s in map(spec, which)]
+    seeds = range(1, order.seeds + 1)
+    runs = {_key(c, n, order): Run(_key(c, n, order), c.overrides, n) for n in seeds for _, grid in grids for c in grid}
+    store = order.out / "cells.jsonl"
+    if order.minutes is not None:
+        missing = len(runs.keys() - {row["key"] for row in lines(store)})
+        limit = 60 * order.minutes * order.jobs / max(1, missing)
+        runs = {k: replace(run, limit=limit) for k, run in runs.items()}
+    try:
+        run_missing(runs, store, order.jobs, run_cell, itemgetter("key"))
+    finally:
+        rows = {row["key"]: row for row in lines(store)}
+        done = [_write(s, grid, order, rows) for s, grid in grids]
+    return done
+
+
+def run_cell(run: Run) -> dict[str, Any]:
+    """Run one cell; what is kept of it, ready for JSON."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    experiment = load(f"{run.overrides} seed={run.seed}")
+    experiment.partitions, experiment.plan.initial_arrays(0)  # noqa: B018  reading data and code is not the run's time
+    started, cpu = time.perf_counter(), time.process_time()
+
+    def watch(*_: object) -> None:
+        if run.limit is not None and time.perf_counter() - started > run.limit:
+            raise Enough
+
+    # Flower takes a millisecond a client and round, and a model without batch norm can be trained in stacks.
+    small = experiment.config.fraction == 1 and experiment.choices["model"] in ("logistic", "logistic_lomar", "mlp")
+    record = run_directly(Fleet.of(experiment), watch) if small else run_locally(experiment, watch=watch)
+    cpu = time.process_time() - cpu
+    summary, scores, rounds = record.summary, record.summary["scores"], len(record.accuracy) - 1
+    defence = sum(summary["seconds"].get(phase, 0.0) for phase in ("detect", "ask", "judge", "aggregate"))
+    return {
+        "key": run.key,
+        "seed": run.seed,
+        "overrides": run.overrides,
+        "rounds": rounds,
+        "final_loss": record.loss[-1],
+        **{name: summary[name] for name in FIGURES},
+        **{name: scores[name] for name in SCORES},
+        **{name: curve[-1] for name, curve in summary.get("labels", {}).items()},
+        **{f"label_{label}": accuracy for label, accuracy in enumerate(record.by_class)},
+        "suspected": _suspected(record),
+        "cpu_seconds": round(cpu, 3),
+        "seconds": round(time.perf_counter() - started, 3),
+        "cpu_seconds_a_round": cpu / max(1, rounds),
+        "defence_seconds_a_round": defence / max(1, rounds),
+        "curves": {
+            "accuracy": list(enumerate(record.accuracy)),
+            "loss": list(enumerate(record.loss)),
+            **{name: list(enumerate(curve)) for name, curve in summary.get("labels", {}).items()},
+            "roc": scores["roc"] or [],
+        },
+    }
+
+
+def _suspected(record: Record) -> float | None:
+    """Share of the malicious updates that the detector put among the suspects."""
+    about = record.census.about
+    named = [
+        v.suspect for r in record.reports for v in r.nodes if about(v.node_id)["malicious"] and v.score is not None
+    ]
+    return sum(named) / len(named) if named else None
+
+
+def _key(cell: Cell, seed: int, order: Order) -> str:
+    """Of a run in the store; one with a limit is another run, wherever it ended."""
+    return f"{cell.digest}-{seed}" + (f"-{order.minutes:g}min" if order.minutes is not None else "")
+
+
+def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]) -> Path:
+    """The files of one experiment, from the runs that are finished."""
+    path = folder(of, order.size, order.more, order.out)
+    path.mkdir(parents=True, exist_ok=True)
+    head = {"experiment": of.name, "size": order.size}
+    table, points = [], []
+    for cell in grid:
+        for seed in range(1, order.seeds + 1):
+            row = rows.get(_key(cell, seed, order))
+            if row is None:
+                continue
+            figures = {k: v for k, v in row.items() if k not in ("key", "seed", "overrides", "curves", *TIMES)}
+            table.append(
+                {**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}}
+            )
+            points += [
+                {"cell": cell.digest, "seed": seed, "curve": name, "x": x, "y": y}
+                for name, curve in row["curves"].items()
+                for x, y in curve
+            ]
+    replace_file(path / "results.csv", pd.DataFrame(table).to_csv(index=False))
+    replace_file(path / "curves.csv", pd.DataFrame(points).drop_duplicates().to_csv(index=False))
+    replace_file(path / "configurations.yaml", yaml.safe_dump({c.digest: dict(c.config) for c in grid}, sort_keys=True))
+    return path
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file such that nobody ever sees half of it."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.replace(path)

@@ -1,0 +1,31 @@
+"""Tables that a command writes into a Markdown file, between marks of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Title, head, lines.
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+def markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return f"**{title}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def write_region(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- table:name -->`` and the next ``<!-- /table -->``.
+
+    Raises
+    ------
+    ValueError
+        If the file has no such marks.
+    """
+    region = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
+    before = path.read_text()
+    if not region.search(before):
+        raise ValueError(f"Expected <!-- table:{name} --> and <!-- /table --> in {path}, got neither")
+    path.write_text(region.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", before))
