@@ -15,6 +15,7 @@ from typing import Any
 
 from apps.lab.experiments import meaning
 from apps.lab.experiments_run import replace_file
+from apps.lab.picture import picture
 from apps.lab.report_plots import heat, panels, shade, shown, svg
 from apps.lab.report_tables import Place, table, worst
 from apps.lab.results_data import Results, number, read
@@ -68,9 +69,9 @@ def experiment_page(of: Results, plots: Path) -> dict[str, Any]:
             heats.append(worst(of, view))
             heat(heats[-1]).savefig(plots / f"{shown([view['title']])}.png", dpi=150)
             continue
-        for title, picture in panels(of, view):
-            picture.savefig(plots / f"{shown([title])}.png", dpi=150)
-            pictures.append((title, svg(picture)))
+        for title, drawn in panels(of, view):
+            drawn.savefig(plots / f"{shown([title])}.png", dpi=150)
+            pictures.append((title, svg(drawn)))
     return {
         "title": f"{of.spec.paper}: {of.spec.title}",
         "spec": of.spec,
@@ -102,9 +103,12 @@ def run_page(folder: Path) -> dict[str, Any]:
         "rounds": [{"round": r["round"], "threshold": r.get("score_threshold")} for r in rounds],
         "nodes": order,
         "marks": MARKS,
-        "accuracy": summary.get("accuracy", []),
     }
-    return {"title": summary.get("name", folder.name), "summary": summary, "data": data, "marks": MARKS}
+    content = {"title": summary.get("name", folder.name), "summary": summary, "data": data, "picture": None}
+    if summary:
+        curves = {"this run": summary["accuracy"], **summary.get("yardsticks", {})}
+        content["picture"] = svg(picture(curves, "accuracy by round"))
+    return content
 
 
 def _meanings(of: Results) -> list[tuple[str, str, str]]:

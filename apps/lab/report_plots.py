@@ -103,11 +103,13 @@ def _finish(axes: Axes, view: Mapping[str, Any]) -> None:
     else:
         what = curve or NAMES.get(view["value"], view["value"])
         axes.set(xlabel="round" if curve else view["x"], ylabel=NAMES.get(what, what))
+    if curve and curve != "roc":
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if curve == "loss":
         axes.set_yscale("log")
     else:
         axes.set_ylim(-0.02, 1.02)
-    axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+    axes.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
 def _style(line: str, i: int) -> dict[str, Any]:

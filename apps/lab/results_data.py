@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from apps.lab.experiments import Spec, spec
+
+#: Metrics of label attacks, of which there is a curve.
+BY_ROUND = ("source", "target", "other", "attack_success")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,22 @@ def read(path: Path) -> Results:
     except (FileNotFoundError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"Expected finished runs in {path}, got none") from error
     return Results(spec(runs["experiment"].iloc[0]), runs["size"].iloc[0], runs, curves)
+
+
+def at_common_round(of: Results) -> tuple[Results, int]:
+    """The same with the figures that every run had after the last round that all of them reached, and that round.
+
+    Runs with a time limit stop where they are; the fast ones would otherwise be compared with the slow ones.
+    """
+    common = int(of.runs["rounds"].min())
+    if (of.runs["rounds"] == common).all():
+        return of, common
+    runs, there = of.runs.copy(), of.curves[of.curves["x"] == common]
+    for metric, curve in (("final_accuracy", "accuracy"), ("final_loss", "loss"), *((c, c) for c in BY_ROUND)):
+        values = there[there["curve"] == curve].set_index(["cell", "seed"])["y"].to_dict()
+        if values:
+            runs[metric] = [values.get(key) for key in zip(runs["cell"], runs["seed"], strict=True)]
+    return replace(of, runs=runs), common
 
 
 def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
