@@ -73,14 +73,14 @@ class Ledger:
                 [*head, json.dumps(plain["seconds"])],
             )
             for row in plain["nodes"]:
-                notes = json.dumps({k: v for k, v in row.items() if k not in known})
+                notes = json.dumps({k: v for k, v in row.items() if k not in known and v != ""})
                 values = row | {"round_id": cursor.lastrowid, "node_id": str(row["node_id"]), "notes": notes}
                 self._db.execute(
                     "INSERT INTO verdicts VALUES (:round_id, :node_id, :verdict, :accepted, :suspect, :score, :error,"
                     " :threshold, :reason, :banned, :notes)",
                     values,
                 )
-                if row["verdict"] == Outcome.MISSING:
+                if row["verdict"] == Outcome.MISSING and not row["withheld"]:
                     self._db.execute(
                         "INSERT INTO strikes VALUES (?, 1) ON CONFLICT (node_id) DO UPDATE SET count = count + 1",
                         [str(row["node_id"])],

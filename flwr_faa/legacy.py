@@ -59,10 +59,11 @@ class FAADL(FedAvg):
         verify_timeout: float = 60.0,
         seed: int | None = None,
         rule: Rule | None = None,
+        observe: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
+        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule, observe)
         self._model: Arrays = ()
         self._asked: dict[int, ClientProxy] = {}
         self._unenrolled: dict[int, str] = {}

@@ -52,6 +52,9 @@ class FAADL(FedAvg):
         Makes batch orders and audits reproducible. If ``None``, drawn from the system: what you want in the field.
     rule : Optional[Callable] (default: None)
         What is made of the updates that are kept, ``rule(batch, rows) -> update``. If ``None``, their weighted mean.
+    observe : bool (default: False)
+        Detect, verify and report, but remove and ban nobody: to watch before trusting. ``Verdict.withheld`` says what
+        would have been done.
     *args, **kwargs
         As in ``FedAvg``.
 
@@ -71,10 +74,11 @@ class FAADL(FedAvg):
         verify_timeout: float = 60.0,
         seed: int | None = None,
         rule: Rule | None = None,
+        observe: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
+        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule, observe)
         self._grid: Grid | None = None
         self._model = ArrayRecord()
         self._asked: set[int] = set()
