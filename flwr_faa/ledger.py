@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS verdicts (
     error REAL, threshold REAL, reason TEXT, banned INTEGER, notes TEXT);
 CREATE TABLE IF NOT EXISTS strikes (node_id TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS bans (node_id TEXT PRIMARY KEY, round INTEGER, reason TEXT);
+CREATE TABLE IF NOT EXISTS lifts (node_id TEXT, at TEXT DEFAULT CURRENT_TIMESTAMP, reason TEXT);
 """
 
 
@@ -93,8 +94,11 @@ class Ledger:
                 lines.write(json.dumps(plain) + "\n")
 
     def lift(self, node_id: int) -> None:
-        """Lift a ban and forget the strikes."""
+        """Lift a ban and forget the strikes; that it was lifted stays on record, with the reason of the ban."""
         with self._db:
+            self._db.execute(
+                "INSERT INTO lifts (node_id, reason) SELECT node_id, reason FROM bans WHERE node_id = ?", [str(node_id)]
+            )
             self._db.execute("DELETE FROM bans WHERE node_id = ?", [str(node_id)])
             self._db.execute("DELETE FROM strikes WHERE node_id = ?", [str(node_id)])
 
