@@ -17,7 +17,11 @@ _VERDICTS = """
 SELECT v.rowid AS id, r.id AS round_id, r.at, r.round, r.verifier, v.node_id, v.verdict, v.accepted, v.suspect, v.score,
     r.score_threshold, v.error, v.threshold, v.banned, v.reason, v.notes
 FROM verdicts v JOIN rounds r ON r.id = v.round_id"""
-_LAST = "SELECT max(rowid) FROM {} GROUP BY node_id"
+_SELECTED = f"""{_VERDICTS}
+WHERE (:node IS NULL OR v.node_id = :node) AND (:last IS NULL OR r.id > (SELECT max(id) FROM rounds) - :last)
+ORDER BY v.rowid"""  # noqa: S608 - constants, values are bound
+_LATEST = f"{_VERDICTS} WHERE v.rowid IN (SELECT max(rowid) FROM verdicts GROUP BY node_id)"  # noqa: S608
+_KNOWN = "SELECT * FROM disclosures WHERE rowid IN (SELECT max(rowid) FROM disclosures GROUP BY node_id)"
 #: Longest text shown of what may come from a client.
 _LONGEST = 500
 
@@ -81,7 +85,9 @@ class History:
         """The last rounds, oldest first, each with its number of nodes by outcome."""
         with self._open() as db:
             rows = db.execute("SELECT * FROM rounds ORDER BY id DESC LIMIT ?", [last]).fetchall()
-            counts = db.execute("SELECT round_id, verdict, count(*), sum(accepted) FROM verdicts GROUP BY 1, 2").fetchall()
+            counts = db.execute(
+                "SELECT round_id, verdict, count(*), sum(accepted) FROM verdicts GROUP BY 1, 2"
+            ).fetchall()
         found = {row["id"]: {**dict(row), "outcomes": {}, "accepted": 0, "nodes": 0} for row in reversed(rows)}
         for round_id, verdict, count, accepted in counts:
             if round_id in found:
@@ -92,20 +98,16 @@ class History:
 
     def verdicts(self, node_id: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
         """All verdicts, or one node's, or those of the last rounds, oldest first."""
-        query, values = _VERDICTS, []
-        if node_id is not None:
-            query, values = f"{query} WHERE v.node_id = ?", [str(node_id)]
-        elif last is not None:
-            query, values = f"{query} WHERE r.id > (SELECT max(id) FROM rounds) - ?", [last]
+        wanted = {"node": None if node_id is None else str(node_id), "last": last}
         with self._open() as db:
-            return [_plain(row) for row in db.execute(f"{query} ORDER BY v.rowid", values)]
+            return [_plain(row) for row in db.execute(_SELECTED, wanted)]
 
     def nodes(self) -> list[NodeHistory]:
         """Every node that was ever reported on: the banned first, then the watched, then by node id."""
         with self._open() as db:
             bans = dict(db.execute("SELECT node_id, reason FROM bans").fetchall())
             strikes = dict(db.execute("SELECT node_id, count FROM strikes").fetchall())
-            last = {r["node_id"]: r for r in db.execute(f"{_VERDICTS} WHERE v.rowid IN ({_LAST.format('verdicts')})")}
+            last = {r["node_id"]: r for r in db.execute(_LATEST)}
             when = dict(
                 db.execute(
                     "SELECT node_id, max(at) FROM verdicts JOIN rounds ON rounds.id = round_id WHERE banned GROUP BY 1"
@@ -160,5 +162,5 @@ def _disclosures(db: sqlite3.Connection) -> dict[str, dict[str, Any]]:
     """The last count of every node; ledgers from before it was kept have none."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'disclosures'").fetchone():
         return {}
-    rows = db.execute(f"SELECT * FROM disclosures WHERE rowid IN ({_LAST.format('disclosures')})")
+    rows = db.execute(_KNOWN)
     return {row["node_id"]: dict(row) for row in rows}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,9 +72,7 @@ def node(folder: Folder, node_id: Node) -> None:
 
 
 @app.command()
-def rounds(
-    folder: Folder, last: Annotated[int, typer.Option(help="How many of the last rounds.", min=1)] = 20
-) -> None:
+def rounds(folder: Folder, last: Annotated[int, typer.Option(help="How many of the last rounds.", min=1)] = 20) -> None:
     """One line a round: how many were accepted, and what became of the others."""
     with _explained():
         table = Table("round", Column("at (UTC)", no_wrap=True), "verifier", "nodes", "accepted", "others")
@@ -106,7 +103,7 @@ def export(
     """Every verdict as a line of CSV."""
     with _explained():
         found = History(folder).verdicts()
-        with open(out, "w", newline="") if out else open(os.dup(sys.stdout.fileno()), "w", newline="") as file:
+        with out.open("w", newline="") if out else nullcontext(sys.stdout) as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows([_cell(v[name]) for name in COLUMNS] for v in found)
@@ -132,7 +129,9 @@ def serve(
         History(folder).rounds(1)  # an error now rather than on the page
         tls = (certificate_key, certificate) if certificate_key and certificate else None
         token = live.read_token(token_file) if token_file else live.new_token()
-        live.serve(folder, token, host, port, tls, started=lambda url: typer.echo(live.greeting(url, token, token_file)))
+        live.serve(
+            folder, token, host, port, tls, started=lambda url: typer.echo(live.greeting(url, token, token_file))
+        )
 
 
 def _outcome(verdict: dict[str, Any] | Any) -> str:
