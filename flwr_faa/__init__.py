@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flwr_faa.client import VerifiableClient, verifiable
     from flwr_faa.ledger import Ledger
     from flwr_faa.pipeline import Policy
+    from flwr_faa.protection import protect
     from flwr_faa.strategy import FAADL
     from flwr_faa.verification.enrolment import Device
     from flwr_faa.verification.plan import TrainingPlan
@@ -27,10 +28,21 @@ _HOME = {
     "SpotCheck": "flwr_faa.verification.spotcheck",
     "TrainingPlan": "flwr_faa.verification.plan",
     "VerifiableClient": "flwr_faa.client",
+    "protect": "flwr_faa.protection",
     "verifiable": "flwr_faa.client",
 }
 
-__all__ = ["Device", "FAADL", "Ledger", "Policy", "SpotCheck", "TrainingPlan", "VerifiableClient", "verifiable"]
+__all__ = [
+    "Device",
+    "FAADL",
+    "Ledger",
+    "Policy",
+    "SpotCheck",
+    "TrainingPlan",
+    "VerifiableClient",
+    "protect",
+    "verifiable",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,8 @@ class Defence:
         See :class:`flwr_faa.pipeline.Pipeline`.
     seed : int, optional
         For reproducible simulations. Unset, it is drawn: who knows it knows who will be audited.
+    observe : bool
+        See :class:`flwr_faa.pipeline.Pipeline`. Nodes that did not enrol take part too. Bans found in the ledger hold.
     """
 
     def __init__(
@@ -54,12 +56,13 @@ class Defence:
         timeout: float,
         seed: int | None,
         rule: Rule | None = None,
+        observe: bool = False,
     ) -> None:
-        self.verifier, self.policy, self.timeout = verifier, policy, timeout
+        self.verifier, self.policy, self.timeout, self.observe = verifier, policy, timeout, observe
         self.detector = _detector(detector, verifier)
         self.ledger = ledger or Ledger()
         self.reports: list[RoundReport] = []
-        self._pipeline = Pipeline(self.detector, verifier, policy, rule)
+        self._pipeline = Pipeline(self.detector, verifier, policy, rule, observe)
         self._seed = secrets.randbits(63) if seed is None else seed
         for note in verifier.notes if verifier else ():
             log(WARNING, "%s", note)
@@ -92,10 +95,9 @@ class Defence:
                     pending[node] = request
             except (Exhausted, WireError) as why:
                 failed[node] = f"not enrolled: {why}"
-        if not pending:
-            return failed
-        log(INFO, "faa: asking %d nodes to enrol", len(pending))
-        answers = ask(pending, self.verifier.enrol_timeout)
+        if pending:
+            log(INFO, "faa: asking %d nodes to enrol", len(pending))
+        answers = ask(pending, self.verifier.enrol_timeout) if pending else {}
         for node in pending:
             answer = answers.get(node, "no answer in time")
             try:
@@ -104,7 +106,9 @@ class Defence:
                 self.verifier.enrol(node, answer)
             except (Exhausted, WireError) as why:
                 failed[node] = f"not enrolled: {why}"
-        return failed
+        for node, problem in failed.items():
+            log(WARNING, "faa node=%d %s", node, problem)
+        return {} if self.observe else failed
 
     def check_grid(self, grid: object) -> None:
         """Refuse a simulation-only verifier in a deployment.
@@ -155,6 +159,7 @@ class Defence:
         log(INFO, "\t│\t├── Verifier: %s", self.verifier.name if self.verifier else "none (suspects are removed)")
         for f in fields(self.policy):
             log(INFO, "\t│\t├── %s: %s", f.name, getattr(self.policy, f.name))
+        log(INFO, "\t│\t├── Observe only: %s", self.observe)
         log(INFO, "\t│\t└── Banned so far: %d", len(self.ledger.bans))
 
     def _draw(self, server_round: int, stream: int) -> int:

@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS disclosures (
     max_rank INTEGER, dimension INTEGER, budget INTEGER, remaining INTEGER, enrolments INTEGER, keys_issued INTEGER);
 CREATE TABLE IF NOT EXISTS strikes (node_id TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS bans (node_id TEXT PRIMARY KEY, round INTEGER, reason TEXT);
+CREATE TABLE IF NOT EXISTS lifts (node_id TEXT, at TEXT DEFAULT CURRENT_TIMESTAMP, reason TEXT);
 """
 
 
@@ -76,14 +77,14 @@ class Ledger:
                 [*head, json.dumps(plain["seconds"])],
             )
             for row in plain["nodes"]:
-                notes = json.dumps({k: v for k, v in row.items() if k not in known})
+                notes = json.dumps({k: v for k, v in row.items() if k not in known and v != ""})
                 values = row | {"round_id": cursor.lastrowid, "node_id": str(row["node_id"]), "notes": notes}
                 self._db.execute(
                     "INSERT INTO verdicts VALUES (:round_id, :node_id, :verdict, :accepted, :suspect, :score, :error,"
                     " :threshold, :reason, :banned, :notes)",
                     values,
                 )
-                if row["verdict"] == Outcome.MISSING:
+                if row["verdict"] == Outcome.MISSING and not row["withheld"]:
                     self._db.execute(
                         "INSERT INTO strikes VALUES (?, 1) ON CONFLICT (node_id) DO UPDATE SET count = count + 1",
                         [str(row["node_id"])],
@@ -102,8 +103,11 @@ class Ledger:
                 lines.write(json.dumps(plain) + "\n")
 
     def lift(self, node_id: int) -> None:
-        """Lift a ban and forget the strikes."""
+        """Lift a ban and forget the strikes; that it was lifted stays on record, with the reason of the ban."""
         with self._db:
+            self._db.execute(
+                "INSERT INTO lifts (node_id, reason) SELECT node_id, reason FROM bans WHERE node_id = ?", [str(node_id)]
+            )
             self._db.execute("DELETE FROM bans WHERE node_id = ?", [str(node_id)])
             self._db.execute("DELETE FROM strikes WHERE node_id = ?", [str(node_id)])
 

@@ -59,10 +59,14 @@ class FAADL(FedAvg):
         verify_timeout: float = 60.0,
         seed: int | None = None,
         rule: Rule | None = None,
+        observe: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
+        self._defend(Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule, observe))
+
+    def _defend(self, defence: Defence) -> None:
+        self.defence = defence
         self._model: Arrays = ()
         self._asked: dict[int, ClientProxy] = {}
         self._unenrolled: dict[int, str] = {}
@@ -117,18 +121,29 @@ class FAADL(FedAvg):
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
         """Detect, verify, remove, and aggregate the rest."""
-        if not self._model:
-            raise RuntimeError("expected configure_fit before aggregate_fit, got no global model")
         if failures and not self.accept_failures:
             return None, {}
+        parameters, report = self._decide(server_round, results)
+        return parameters, self._metrics(results, report)
+
+    def _decide(
+        self, server_round: int, results: list[tuple[ClientProxy, FitRes]], problems: Mapping[int, str] | None = None
+    ) -> tuple[Parameters, RoundReport]:
+        """The new global model, and what was decided; ``problems`` says whose reply is no good for other reasons."""
+        if not self._model:
+            raise RuntimeError("expected configure_fit before aggregate_fit, got no global model")
         seconds = {"train": time.perf_counter() - self._started}
         read = [self._read(client, result) for client, result in results]
+        read = [
+            Reply(r.node_id, problem=r.problem or problems[r.node_id]) if problems and r.node_id in problems else r
+            for r in read
+        ]
         silent = self._asked.keys() - {r.node_id for r in read}
         read += [Reply(node, problem="no reply, or the client failed") for node in silent]
         read += [Reply(node, problem=why) for node, why in self._unenrolled.items()]
         ask = partial(self._ask, server_round, timeout=self.defence.timeout)
         arrays, report = self.defence.decide(server_round, read, self._model, ask, seconds)
-        return ndarrays_to_parameters(arrays), self._metrics(results, report)
+        return ndarrays_to_parameters(arrays), report
 
     def aggregate_evaluate(
         self,
@@ -206,18 +221,27 @@ class FAADL(FedAvg):
 class _View(Criterion):
     """The part of a client manager that Flower's sampling uses, without some nodes."""
 
-    def __init__(self, manager: ClientManager, without: set[str]) -> None:
-        self._manager, self._without = manager, without
+    def __init__(self, manager: ClientManager, without: set[str], also: Criterion | None = None) -> None:
+        self._manager, self._without, self._also = manager, without, also
 
     def select(self, client: ClientProxy) -> bool:
-        return client.cid not in self._without
+        return client.cid not in self._without and (self._also is None or self._also.select(client))
+
+    def all(self) -> dict[str, ClientProxy]:
+        return {cid: client for cid, client in self._manager.all().items() if self.select(client)}
 
     def num_available(self) -> int:
-        return sum(self.select(client) for client in self._manager.all().values())
+        return len(self.all())
 
-    def sample(self, num_clients: int, min_num_clients: int | None = None) -> list[ClientProxy]:
-        clients: list[ClientProxy] = self._manager.sample(num_clients, min_num_clients, self)
+    def sample(
+        self, num_clients: int, min_num_clients: int | None = None, criterion: Criterion | None = None
+    ) -> list[ClientProxy]:
+        chosen = _View(self._manager, self._without, criterion)
+        clients: list[ClientProxy] = self._manager.sample(num_clients, min_num_clients, chosen)
         return clients
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)  # what else a project's own sampling may ask
 
 
 def node_id(client: ClientProxy) -> int:

@@ -77,12 +77,16 @@ class Pipeline:
     rule : callable, optional
         What is made of the kept updates, ``rule(batch, rows) -> update``, e.g. their median. Default: the mean with the
         weights of the policy.
+    observe : bool
+        Detect, verify and report, but remove and ban nobody: ``Verdict.withheld`` says what would have been done. Only
+        a reply that cannot be averaged is left out.
     """
 
     detector: Detector
     verifier: Verifier | None = None
     policy: Policy = field(default_factory=Policy)
     rule: Rule | None = None
+    observe: bool = False
 
     def run(
         self,
@@ -135,6 +139,8 @@ class Pipeline:
         failed_closed = self.policy.fail_closed and out > self.policy.assumed_share * len(batch)
         if failed_closed:
             verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
+        if self.observe:
+            verdicts = {i: _withhold(v) for i, v in verdicts.items()}
         with clock("aggregate"):
             rows = [row for row in batch.canonical if verdicts[batch.node_ids[row]].accepted]
             arrays = apply_update(model, self._combine(batch, rows)) if rows else [np.array(w) for w in model]
@@ -258,6 +264,13 @@ def _dropped(verdict: Verdict, why: Exhausted | WireError) -> Verdict:
         return replace(verdict, verdict=Outcome.EXHAUSTED, suspect=True, accepted=False, reason=str(why))
     reason = f"no valid evidence: {why}"
     return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
+
+
+def _withhold(verdict: Verdict) -> Verdict:
+    """The same finding without its consequences."""
+    if verdict.accepted or verdict.verdict is Outcome.REJECTED:
+        return verdict
+    return replace(verdict, accepted=True, banned=False, withheld="removed and banned" if verdict.banned else "removed")
 
 
 def _mean(batch: Batch, rows: Sequence[int], renormalise: bool) -> npt.NDArray[np.float64]:

@@ -52,6 +52,9 @@ class FAADL(FedAvg):
         Makes batch orders and audits reproducible. If ``None``, drawn from the system: what you want in the field.
     rule : Optional[Callable] (default: None)
         What is made of the updates that are kept, ``rule(batch, rows) -> update``. If ``None``, their weighted mean.
+    observe : bool (default: False)
+        Detect, verify and report, but remove and ban nobody: to watch before trusting. ``Verdict.withheld`` says what
+        would have been done.
     *args, **kwargs
         As in ``FedAvg``.
 
@@ -71,10 +74,14 @@ class FAADL(FedAvg):
         verify_timeout: float = 60.0,
         seed: int | None = None,
         rule: Rule | None = None,
+        observe: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.defence = Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule)
+        self._defend(Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, rule, observe))
+
+    def _defend(self, defence: Defence) -> None:
+        self.defence = defence
         self._grid: Grid | None = None
         self._model = ArrayRecord()
         self._asked: set[int] = set()
@@ -119,19 +126,29 @@ class FAADL(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Detect, verify, remove, and aggregate the rest."""
+        messages = list(replies)
+        arrays, report = self._decide(server_round, messages)
+        return arrays, self._metrics(messages, report)
+
+    def _decide(
+        self, server_round: int, messages: list[Message], problems: Mapping[int, str] | None = None
+    ) -> tuple[ArrayRecord, RoundReport]:
+        """The new global model, and what was decided; ``problems`` says whose reply is no good for other reasons."""
         if not self._model:
             raise RuntimeError("expected configure_train before aggregate_train, got no global model")
-        messages = list(replies)
         seconds = {"train": time.perf_counter() - self._started}
         read = [self._read(m) for m in messages]
+        read = [
+            Reply(r.node_id, problem=r.problem or problems[r.node_id]) if problems and r.node_id in problems else r
+            for r in read
+        ]
         silent = self._asked - {r.node_id for r in read}
         read += [Reply(node_id, problem="no reply in time") for node_id in silent]
         read += [Reply(node_id, problem=why) for node_id, why in self._unenrolled.items()]
         model = [a.numpy() for a in self._model.values()]
         ask = partial(self._ask, server_round, timeout=self.defence.timeout)
         arrays, report = self.defence.decide(server_round, read, model, ask, seconds)
-        record = ArrayRecord({k: Array(a) for k, a in zip(self._model, arrays, strict=True)})
-        return record, self._metrics(messages, report)
+        return ArrayRecord({k: Array(a) for k, a in zip(self._model, arrays, strict=True)}), report
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Aggregate the metrics of those whose metrics are sound."""
@@ -224,6 +241,9 @@ class _View:
     def get_node_ids(self) -> list[int]:
         """Sorted: a seeded draw does not depend on the order of connecting."""
         return sorted(set(self._grid.get_node_ids()) - self._without)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)  # what else a project's own sampling may ask
 
 
 def _decode(array: Array) -> npt.NDArray[Any]:

@@ -180,7 +180,7 @@ def read_replies(replies: Sequence[Reply], model: Arrays, weighting: Weighting =
         for part, array, w in zip(layout.layers, by_node[node_id].arrays, model, strict=True):
             np.subtract(array.ravel(), w.ravel(), out=row[part], dtype=dtype, casting="unsafe")
     examples = np.array([float(by_node[i].num_examples) for i in node_ids], np.float64)  # type: ignore[arg-type]
-    return Batch(node_ids, updates, _weigh(examples, weighting), layout, rejected)
+    return Batch(node_ids, updates, weigh(examples, weighting), layout, rejected)
 
 
 def apply_update(model: Arrays, update: npt.NDArray[np.float64]) -> list[npt.NDArray[Any]]:
@@ -193,7 +193,8 @@ def apply_update(model: Arrays, update: npt.NDArray[np.float64]) -> list[npt.NDA
     return new
 
 
-def _weigh(examples: npt.NDArray[np.float64], weighting: Weighting) -> npt.NDArray[np.float64]:
+def weigh(examples: npt.NDArray[np.float64], weighting: Weighting) -> npt.NDArray[np.float64]:
+    """Weights, shape (n,), of clients that report these numbers of examples."""
     if weighting == "uniform" or not len(examples):
         return np.ones_like(examples)
     return examples if weighting == "reported" else np.minimum(examples, CAP * np.median(examples))

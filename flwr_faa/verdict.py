@@ -41,6 +41,8 @@ class Verdict:
     reason : str
     banned : bool
         Whether it may not take part from now on.
+    withheld : str
+        What would have been done to it, if the round was only observed; otherwise empty.
     """
 
     node_id: int
@@ -52,11 +54,13 @@ class Verdict:
     threshold: float | None = None
     reason: str = ""
     banned: bool = False
+    withheld: str = ""
 
     def __str__(self) -> str:
         numbers = {"score": self.score, "error": self.error}
         shown = " ".join(f"{k}={v:.4g}" for k, v in numbers.items() if v is not None)
-        return f"node={self.node_id} verdict={self.verdict} accepted={self.accepted} {shown} reason={self.reason!r}"
+        told = f"node={self.node_id} verdict={self.verdict} accepted={self.accepted} {shown} reason={self.reason!r}"
+        return f"{told} observed, would have been {self.withheld}" if self.withheld else told
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class RoundReport:
     score_threshold : float
         The detector's.
     failed_closed : bool
-        More than the assumed share was convicted or missing, so the global model stayed.
+        More than the assumed share was convicted or missing, so the global model stayed (would have, if observed).
     seconds : mapping of str to float
         By phase: ``detect``, ``ask`` (waiting for evidence), ``judge``, ``aggregate``, and from the strategy ``train``.
     disclosures : tuple of DataDisclosure

@@ -72,6 +72,7 @@ def run_legacy(
     defended: bool = True,
     strategy_class: type[faa_legacy.FAADL] = faa_legacy.FAADL,
     device: Device | Callable[[int], Device] | None = None,
+    wrap: Callable[[Any], Any] = lambda strategy: strategy,
     **strategy_args: Any,
 ) -> Outcome:
     """Legacy API: NumPyClient and aggregate_fit."""
@@ -101,12 +102,14 @@ def run_legacy(
             return parameters, {}
 
     metrics: dict[int, Any] = {}
-    strategy = Logged(
-        initial_parameters=ndarrays_to_parameters(plan.initial_arrays(0)),
-        evaluate_fn=keep,
-        min_available_clients=nodes,
-        min_fit_clients=nodes,
-        **strategy_args,
+    strategy = wrap(
+        Logged(
+            initial_parameters=ndarrays_to_parameters(plan.initial_arrays(0)),
+            evaluate_fn=keep,
+            min_available_clients=nodes,
+            min_fit_clients=nodes,
+            **strategy_args,
+        )
     )
     app = LegacyServerApp(
         server_fn=lambda context: ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=rounds))
@@ -125,6 +128,7 @@ def run_message(
     defended: bool = True,
     strategy_class: type[FAADL] = FAADL,
     device: Device | Callable[[int], Device] | None = None,
+    wrap: Callable[[Any], Any] = lambda strategy: strategy,
     **strategy_args: Any,
 ) -> Outcome:
     """Message API: ClientApp with @train, @query("verify") and @evaluate."""
@@ -167,8 +171,8 @@ def run_message(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = (strategy_class if defended else Ordered)(
-            min_available_nodes=nodes, min_train_nodes=nodes, **strategy_args
+        strategy = wrap(
+            (strategy_class if defended else Ordered)(min_available_nodes=nodes, min_train_nodes=nodes, **strategy_args)
         )
         start = ArrayRecord({n: Array(a) for n, a in zip(names, plan.initial_arrays(0), strict=True)})
         outcome["result"] = strategy.start(grid=grid, initial_arrays=start, num_rounds=rounds)

@@ -45,7 +45,7 @@ def test_lines_are_strict_json_with_everything_a_reader_needs(tmp_path: Path) ->
     node = report["nodes"][2]
     assert node == {
         "node_id": BIG, "verdict": "convicted", "accepted": False, "suspect": True, "score": 3.0, "error": None,
-        "threshold": 0.05, "reason": "differs", "banned": True, "malicious": True,
+        "threshold": 0.05, "reason": "differs", "banned": True, "withheld": "", "malicious": True,
     }  # fmt: skip
     assert report["disclosures"] == [
         {

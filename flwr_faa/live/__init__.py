@@ -1,0 +1,172 @@
+"""The operator's live page: rounds, nodes with their evidence, and what is known of their data, out of the ledger.
+
+Read-only, on loopback unless there is TLS, and nothing without the token. Needs the extra ``flwr-anomaly[live]``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+
+from flwr_faa.authority.credential import loopback
+from flwr_faa.history import History
+
+COOKIE = "faa-live"
+#: Rounds that the page draws.
+ROUNDS = 40
+_HERE = Path(__file__).parent
+#: Served to whoever asks: they ask for the token.
+_OPEN = {"/login", "/login.js", "/live.css"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def new_token() -> str:
+    """256 random bits, as text."""
+    return secrets.token_urlsafe(32)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file.
+
+    Raises
+    ------
+    ValueError
+        If it is too short to resist guessing.
+    """
+    token = path.read_text().strip()
+    if len(token) < 20 or not token.isascii():
+        raise ValueError(f"expected a token of at least 20 ASCII characters in {path}, got {len(token)}")
+    return token
+
+
+def greeting(url: str, token: str, file: Path | None) -> str:
+    """What the operator is told. Behind the #, the token is seen by the browser but sent in no request line."""
+    return f"live page: {url}/#{'TOKEN, which is in ' + str(file) if file else token}"
+
+
+def application(folder: Path, token: str, secure: bool = False) -> FastAPI:
+    """The page as an ASGI application.
+
+    Parameters
+    ----------
+    folder : path
+        The ledger's.
+    token : str
+    secure : bool
+        Whether it is served over TLS only.
+    """
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    history = History(folder)
+
+    def known(request: Request) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        given = given if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
+        return secrets.compare_digest(given.encode(), token.encode())
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response: Response
+        if request.url.path in _OPEN or known(request):
+            response = await call_next(request)
+        elif request.url.path == "/":
+            response = FileResponse(_HERE / "login.html", status_code=401)
+        else:
+            response = JSONResponse({"error": "expected the token, got none or another one"}, status_code=401)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.post("/login")
+    async def login(request: Request) -> Response:
+        if not known(request):
+            return JSONResponse({"error": "expected the token, got another one"}, status_code=403)
+        response = Response(status_code=204)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
+        return response
+
+    @app.get("/")
+    def page() -> Response:
+        return FileResponse(_HERE / "live.html")
+
+    @app.get("/{name}")
+    def file(name: str) -> Response:
+        if name not in ("live.js", "login.js", "live.css"):
+            return JSONResponse({"error": "expected a page that exists"}, status_code=404)
+        return FileResponse(_HERE / name)
+
+    @app.get("/api/state")
+    def state() -> Response:
+        return JSONResponse(snapshot(history))
+
+    return app
+
+
+def snapshot(history: History) -> dict[str, Any]:
+    """Everything that the page shows. Node ids are text: JavaScript's numbers do not hold 64 bits."""
+    verdicts = history.verdicts(last=ROUNDS)
+    nodes = [
+        {
+            "node": str(n.node_id), "state": n.state, "ban": n.ban, "banned_at": n.banned_at, "strikes": n.strikes,
+            "rounds": n.rounds, "suspected": n.suspected, "convicted": n.convicted, "missing": n.missing,
+            "last": dict(n.last), "disclosure": n.disclosure,
+        }
+        for n in history.nodes()
+    ]  # fmt: skip
+    cells = [
+        {"round_id": v["round_id"], "node": v["node_id"], "verdict": v["verdict"], "withheld": v["withheld"],
+         "suspect": bool(v["suspect"]), "reason": v["reason"]}
+        for v in verdicts
+    ]  # fmt: skip
+    return {"rounds": history.rounds(ROUNDS), "nodes": nodes, "cells": cells, "lifts": history.lifts()}
+
+
+def serve(
+    folder: Path, token: str, host: str, port: int, tls: tuple[Path, Path] | None, started: Callable[[str], None]
+) -> None:
+    """Serve until told to stop.
+
+    Parameters
+    ----------
+    folder : path
+        The ledger's.
+    token : str
+    host, port
+        Where to listen; port 0 is any free one.
+    tls : pair of Path
+        Files of the key and certificate. None is clear text, on loopback only.
+    started : callable
+        Is given the URL once connections are accepted.
+
+    Raises
+    ------
+    ValueError
+        Clear text off loopback.
+    """
+    if tls is None and not loopback(host):
+        raise ValueError(f"expected TLS, or a loopback address, got clear text on {host}")
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    config = uvicorn.Config(
+        application(folder, token, secure=tls is not None),
+        ssl_keyfile=tls and tls[0],
+        ssl_certfile=tls and tls[1],
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=64,
+        timeout_graceful_shutdown=2,
+    )
+    started(f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
+    uvicorn.Server(config).run(sockets=[listener])
