@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 
 from apps.lab.experiment import Experiment
-from flwr_faa.client import ACTION, CHALLENGE, EVIDENCE, to_record
+from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
 
 
 class LabClient(ClientApp):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class LabClient(ClientApp):  # type: ignore[misc]
         super().__init__()
 
         def client_of(context: Context) -> NumPyClient:
-            return find(context).client(int(context.node_config["partition-id"]))
+            return find(context).node(context.node_config)
 
         self._find = find
         self._apps = {"legacy": legacy_app(client_of), "message": message_app(client_of)}
@@ -51,12 +51,15 @@ def message_app(client_of: Callable[[Context], NumPyClient]) -> ClientApp:
     def train(msg: Message, context: Context) -> Message:
         (name, record), config = next(iter(msg.content.array_records.items())), msg.content.config_records["config"]
         arrays, examples, metrics = client_of(context).fit([a.numpy() for a in record.values()], dict(config))
+        commitment = metrics.pop(COMMITMENT, b"")  # bytes: not for a MetricRecord
         content = RecordDict(
             {
                 name: ArrayRecord({k: Array(a) for k, a in zip(record, arrays, strict=True)}),
                 "metrics": MetricRecord({"num-examples": examples, **metrics}),
             }
         )
+        if commitment:
+            content[COMMITMENT] = ConfigRecord({COMMITMENT: commitment})
         return Message(content, reply_to=msg)
 
     @app.query(ACTION)

@@ -9,9 +9,11 @@ import numpy as np
 from flwr.client import NumPyClient
 
 from apps.lab.attacks import Answer, Scene
-from flwr_faa import VerifiableClient
+from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import NONCE
 from flwr_faa.updates import Arrays
+from flwr_faa.verification.enrolment import Device
+from flwr_faa.verification.plan import Data
 
 if TYPE_CHECKING:
     from apps.lab.experiment import Experiment
@@ -20,10 +22,10 @@ Fit = tuple[Arrays, int, dict[str, Any]]
 
 
 class Honest(VerifiableClient):
-    """A ``VerifiableClient`` that says which partition it holds. The data are public: it may show them."""
+    """A ``VerifiableClient`` that says which partition it holds. Without a device the data are public: it shows them."""
 
-    def __init__(self, experiment: Experiment, partition: int) -> None:
-        super().__init__(experiment.plan, experiment.data_of(partition), plaintext=True)
+    def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device | None = None) -> None:
+        super().__init__(plan, data, plaintext=device is None, device=device)
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
@@ -61,7 +63,6 @@ class Malicious(NumPyClient):  # type: ignore[misc]
             raise RuntimeError("no comment")
         if answer == Answer.OTHER_DATA:
             samples, labels = self.honest.data
-            return VerifiableClient(self.honest.plan, (samples, labels[::-1].copy()), plaintext=True).get_properties(
-                config
-            )
+            other = Honest(self.honest.plan, (samples, labels[::-1].copy()), self.honest.partition, self.honest.device)
+            return other.get_properties(config)
         return self.honest.get_properties(config)
