@@ -24,8 +24,11 @@ from apps.field.verdicts import Node, nodes_of, rounds_of, table
 from apps.lab.superlink import RunError
 
 #: What is to be found about whom.
-SIGN, LIE = "the committed run does not end at the update that was sent", "a step differs by"
-NODES = {"honest-a": "", "honest-b": "", "honest-c": "", "poisoner": "sign_flip", "liar": "two_faced"}
+SIGN, LIE = (
+    "the committed run does not end at the update that was sent",
+    "a claim about the first layer is not true of the enrolled data",
+)
+NODES = {"honest-a": "", "honest-b": "", "honest-c": "", "poisoner": "sign_flip", "liar": "spot_lie_z1"}
 EXPECTED = {"poisoner": SIGN, "liar": LIE}
 ROUNDS = 3
 MARK = ".field"  # what may be deleted at the next start

@@ -1,4 +1,4 @@
-"""``python -m apps.field.run FOLDER ... [OVERRIDES]``: register nodes, run the lab's app on a SuperLink, say who is out.
+"""``python -m apps.field.run FOLDER ...``: register nodes, run the lab's app on a SuperLink, say who is out.
 
 On the SuperLink's machine, from a checkout: the app is packed here and sent to the SuperNodes. Ends with a line for
 every node; the exit code is 0 if the run finished. What it leaves is in ``FOLDER/<api>``, as after any run of the lab.
@@ -118,8 +118,8 @@ def overrides_of(folder: Path, authority: str, credential: Path, more: str) -> s
     """What the lab's app is told: whom to ask for keys, and what else was asked for."""
     values = {
         "run.dir": folder.absolute(),
-        "verification.authority.url": authority,
-        "verification.authority.key": credential.absolute(),
+        "verification.url": authority,
+        "verification.key": credential.absolute(),
     }
     quoted = [shlex.quote(f'{name}="{value}"') for name, value in values.items()]
     return " ".join(["verification=spotcheck_remote", "run.baseline=false", *quoted, more])

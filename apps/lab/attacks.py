@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from flwr.client import NumPyClient
 
 from flwr_faa.updates import Arrays
 from flwr_faa.verification.plan import Data, TrainingPlan
@@ -73,10 +74,14 @@ class Attack:
     share : float
         Share of the clients that are malicious.
     answer : Answer
+    client : callable, optional
+        What makes a malicious client of an honest one, where more than its update is false: a class of
+        ``spotattacks.py``, called with the honest client and the experiment.
     """
 
     share: float = 0.0
     answer: Answer = Answer.HONESTLY
+    client: Callable[..., NumPyClient] | None = None
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
         """The arrays to send."""

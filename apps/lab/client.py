@@ -51,7 +51,7 @@ def message_app(client_of: Callable[[Context], NumPyClient]) -> ClientApp:
     def train(msg: Message, context: Context) -> Message:
         (name, record), config = next(iter(msg.content.array_records.items())), msg.content.config_records["config"]
         arrays, examples, metrics = client_of(context).fit([a.numpy() for a in record.values()], dict(config))
-        commitment = metrics.pop(COMMITMENT, b"")  # bytes: not for a MetricRecord
+        commitment = metrics.pop(COMMITMENT, b"")
         content = RecordDict(
             {
                 name: ArrayRecord({k: Array(a) for k, a in zip(record, arrays, strict=True)}),

@@ -10,10 +10,12 @@ from flwr.client import NumPyClient
 
 from apps.lab.attacks import Answer, Scene
 from flwr_faa import TrainingPlan, VerifiableClient
-from flwr_faa.client import NONCE
+from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.updates import Arrays
 from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import Data
+from flwr_faa.verification.spotwire import ENROL
+from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:
     from apps.lab.experiment import Experiment
@@ -22,10 +24,10 @@ Fit = tuple[Arrays, int, dict[str, Any]]
 
 
 class Honest(VerifiableClient):
-    """A ``VerifiableClient`` that says which partition it holds. Without a device the data are public: it shows them."""
+    """A ``VerifiableClient`` that says which partition it holds. ``public``: its data may be shown in the clear."""
 
-    def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device | None = None) -> None:
-        super().__init__(plan, data, plaintext=device is None, device=device)
+    def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device, public: bool) -> None:
+        super().__init__(plan, data, plaintext=public, device=device)
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
@@ -57,12 +59,14 @@ class Malicious(NumPyClient):  # type: ignore[misc]
         return experiment.attack.craft(scene), examples, metrics
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Answer a verification as the attack says."""
+        """Enrol like anybody else, and answer a verification as the attack says."""
         answer = self.experiment.attack.answer
+        if CHALLENGE in config and kind_of(config[CHALLENGE]) == ENROL:
+            return self.honest.get_properties(config)
         if answer == Answer.REFUSE:
             raise RuntimeError("no comment")
         if answer == Answer.OTHER_DATA:
-            samples, labels = self.honest.data
-            other = Honest(self.honest.plan, (samples, labels[::-1].copy()), self.honest.partition, self.honest.device)
+            plan, (samples, labels), device = self.honest.plan, self.honest.data, self.honest.device
+            other = VerifiableClient(plan, (samples, labels[::-1].copy()), plaintext=True, device=device)
             return other.get_properties(config)
         return self.honest.get_properties(config)

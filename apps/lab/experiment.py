@@ -19,6 +19,7 @@ from apps.lab.clients import Honest, Malicious
 from apps.lab.datasets import Dataset
 from apps.lab.partitions import Rows, choose_malicious
 from apps.lab.slice import Slice
+from apps.lab.spot import device_of
 from flwr_faa import TrainingPlan
 from flwr_faa.updates import Arrays
 from flwr_faa.verification.enrolment import Device
@@ -85,8 +86,8 @@ class Experiment:
 
     def client(self, partition: int) -> NumPyClient:
         """The client that holds a partition."""
-        honest = Honest(self.plan, self.data_of(partition), partition)
-        return Malicious(honest, self) if partition in self.malicious else honest
+        honest = Honest(self.plan, self.data_of(partition), partition, device_of(self, partition), public=True)
+        return self.corrupt(honest) if partition in self.malicious else honest
 
     def node(self, config: Mapping[str, Any]) -> NumPyClient:
         """The client of a SuperNode, by its ``--node-config``: with a slice of its own, or a part of the data set."""
@@ -94,8 +95,12 @@ class Experiment:
             return self.client(int(config["partition-id"]))
         found = Slice.read(Path(config["data"]), tuple(self.config.dataset.shape))
         device = Device(Path(config["device"]), float(config["budget"]), bytes.fromhex(config["authority"]))
-        honest = Honest(self.plan, found.data, found.partition, device)
-        return Malicious(honest, self.with_choices(attack=config["attack"])) if "attack" in config else honest
+        honest = Honest(self.plan, found.data, found.partition, device, public=False)
+        return self.with_choices(attack=config["attack"]).corrupt(honest) if "attack" in config else honest
+
+    def corrupt(self, honest: Honest) -> NumPyClient:
+        """That client in the hands of an attacker."""
+        return (self.attack.client or Malicious)(honest, self)
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
         """What each attacker would send if it were honest; trained once a round, kept until the next."""

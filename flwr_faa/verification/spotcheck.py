@@ -24,13 +24,15 @@ import hashlib
 import math
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Registration
+from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Refused, Registration
 from flwr_faa.crypto import groups, ipfe
+from flwr_faa.verdict import DataDisclosure
 from flwr_faa.verification import merkle
 from flwr_faa.verification.base import Case, Exhausted, Finding
 from flwr_faa.verification.commitments import Layout, distance, parameters_of
@@ -55,6 +57,18 @@ class _Pending:
     challenge: Challenge
     commitment: Commitment
     registration: Registration
+
+
+@dataclass(frozen=True, eq=False)
+class _Ask:
+    """One step's claims: the function whose key tests them, and what stating them has disclosed of which rows."""
+
+    root: bytes
+    rows: list[int]
+    disclosed: list[list[int]]
+    y: list[int]
+    sigma: list[int]
+    combined: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,8 @@ class SpotCheck:
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[_Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
     simulation_only = False
@@ -134,7 +150,7 @@ class SpotCheck:
             return None
         with translated():
             key = self.authority.signed_public_key(node_id, self._layer.width)
-        return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
+            return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
 
     def enrol(self, node_id: int, answer: bytes) -> None:
         expected = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
@@ -143,12 +159,33 @@ class SpotCheck:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
             self.authority.register(node_id, registration)
+            self._look(node_id)
         self._pending.pop(node_id, None)
         self._registered[node_id] = registration
 
-    def disclosure(self, node_id: int) -> Disclosure | None:
-        """How much of a node's data has been disclosed; None if it is not enrolled."""
-        return self.authority.disclosure(node_id) if node_id in self._registered else None
+    def disclosure(self, node_id: int) -> DataDisclosure | None:
+        known, registration = self._known.get(node_id), self._registered.get(node_id)
+        if known is None or registration is None:
+            return None
+        return DataDisclosure(
+            node_id, registration.root.hex(), known.samples, known.samples_opened, known.max_rank, known.dimension,
+            known.budget, min(known.remaining), known.enrolments, known.keys_issued,
+        )  # fmt: skip
+
+    def _settle(self, node_id: int) -> None:
+        """Have claims counted that were stated while the authority was away."""
+        owed = self._owed.get(node_id, [])
+        while owed:
+            with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
+                self.authority.functional_keys(
+                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed
+                )
+            owed.pop(0)
+
+    def _look(self, node_id: int) -> Disclosure:
+        """Ask the authority, and remember what it says for the report."""
+        self._known[node_id] = self.authority.disclosure(node_id)
+        return self._known[node_id]
 
     # The question
 
@@ -165,7 +202,8 @@ class SpotCheck:
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({last, largest, *drawn}))
         with translated():
-            disclosure = self.authority.disclosure(case.node_id)
+            self._settle(case.node_id)
+            disclosure = self._look(case.node_id)
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
@@ -194,13 +232,18 @@ class SpotCheck:
             checkpoints = self._checkpoints(case, answer, pending, opened)
             self._claims(case, answer, pending, batches, checkpoints)
             error = self._steps(case, answer, pending, batches, checkpoints)
+            contradiction = ""
         except Contradiction as why:
+            error, contradiction = math.nan, str(why)
+        except Exhausted:  # no authority any more: nothing that the node should enrol again for
             self._pending.pop(case.node_id)
-            return Finding(True, math.nan, tau, str(why))
+            raise
         self._pending.pop(case.node_id)
-        with translated():
-            known = self.authority.disclosure(case.node_id)
-        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {known}"
+        with suppress(Exhausted), translated():  # the verdict stands, also if the count cannot be looked up
+            self._look(case.node_id)
+        if contradiction:
+            return Finding(True, error, tau, contradiction)
+        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {self._known[case.node_id]}"
         if not error <= tau:
             return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {shown}")
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {shown}")
@@ -280,7 +323,7 @@ class SpotCheck:
             raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
         n = layer.width + 1
         ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
-        claims = []
+        asks = []
         for step, numbers, outputs in _by_step(challenge, batches, answer):
             batch = numbers.tolist()
             try:
@@ -292,12 +335,19 @@ class SpotCheck:
             y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
-            with translated():
-                (key,) = self.authority.functional_keys(
-                    case.node_id, [y], root=registration.root, rows=batch, disclosed=disclosed.tolist()
-                )
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
+            asks.append(_Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
+        claims = []
+        for i, ask in enumerate(asks):
+            try:
+                with translated():
+                    (key,) = self.authority.functional_keys(
+                        case.node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed
+                    )
+            except Exhausted:
+                self._owed.setdefault(case.node_id, []).extend(asks[i:])
+                raise
+            claims.append(ipfe.Claim([ciphertexts[row] for row in ask.rows], ask.sigma, key, ask.combined))
         if not ipfe.claims_hold(claims):
             raise Contradiction("a claim about the first layer is not true of the enrolled data")
 
