@@ -90,9 +90,9 @@ class Federation:
         before = log.stat().st_size if log.exists() else 0
         port = self._port(AUTHORITY)
         self._start(AUTHORITY, [str(self.folder / AUTHORITY), "--port", str(port), "--budget", str(self.budget)], more)
-        self._until(AUTHORITY, lambda: b"listening on" in log.read_bytes()[before:])
+        self.wait_until(AUTHORITY, lambda: b"listening on" in log.read_bytes()[before:])
 
-    def start_superlink(self) -> None:
+    def start_superlink(self, wait: bool = True) -> None:
         """Start the SuperLink and wait until it answers."""
         self._start(SUPERLINK, [str(self.folder / SUPERLINK), "--port", str(self._port(SUPERLINK))], {})
 
@@ -104,7 +104,8 @@ class Federation:
             except (URLError, OSError):
                 return False
 
-        self._until(SUPERLINK, healthy)
+        if wait:
+            self.wait_until(SUPERLINK, healthy)
 
     def start_node(self, name: str, data: Path | None = None, ca: Path | None = None, **more: str) -> None:
         """Start a SuperNode, with other data or another CA than its own if given; ``more`` is for its environment."""
@@ -132,7 +133,7 @@ class Federation:
     def wait_online(self, names: Iterable[str]) -> None:
         """Wait until these SuperNodes, just started, are connected."""
         for name in names:
-            self._until(name, lambda name=name: f"SuperNode ID: {self.ids[name]}" in self.said(name))
+            self.wait_until(name, lambda name=name: f"SuperNode ID: {self.ids[name]}" in self.said(name))
 
     def kill(self, name: str) -> None:
         """Kill -9 a role and all that came of it."""
@@ -229,10 +230,11 @@ class Federation:
                 start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
             )
 
-    def _until(self, name: str, condition: Callable[[], bool], pause: float = 0.2) -> None:
+    def wait_until(self, name: str, condition: Callable[[], bool], pause: float = 0.2) -> None:
+        """Wait until something is so that a role is to bring about."""
         deadline = time.monotonic() + START_SECONDS
         while not condition():
-            if name in self._processes and not self.running(name):
+            if name in self._processes and not self.running(name) and not condition():
                 raise RunError(f"{name} ended with code {self._processes[name].returncode}; see {self.log(name)}")
             if time.monotonic() > deadline:
                 raise RunError(f"expected {name} within {START_SECONDS:g} s, got no answer; see {self.folder}")
