@@ -1,4 +1,4 @@
-"""``python -m apps.field.soak --rounds 50``: many rounds over real processes, in which something dies every few seconds.
+"""``python -m apps.field.soak``: many rounds over real processes, in which something dies every few seconds.
 
 Four SuperNodes, one of them malicious, and the key authority; a seeded draw kills one of them and all that came of it,
 and starts it again; the authority in the first half of the rounds only, since a new process's memory starts anew. The
