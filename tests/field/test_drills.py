@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from apps.field.federation import AUTHORITY, SUPERLINK, Federation
 from apps.field.keys import CA, CERTIFICATE, KEY, certify
 from apps.field.verdicts import rounds_of
 from apps.lab.processes import descendants
+from apps.lab.superlink import RunError
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
 
@@ -32,21 +33,7 @@ TWO_HOURS = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+2h", "FAKETIME_DONT_FAKE
 HONEST, POISONER = ("a", "b", "c"), "p"
 COMMON = f"strategy=fe min_clients=2 rounds=4 timeout={SECONDS} verification.enrol_timeout={SECONDS}"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(100 * SECONDS), pytest.mark.xdist_group("field")]
-
 Verdicts = list[dict[str, tuple[str, str]]]
-
-
-@pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    before = descendants(os.getpid())
-    folder = tmp_path_factory.mktemp("field")
-    attacks = {**dict.fromkeys(HONEST, ""), POISONER: "sign_flip"}
-    # eight pixels by eight, whose budget one check would spend: here everything may be known
-    with Federation(folder, attacks, "dataset=digits partition=iid model=logistic", budget=1.0) as federation:
-        federation.start_nodes()
-        yield federation
-    assert descendants(os.getpid()) == before
 
 
 class Script:
@@ -105,7 +92,29 @@ def check_nobody_honest_is_convicted(found: Verdicts) -> None:
         assert all(report[name][0] != "convicted" for name in HONEST if name in report), (number, report)
 
 
-def test_supernodes_die_while_they_enrol_train_and_are_challenged(field: Federation, tmp_path: Path) -> None:
+def refused(field: Federation, name: str, words: str) -> None:
+    """Wait until a SuperNode says that it was not let in, and end it."""
+    field.wait_until(name, lambda: re.search(words, field.said(name)) is not None)
+    assert "SuperNode ID" not in field.said(name)
+    if field.running(name):
+        field.kill(name)
+
+
+def who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside(field: Federation, tmp_path: Path) -> None:
+    field.start_node("stranger")
+    refused(field, "stranger", "Exit Code: 305|not registered|[Aa]uthenticat")
+    field.kill("c")
+    certify(tmp_path, ["127.0.0.1"])
+    field.start_node("c", ca=tmp_path / CA)
+    refused(field, "c", "CERTIFICATE_VERIFY_FAILED")
+    if FAKETIME.exists():
+        field.start_node("c", **TWO_HOURS)
+        refused(field, "c", "401|[Uu]nauthorized|[Tt]imestamp|[Aa]uthenticat")
+    field.start_node("c")
+    field.wait_online(["c"])
+
+
+def supernodes_die_while_they_enrol_train_and_are_challenged(field: Federation, tmp_path: Path) -> None:
     """And come back with no slice, and with another node's."""
 
     def again(name: str, data: Path | None = None) -> None:
@@ -134,27 +143,24 @@ def test_supernodes_die_while_they_enrol_train_and_are_challenged(field: Federat
     check_nothing_is_lost(field, "message")
 
 
-@pytest.fixture
-def full_disk(field: Federation) -> Iterator[Callable[[], None]]:
-    """Node c's checkpoints lie on a disk of 4 kB; makes room when called."""
-    folder = field.folder / "c" / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], check=False).returncode == 0
+class FullDisk:
+    """A disk of 4 kB under a folder, where root may mount one."""
 
-    def free() -> None:
-        nonlocal mounted
-        if mounted:
-            subprocess.run(["umount", "--lazy", folder], check=True)
-            mounted = False
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder]
+        self.mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
 
-    free.mounted = mounted  # type: ignore[attr-defined]
-    yield free
-    free()
+    def free(self) -> None:
+        """Take it away."""
+        if self.mounted:
+            subprocess.run(["umount", "--lazy", self._folder], check=True)
 
 
-def test_the_authority_dies_is_away_and_is_two_hours_off(field: Federation, full_disk: Any) -> None:
+def the_authority_dies_is_away_and_is_two_hours_off(field: Federation, tmp_path: Path) -> None:
     """And the SuperLink has been restarted before, and a disk is full."""
-    ids = dict(field.ids)
+    ids, disk = dict(field.ids), FullDisk(field.folder / "c" / "checkpoints")
     field.stop(SUPERLINK)
     field.start_superlink()
     before = known(field)
@@ -169,7 +175,7 @@ def test_the_authority_dies_is_away_and_is_two_hours_off(field: Federation, full
             restart(**TWO_HOURS)
 
     def room_and_no_authority() -> None:
-        full_disk()
+        disk.free()
         field.kill(AUTHORITY)
 
     script = Script(
@@ -184,7 +190,7 @@ def test_the_authority_dies_is_away_and_is_two_hours_off(field: Federation, full
     check_nobody_honest_is_convicted(found)
     assert found[0].keys() == ids.keys()  # the same nodes, by the same ids, under a new SuperLink
     one, two, three, four = found
-    if full_disk.mounted:
+    if disk.mounted:
         assert one["c"] == ("rejected", "no reply, or the client failed")
         assert "No space left on device" in field.log("c").read_text()
     assert one["a"][0] in ("cleared", "exhausted") and one["b"][0] in ("cleared", "exhausted")
@@ -200,31 +206,7 @@ def test_the_authority_dies_is_away_and_is_two_hours_off(field: Federation, full
     assert all(rank >= before[name] for name, rank in known(field).items())
 
 
-def refused(field: Federation, name: str, words: str) -> None:
-    """Wait until a SuperNode says that it was not let in, and end it."""
-    field.wait_until(name, lambda: re.search(words, field.said(name)) is not None)
-    assert "SuperNode ID" not in field.said(name)
-    if field.running(name):
-        field.kill(name)
-
-
-def test_who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside(
-    field: Federation, tmp_path: Path
-) -> None:
-    field.start_node("stranger")
-    refused(field, "stranger", "Exit Code: 305|not registered|[Aa]uthenticat")
-    field.kill("c")
-    certify(tmp_path, ["127.0.0.1"])
-    field.start_node("c", ca=tmp_path / CA)
-    refused(field, "c", "CERTIFICATE_VERIFY_FAILED")
-    if FAKETIME.exists():
-        field.start_node("c", **TWO_HOURS)
-        refused(field, "c", "401|[Uu]nauthorized|[Tt]imestamp|[Aa]uthenticat")
-    field.start_node("c")
-    field.wait_online(["c"])
-
-
-def test_an_expired_certificate_lets_nobody_in(field: Federation) -> None:
+def an_expired_certificate_lets_nobody_in(field: Federation, tmp_path: Path) -> None:
     """The last drill: the federation is over afterwards."""
     field.kill("c")
     field.stop(SUPERLINK)
@@ -235,3 +217,33 @@ def test_an_expired_certificate_lets_nobody_in(field: Federation) -> None:
     field.start_superlink(wait=False)
     field.start_node("c")
     refused(field, "c", "certificate has expired")
+
+
+DRILLS = (
+    who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside,
+    supernodes_die_while_they_enrol_train_and_are_challenged,
+    the_authority_dies_is_away_and_is_two_hours_off,
+    an_expired_certificate_lets_nobody_in,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100 * SECONDS)
+def test_drills(tmp_path: Path) -> None:
+    """One test, since pytest-xdist would deal several out to two federations at once."""
+    before, failures = descendants(os.getpid()), []
+    attacks = {**dict.fromkeys(HONEST, ""), POISONER: "sign_flip"}
+    # eight pixels by eight, whose budget one check would spend: here everything may be known
+    lab = "dataset=digits partition=iid model=logistic"
+    with Federation(tmp_path / "field", attacks, lab, budget=1.0) as field:
+        field.start_nodes()
+        for drill in DRILLS:
+            (folder := tmp_path / drill.__name__).mkdir()
+            try:
+                drill(field, folder)
+            except (AssertionError, RunError, OSError) as error:
+                error.add_note(drill.__name__)
+                failures.append(error)
+    assert descendants(os.getpid()) == before
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {len(DRILLS)} drills failed", failures)
