@@ -152,9 +152,15 @@ class FullDisk:
         mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder]
         self.mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
 
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
+
     def free(self) -> None:
-        """Take it away."""
-        if self.mounted:
+        """Take it away, once."""
+        if self.mounted and os.path.ismount(self._folder):
             subprocess.run(["umount", "--lazy", self._folder], check=True)
 
 
@@ -184,7 +190,8 @@ def the_authority_dies_is_away_and_is_two_hours_off(field: Federation, tmp_path:
         (recorded(field, "legacy", 2), two_hours_off),
         (recorded(field, "legacy", 3), restart),
     )
-    field.run("legacy", f"api=legacy {COMMON}", 60 * SECONDS, script)
+    with disk:
+        field.run("legacy", f"api=legacy {COMMON}", 60 * SECONDS, script)
     assert not script.left
     found = verdicts(field, "legacy")
     check_nobody_honest_is_convicted(found)
