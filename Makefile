@@ -1,4 +1,4 @@
-# Two targets for a fresh machine: `make demo` and `make test`. Both build .venv first, with pip alone.
+# For a fresh machine: `make demo`, `make field` and `make test`. All build .venv first, with pip alone.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -7,7 +7,7 @@ PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --root-u
 export FLWR_TELEMETRY_ENABLED=0
 export FLWR_DISABLE_UPDATE_CHECK=1
 
-.PHONY: demo test lint setup clean
+.PHONY: demo field test lint setup clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	@$(PY) -m apps.lab.demo
+
+field: $(STAMP)
+	@$(PY) -m apps.field
 
 test: lint
 	@$(PY) -m pytest -n 2 --dist worksteal

@@ -25,7 +25,7 @@ class LabClient(ClientApp):  # type: ignore[misc]
         super().__init__()
 
         def client_of(context: Context) -> NumPyClient:
-            return find(context).client(int(context.node_config["partition-id"]))
+            return find(context).node(context.node_config)
 
         self._find = find
         self._apps = {"legacy": legacy_app(client_of), "message": message_app(client_of)}

@@ -9,10 +9,11 @@ import numpy as np
 from flwr.client import NumPyClient
 
 from apps.lab.attacks import Answer, Scene
-from apps.lab.spot import device_of
-from flwr_faa import VerifiableClient
+from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.updates import Arrays
+from flwr_faa.verification.enrolment import Device
+from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotwire import ENROL
 from flwr_faa.verification.wire import kind_of
 
@@ -23,11 +24,10 @@ Fit = tuple[Arrays, int, dict[str, Any]]
 
 
 class Honest(VerifiableClient):
-    """A ``VerifiableClient`` that says which partition it holds. The data are public: it may show them."""
+    """A ``VerifiableClient`` that says which partition it holds. ``public``: its data may be shown in the clear."""
 
-    def __init__(self, experiment: Experiment, partition: int) -> None:
-        device = device_of(experiment, partition)
-        super().__init__(experiment.plan, experiment.data_of(partition), plaintext=True, device=device)
+    def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device, public: bool) -> None:
+        super().__init__(plan, data, plaintext=public, device=device)
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:

@@ -18,8 +18,11 @@ from apps.lab.attacks import Attack
 from apps.lab.clients import Honest, Malicious
 from apps.lab.datasets import Dataset
 from apps.lab.partitions import Rows, choose_malicious
+from apps.lab.slice import Slice
+from apps.lab.spot import device_of
 from flwr_faa import TrainingPlan
 from flwr_faa.updates import Arrays
+from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import Data
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -84,11 +87,24 @@ class Experiment:
     def client(self, partition: int) -> NumPyClient:
         """The client that holds a partition."""
         honest = self.honest(partition)
-        return (self.attack.client or Malicious)(honest, self) if partition in self.malicious else honest
+        return self.corrupt(honest) if partition in self.malicious else honest
+
+    def node(self, config: Mapping[str, Any]) -> NumPyClient:
+        """The client of a SuperNode, by its ``--node-config``: with a slice of its own, or a part of the data set."""
+        if "data" not in config:
+            return self.client(int(config["partition-id"]))
+        found = Slice.read(Path(config["data"]), tuple(self.config.dataset.shape))
+        device = Device(Path(config["device"]), float(config["budget"]), bytes.fromhex(config["authority"]))
+        honest = Honest(self.plan, found.data, found.partition, device, public=False)
+        return self.with_choices(attack=config["attack"]).corrupt(honest) if "attack" in config else honest
+
+    def corrupt(self, honest: Honest) -> NumPyClient:
+        """That client in the hands of an attacker."""
+        return (self.attack.client or Malicious)(honest, self)
 
     def honest(self, partition: int) -> Honest:
         """The client that holds a partition, if nobody attacked."""
-        return Honest(self, partition)
+        return Honest(self.plan, self.data_of(partition), partition, device_of(self, partition), public=True)
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
         """What each attacker would send if it were honest; trained once a round, kept until the next."""

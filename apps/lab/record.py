@@ -74,7 +74,7 @@ class Record:
             **parts,
             "census": self.census,
             "ledger": Ledger(self.folder, annotate=self.census.about),
-            "verify_timeout": 600.0,  # twenty clients that encrypt, on two cores
+            "verify_timeout": self.experiment.config.timeout,
             "seed": self.experiment.config.seed,
         }
 

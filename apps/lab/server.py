@@ -51,13 +51,13 @@ def legacy_app(record: Record) -> ServerApp:
         strategy = LegacyLabFAADL(
             fraction_fit=config.fraction,
             fraction_evaluate=0.0,
-            min_available_clients=config.clients,
+            min_available_clients=config.min_clients,
             initial_parameters=ndarrays_to_parameters(initial),
             evaluate_fn=evaluate,
             **record.defence(),
         )
         record.reports = strategy.reports
-        return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=config.rounds))
+        return ServerAppComponents(strategy=strategy, config=ServerConfig(config.rounds, config.timeout))
 
     return ServerApp(server_fn=server_fn)
 
@@ -72,7 +72,7 @@ def message_app(record: Record) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         strategy = message_strategy(record)
-        strategy.start(grid, ArrayRecord(initial), num_rounds=config.rounds, evaluate_fn=evaluate)
+        strategy.start(grid, ArrayRecord(initial), config.rounds, config.timeout, evaluate_fn=evaluate)
 
     return app
 
@@ -83,7 +83,7 @@ def message_strategy(record: Record) -> LabFAADL:
     strategy = LabFAADL(
         fraction_train=config.fraction,
         fraction_evaluate=0.0,
-        min_available_nodes=config.clients,
+        min_available_nodes=config.min_clients,
         **record.defence(),
     )
     record.reports = strategy.reports

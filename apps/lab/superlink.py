@@ -7,12 +7,9 @@ first run for all later ones. This one has a free port, its own FLWR_HOME in a t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,8 +20,10 @@ from types import TracebackType
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from apps.lab.processes import end, free_port
+
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS, END_SECONDS = 180.0, 5.0
+START_SECONDS = 180.0
 
 
 class RunError(RuntimeError):
@@ -45,7 +44,7 @@ class SuperLink:
 
     def __enter__(self) -> SuperLink:
         self._home = Path(tempfile.mkdtemp(prefix="flwr-lab-"))
-        port = _free_port()
+        port = free_port()
         (self._home / "config.toml").write_text(
             f'[superlink]\ndefault = "lab"\n\n[superlink.lab]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
@@ -134,46 +133,6 @@ class SuperLink:
         raise RunError(f"expected flower-superlink within {START_SECONDS:g} s, got no answer; see {self._log}")
 
     def _end(self) -> None:
-        """Ask every process to end; kill those that have not after a while."""
-        running = [p.pid for p in self._started if p.poll() is None]
-        mine = [pid for parent in running for pid in [*descendants(parent), parent]]
-        for pid in mine:
-            _signal(pid, signal.SIGTERM)
-        deadline = time.monotonic() + END_SECONDS
-        while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
-            for process in self._started:
-                process.poll()
-            time.sleep(0.1)
-        for pid in mine:
-            _signal(pid, signal.SIGKILL)
-        for process in self._started:
-            process.wait()
+        end(self._started)
         self._output.close()
         shutil.rmtree(self._home, ignore_errors=True)
-
-
-def descendants(pid: int) -> list[int]:
-    """All processes that came of one, the youngest generation first; some of Flower's have a session of their own."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:  # "pid (name) state parent ..."; the name may hold anything
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found: list[int] = []
-    generation = [pid]
-    while generation := [child for parent in generation for child in children.get(parent, [])]:
-        found = generation + found
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _signal(pid: int, what: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, what)

@@ -11,8 +11,10 @@ from apps.lab.config import GROUPS, load
 from apps.lab.experiment import CONF
 from flwr_faa.detection import as_detector
 
-CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-CHOICES.remove(("dataset", "shuttle"))  # needs Debian's file; tests/lab/test_datasets.py
+#: Debian's file (tests/lab/test_datasets.py), and an authority to connect to (tests/field).
+WANTING = {("dataset", "shuttle"), ("verification", "spotcheck_remote")}
+FOUND = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+CHOICES = [choice for choice in FOUND if choice not in WANTING]
 #: What else a choice wants: SqueezeNet takes no 8 x 8 pixels; the small file of Amazon has fewer columns.
 ALSO = {"squeezenet": "dataset=orl", "amazon": "dataset.shape=[40]"}
 

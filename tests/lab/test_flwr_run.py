@@ -11,7 +11,8 @@ import pytest
 
 from apps.lab.config import load
 from apps.lab.local_run import run_locally
-from apps.lab.superlink import RunError, SuperLink, descendants
+from apps.lab.processes import descendants
+from apps.lab.superlink import RunError, SuperLink
 
 pytestmark = pytest.mark.slow
 

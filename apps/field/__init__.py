@@ -1,0 +1,1 @@
+"""A federation of real processes, one script a role: ``authority``, ``superlink``, ``supernode``, ``run``."""

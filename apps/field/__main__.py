@@ -1,0 +1,100 @@
+"""``python -m apps.field``: a federation of real processes on this machine, with two malicious SuperNodes out of five.
+
+Certificate authority and keys, ``faa-authority``, a SuperLink with TLS that lets in registered nodes only, five
+SuperNodes, each with a slice of its own; then the lab's app, once in either API of Flower. One SuperNode flips the sign
+of its weights, the other one trains honestly and lies when it is asked for evidence. Ends with a table of verdicts;
+exit code 1 if an honest node was convicted or banned, or a malicious one was not convicted for what it did.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from apps.field.federation import Federation
+from apps.field.verdicts import Node, nodes_of, rounds_of, table
+from apps.lab.superlink import RunError
+
+#: What is to be found about whom.
+SIGN, LIE = (
+    "the committed run does not end at the update that was sent",
+    "a claim about the first layer is not true of the enrolled data",
+)
+NODES = {"honest-a": "", "honest-b": "", "honest-c": "", "poisoner": "sign_flip", "liar": "spot_lie_z1"}
+EXPECTED = {"poisoner": SIGN, "liar": LIE}
+ROUNDS = 3
+MARK = ".field"  # what may be deleted at the next start
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="State and logs; replaced if it is an earlier one's.")] = Path(
+        "runs/field"
+    ),
+    samples: Annotated[int, typer.Option(help="A slice; encrypting one takes a device 60 ms.")] = 200,
+    rounds: Annotated[int, typer.Option()] = ROUNDS,
+) -> None:
+    """Run the federation; the exit code says whether the right nodes are out for the right reasons."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    console, began = Console(), time.monotonic()
+    fresh(folder)
+    failures = []
+    try:
+        with Federation(folder, NODES, "dataset=mnist5k partition=iid model=logistic", samples) as field:
+            console.print(f"authority {field.url}, SuperLink {field.address}, five SuperNodes; logs in {field.folder}")
+            field.start_nodes()
+            console.print(f"all connected after {time.monotonic() - began:.0f} s", highlight=False)
+            for api in ("legacy", "message"):
+                start = time.monotonic()
+                # Without the liar's evidence nobody can know; so many audits that everybody is asked in some round.
+                told = f"api={api} rounds={rounds} +detector.audits=3 timeout=600"
+                path = field.run(api, told, 3600)
+                nodes = {field.names[i]: node for i, node in nodes_of(path).items()}
+                took = time.monotonic() - start
+                console.print(f"\n{api} API, {len(rounds_of(path))} rounds, {took:.0f} s", highlight=False)
+                console.print(table(dict(sorted(nodes.items()))))
+                failures += [f"{api}: {wrong}" for wrong in wrongs(nodes)]
+    except RunError as failure:
+        failures.append(str(failure))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    for failure in failures:
+        console.print(failure, style="bold red", soft_wrap=True)
+    console.print(f"{time.monotonic() - began:.0f} s in all", highlight=False)
+    raise typer.Exit(1 if failures else 0)
+
+
+def wrongs(nodes: Mapping[str, Node]) -> list[str]:
+    """What is not as it should be: all took part, the honest are kept, the others convicted for what they did."""
+    found = []
+    for name in NODES:
+        node = nodes.get(name)
+        if node is None:
+            found.append(f"{name}: expected to take part, did not")
+        elif name in EXPECTED:
+            if not node.banned or not node.convicted or EXPECTED[name] not in node.reason:
+                found.append(f"{name}: expected a conviction for '{EXPECTED[name]}', got: {node.reason}")
+        elif node.convicted or node.banned or not node.rounds:
+            found.append(f"{name}: expected to be kept, got: {node.reason}")
+    return found
+
+
+def fresh(folder: Path) -> None:
+    """Remove an earlier state, and nothing else."""
+    if folder.exists():
+        if not (folder / MARK).exists():
+            raise typer.BadParameter(f"expected a new folder or an earlier state, got {folder}")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,249 @@
+"""All roles on this machine, each by its own script, for ``make field``, the drills and the soak test."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from apps.field.keys import CA, node_key
+from apps.field.role import environment
+from apps.field.run import Link, overrides_of
+from apps.lab.processes import descendants, end, free_port, kill
+from apps.lab.superlink import ROOT, RunError
+from flwr_faa.authority.credential import Credential
+
+AUTHORITY, SUPERLINK = "authority", "superlink"
+#: A start may take so long on a machine that has other things to do.
+START_SECONDS = 300.0
+
+
+@dataclass
+class Federation:
+    """Starts with the ``with`` block, but for its SuperNodes, and ends with it, whatever ended that.
+
+    Parameters
+    ----------
+    folder : Path
+        New or empty. Every process has a log there, ``<name>.log``.
+    attacks : mapping of str to str
+        SuperNodes by name, each with what it does that it should not (in ``conf/attack``); empty if it is honest. The
+        n-th holds slice n.
+    lab : str
+        What all runs have in common: data set, partition, model.
+    samples : int, optional
+        At most so many a slice.
+    budget : float
+        Share of a sample's dimensions that authority and devices disclose.
+    """
+
+    folder: Path
+    attacks: Mapping[str, str]
+    lab: str
+    samples: int | None = None
+    budget: float = 0.25
+    ids: dict[str, int] = field(default_factory=dict, init=False)
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
+    _ports: dict[str, int] = field(default_factory=dict, init=False)
+    _said: dict[str, int] = field(default_factory=dict, init=False)
+
+    def __enter__(self) -> Federation:
+        self.folder = self.folder.absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            limit = [] if self.samples is None else ["--samples", str(self.samples)]
+            cut = [sys.executable, "-m", "apps.lab.slice", str(self.folder / "slices"), *self._lab.split(), *limit]
+            subprocess.run(cut, cwd=ROOT, check=True, capture_output=True)
+            self.start_authority()
+            self.start_superlink()
+            self.link.configure()
+            keys = [node_key(self.folder / name).with_suffix(".key.pub") for name in self.attacks]
+            with ThreadPoolExecutor() as pool:
+                self.ids = dict(zip(self.attacks, pool.map(self.link.register, keys), strict=True))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process, by pid, with all that came of it."""
+        end(self._processes.values())
+
+    # Roles
+
+    def start_authority(self, **more: str) -> None:
+        """Start the key authority and wait until it listens; ``more`` goes into its environment."""
+        log = self.log(AUTHORITY)
+        before = log.stat().st_size if log.exists() else 0
+        port = self._port(AUTHORITY)
+        self._start(AUTHORITY, [str(self.folder / AUTHORITY), "--port", str(port), "--budget", str(self.budget)], more)
+        self.wait_until(AUTHORITY, lambda: b"listening on" in log.read_bytes()[before:])
+
+    def start_superlink(self, wait: bool = True) -> None:
+        """Start the SuperLink and wait until it answers."""
+        self._start(SUPERLINK, [str(self.folder / SUPERLINK), "--port", str(self._port(SUPERLINK))], {})
+
+        def healthy() -> bool:
+            try:
+                trusted = ssl.create_default_context(cafile=self.ca)
+                with urlopen(f"https://{self.address}/health", timeout=5, context=trusted):
+                    return True
+            except (URLError, OSError):
+                return False
+
+        if wait:
+            self.wait_until(SUPERLINK, healthy)
+
+    def start_node(self, name: str, data: Path | None = None, ca: Path | None = None, **more: str) -> None:
+        """Start a SuperNode, with other data or another CA than its own if given; ``more`` is for its environment."""
+        self._said[name] = self.log(name).stat().st_size if self.log(name).exists() else 0
+        number = list(self.attacks).index(name) if name in self.attacks else 0
+        options = {
+            "--data": str(data or self.folder / "slices" / f"{number}.npz"),
+            "--superlink": self.address,
+            "--ca": str(ca or self.ca),
+            "--authority": Credential.read(self.credential).authority.hex(),
+            "--port": str(self._port(name)),
+            "--budget": str(self.budget),
+        }
+        if attack := self.attacks.get(name, ""):
+            options["--attack"] = attack
+        words = [word for option in options.items() for word in option]
+        self._start(name, [str(self.folder / name), *words], more, role="supernode")
+
+    def start_nodes(self) -> None:
+        """Start all SuperNodes and wait until they are connected."""
+        for name in self.attacks:
+            self.start_node(name)
+        self.wait_online(self.attacks)
+
+    def wait_online(self, names: Iterable[str]) -> None:
+        """Wait until these SuperNodes, just started, are connected."""
+        for name in names:
+            self.wait_until(name, lambda name=name: f"SuperNode ID: {self.ids[name]}" in self.said(name))
+
+    def kill(self, name: str) -> None:
+        """Kill -9 a role and all that came of it."""
+        kill(self._processes.pop(name))
+
+    def stop(self, name: str) -> None:
+        """End a role as an operator would."""
+        end([self._processes.pop(name)])
+
+    def running(self, name: str) -> bool:
+        """Whether that role is up."""
+        return name in self._processes and self._processes[name].poll() is None
+
+    def memory(self, name: str) -> float:
+        """Resident memory of a role and of all that came of it, in MB."""
+        parent = self._processes[name].pid
+        return sum(_resident(pid) for pid in [parent, *descendants(parent)])
+
+    def said(self, name: str) -> str:
+        """What a SuperNode has said since it was started last."""
+        return self.log(name).read_bytes()[self._said[name] :].decode(errors="replace")
+
+    def log(self, name: str) -> Path:
+        """What that role has said."""
+        return self.folder / f"{name}.log"
+
+    # Runs
+
+    def start(self, name: str, overrides: str) -> subprocess.Popen[bytes]:
+        """Start a run of the lab's app in the background; what it leaves is in the folder of that name."""
+        (self.folder / name).mkdir(exist_ok=True)
+        told = overrides_of(self.folder / name, self.url, self.credential, f"{self._lab} {overrides}")
+        self._processes[name] = self.link.start(told, self.log(name))
+        return self._processes[name]
+
+    def run(self, name: str, overrides: str, seconds: float, watch: Callable[[], None] = lambda: None) -> Path:
+        """Run the lab's app to its end; returns its ``rounds.jsonl``."""
+        return self.finish(name, self.start(name, overrides), seconds, watch)
+
+    def finish(
+        self, name: str, run: subprocess.Popen[bytes], seconds: float, watch: Callable[[], None] = lambda: None
+    ) -> Path:
+        """Wait for a run's end; returns its ``rounds.jsonl``."""
+        self.link.wait(run, seconds, watch)
+        return self.rounds(name)
+
+    def rounds(self, name: str) -> Path:
+        """The reports of a run, as they come."""
+        return self.folder / name / "rounds.jsonl"
+
+    @property
+    def link(self) -> Link:
+        return Link(self.folder / "flwr", self.address, self.ca)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port(SUPERLINK)}"
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._port(AUTHORITY)}"
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / SUPERLINK / CA
+
+    @property
+    def credential(self) -> Path:
+        return self.folder / AUTHORITY / "server.json"
+
+    @property
+    def names(self) -> dict[int, str]:
+        return {node: name for name, node in self.ids.items()}
+
+    @property
+    def _lab(self) -> str:
+        return f"clients={len(self.attacks)} {self.lab}"
+
+    def _port(self, name: str) -> int:
+        """The same for a role that starts again."""
+        if name not in self._ports:
+            self._ports[name] = free_port()
+        return self._ports[name]
+
+    def _start(self, name: str, arguments: Sequence[str], more: Mapping[str, str], role: str = "") -> None:
+        with self.log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"apps.field.{role or name}", *arguments],
+                cwd=ROOT,
+                env={**environment(self.folder / name / "flwr"), **more},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
+            )
+
+    def wait_until(self, name: str, condition: Callable[[], bool], pause: float = 0.2) -> None:
+        """Wait until something is so that a role is to bring about."""
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if name in self._processes and not self.running(name) and not condition():
+                raise RunError(f"{name} ended with code {self._processes[name].returncode}; see {self.log(name)}")
+            if time.monotonic() > deadline:
+                raise RunError(f"expected {name} within {START_SECONDS:g} s, got no answer; see {self.folder}")
+            time.sleep(pause)
+
+
+def _resident(pid: int) -> float:
+    try:
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return int(fields.get("VmRSS", "0 kB").split()[0]) / 1024
+    except OSError:  # it has just ended
+        return 0.0

@@ -1,0 +1,149 @@
+"""``python -m apps.field.soak``: many rounds over real processes, in which something dies every few seconds.
+
+Four SuperNodes, one of them malicious, and the key authority; a seeded draw kills one of them and all that came of it,
+and starts it again; the authority in the first half of the rounds only, since a new process's memory starts anew. The
+run must finish with every round on record, nobody honest convicted, and the authority's log whole. The resident memory
+of SuperLink, with the ServerApp that it runs, and of the authority is written down after every round: over one life of
+the process, from its first tenth to its last, it may grow by no more than ``GROWTH`` MB.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from apps.field.__main__ import fresh
+from apps.field.federation import AUTHORITY, SUPERLINK, Federation
+from apps.field.verdicts import Node, nodes_of, rounds_of, table
+from apps.lab.superlink import RunError
+from flwr_faa.authority.store import Store
+
+#: MB by which either may grow over the run.
+GROWTH = 60.0
+NODES = {"honest-a": "", "honest-b": "", "honest-c": "", "poisoner": "sign_flip"}
+MEASURED = (SUPERLINK, AUTHORITY)
+
+
+@dataclass
+class Soak:
+    """Kills, and what memory was measured.
+
+    Parameters
+    ----------
+    federation : Federation
+    name : str
+        Of the run.
+    every : float
+        Seconds between kills, on average.
+    rng : Random
+    """
+
+    federation: Federation
+    name: str
+    every: float
+    rng: random.Random
+    rounds: int
+    kills: dict[str, int] = field(default_factory=dict)
+    born: dict[str, int] = field(default_factory=dict)
+    memory: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    _next: float = 0.0
+
+    def __call__(self) -> None:
+        """To be called often while the run runs."""
+        done = len(rounds_of(self.federation.rounds(self.name)))
+        if done > len(self.memory):
+            self.memory.append((done, {name: self.federation.memory(name) for name in MEASURED}))
+        now = time.monotonic()
+        if done and now >= self._next:  # all are enrolled
+            if self._next:
+                self._kill(self.rng.choice([*NODES, *([AUTHORITY] if done < self.rounds // 2 else [])]), done)
+            self._next = now + self.rng.expovariate(1 / self.every)
+
+    def _kill(self, name: str, done: int) -> None:
+        self.born[name] = done
+        self.kills[name] = self.kills.get(name, 0) + 1
+        self.federation.kill(name)
+        if name == AUTHORITY:
+            self.federation.start_authority()
+        else:
+            self.federation.start_node(name)
+
+    def growth(self, name: str) -> float:
+        """MB between the highest measurement of the first tenth of its life and that of the last one."""
+        life = [m[name] for done, m in self.memory if done > self.born.get(name, 0)]
+        tenth = max(1, len(life) // 10)
+        return max(life[-tenth:], default=0.0) - max(life[:tenth], default=0.0)
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="State and logs; replaced if it is an earlier one's.")] = Path(
+        "runs/soak"
+    ),
+    rounds: Annotated[int, typer.Option()] = 50,
+    every: Annotated[float, typer.Option(help="Seconds between kills, on average.")] = 8.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 40.0,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Run it; the exit code says whether all held."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    console = Console()
+    fresh(folder)
+    lab = "dataset=digits partition=iid model=logistic"
+    failures, began = [], time.monotonic()
+    with Federation(folder, NODES, lab, budget=1.0) as federation:
+        federation.start_nodes()
+        soak = Soak(federation, "soak", every, random.Random(seed), rounds)
+        told = f"api=message rounds={rounds} timeout={timeout} verification.enrol_timeout={timeout} min_clients=1"
+        try:
+            federation.run("soak", told, 10 * timeout * rounds, soak)
+        except RunError as failure:
+            failures.append(str(failure))
+        store = Store(federation.folder / AUTHORITY / "authority.db")
+        lines = store.check_log()
+        store.close()
+        found = {federation.names[i]: node for i, node in nodes_of(federation.rounds("soak")).items()}
+    console.print(table({name: _short(node) for name, node in sorted(found.items())}))
+    _write(soak, folder / "memory.csv", console)
+    done = len(rounds_of(federation.rounds("soak")))
+    if done != rounds:
+        failures.append(f"expected {rounds} rounds on record, got {done}")
+    failures += [f"{name}: convicted" for name, node in found.items() if node.convicted and not NODES[name]]
+    for name in MEASURED:
+        if soak.memory and not (grown := soak.growth(name)) <= GROWTH:
+            failures.append(f"{name}: grew by {grown:.0f} MB, expected at most {GROWTH:g}")
+    killed = ", ".join(f"{name} {count}" for name, count in sorted(soak.kills.items()))
+    took = time.monotonic() - began
+    console.print(f"{done} rounds, {took:.0f} s; killed: {killed}; {lines} lines in the authority's log, chain whole")
+    for failure in failures:
+        console.print(failure, style="bold red", soft_wrap=True)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _short(node: Node) -> Node:
+    """With its verdicts counted."""
+    counts = {outcome: node.outcomes.count(outcome) for outcome in dict.fromkeys(node.outcomes)}
+    return replace(node, outcomes=tuple(f"{outcome} {count}," for outcome, count in counts.items()))
+
+
+def _write(soak: Soak, path: Path, console: Console) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["round", *(f"{name} MB" for name in MEASURED)])
+        writer.writerows([number, *(f"{m[name]:.1f}" for name in MEASURED)] for number, m in soak.memory)
+    for name in MEASURED:
+        curve = [f"{m[name]:.0f}" for _, m in soak.memory]
+        step = max(1, len(curve) // 20)
+        console.print(f"{name}, MB: {' '.join(curve[::step])}; grew by {soak.growth(name):.0f}" if curve else name)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,69 @@
+"""Processes of one's own: free ports, and an end by pid for everything that came of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+#: Between asking to end and killing.
+END_SECONDS = 5.0
+
+
+def end(processes: Iterable[subprocess.Popen[Any]]) -> None:
+    """Ask processes and all that came of them to end; kill those that have not after a while."""
+    started = list(processes)
+    running = [p.pid for p in started if p.poll() is None]
+    mine = [pid for parent in running for pid in [*descendants(parent), parent]]
+    for pid in mine:
+        _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
+        for process in started:
+            process.poll()
+        time.sleep(0.1)
+    for pid in mine:
+        _signal(pid, signal.SIGKILL)
+    for process in started:
+        process.wait()
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """Kill -9 a process and all that came of it, now: a power cut."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        _signal(pid, signal.SIGKILL)
+    process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that came of one, the youngest generation first; some of Flower's have a session of their own."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:  # "pid (name) state parent ..."; the name may hold anything
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found: list[int] = []
+    generation = [pid]
+    while generation := [child for parent in generation for child in children.get(parent, [])]:
+        found = generation + found
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _signal(pid: int, what: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, what)

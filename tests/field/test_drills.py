@@ -1,0 +1,256 @@
+"""What goes wrong in the field, with real processes: one federation of three honest SuperNodes and one malicious.
+
+The drills run one after another over the same federation, since a start costs many seconds. Whoever is not hit finishes
+the round, what happened is on record, nobody honest is convicted, and the authority forgets nothing.
+
+``FAA_DRILL_SECONDS`` is what a phase of a round may take; raise it on a machine that has other things to do.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.field.federation import AUTHORITY, SUPERLINK, Federation
+from apps.field.keys import CA, CERTIFICATE, KEY, certify
+from apps.field.verdicts import rounds_of
+from apps.lab.processes import descendants
+from apps.lab.superlink import RunError
+from flwr_faa.authority.core import KeyAuthority
+from flwr_faa.authority.store import Store
+
+SECONDS = float(os.environ.get("FAA_DRILL_SECONDS", "45"))
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+TWO_HOURS = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+2h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+HONEST, POISONER = ("a", "b", "c"), "p"
+COMMON = f"strategy=fe min_clients=2 rounds=4 timeout={SECONDS} verification.enrol_timeout={SECONDS}"
+
+Verdicts = list[dict[str, tuple[str, str]]]
+
+
+class Script:
+    """What is done during a run: one thing after another, each when it is due."""
+
+    def __init__(self, *steps: tuple[Callable[[], bool], Callable[[], Any]]) -> None:
+        self.left = deque(steps)
+
+    def __call__(self) -> None:
+        while self.left and self.left[0][0]():
+            self.left.popleft()[1]()
+
+
+def asked(field: Federation, name: str, number: int, *kinds: str) -> Callable[[], bool]:
+    """Whether a node has been sent messages of these kinds in a round, in this order."""
+    told = (f"ROUND {number}\\][^\\n]*\\n[^\\n]*Receiving: {kind}" for kind in kinds)
+    pattern = re.compile(r"\n.*?".join(told), re.DOTALL)
+    return lambda: bool(pattern.search(field.said(name)))
+
+
+def recorded(field: Federation, run: str, number: int) -> Callable[[], bool]:
+    return lambda: len(rounds_of(field.rounds(run))) >= number
+
+
+def verdicts(field: Federation, run: str) -> Verdicts:
+    """By round and node: outcome and reason."""
+    return [
+        {field.names[n["node_id"]]: (n["verdict"], n["reason"]) for n in report["nodes"]}
+        for report in rounds_of(field.rounds(run))
+    ]
+
+
+def known(field: Federation) -> dict[str, int]:
+    """What the authority has counted of every node's data."""
+    store = Store(field.folder / AUTHORITY / "authority.db")
+    store.check_log()
+    authority = KeyAuthority(store)
+    found = {name: authority.disclosure(i).max_rank for name, i in field.ids.items() if i in store.nodes()}
+    store.close()
+    return found
+
+
+def check_nothing_is_lost(field: Federation, run: str) -> None:
+    """What a report says is known of a node never shrinks, and the authority says no less at the end."""
+    last: dict[int, int] = {}
+    for report in rounds_of(field.rounds(run)):
+        for node in report["disclosures"]:
+            assert node["max_rank"] >= last.get(node["node_id"], 0), (report["round"], node)
+            last[node["node_id"]] = node["max_rank"]
+    now = known(field)
+    assert last and all(now[field.names[node]] >= rank for node, rank in last.items())
+
+
+def check_nobody_honest_is_convicted(found: Verdicts) -> None:
+    for number, report in enumerate(found, 1):
+        assert all(report[name][0] != "convicted" for name in HONEST if name in report), (number, report)
+
+
+def refused(field: Federation, name: str, words: str) -> None:
+    """Wait until a SuperNode says that it was not let in, and end it."""
+    field.wait_until(name, lambda: re.search(words, field.said(name)) is not None)
+    assert "SuperNode ID" not in field.said(name)
+    if field.running(name):
+        field.kill(name)
+
+
+def who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside(field: Federation, tmp_path: Path) -> None:
+    field.start_node("stranger")
+    refused(field, "stranger", "Exit Code: 305|not registered|[Aa]uthenticat")
+    field.kill("c")
+    certify(tmp_path, ["127.0.0.1"])
+    field.start_node("c", ca=tmp_path / CA)
+    refused(field, "c", "CERTIFICATE_VERIFY_FAILED")
+    if FAKETIME.exists():
+        field.start_node("c", **TWO_HOURS)
+        refused(field, "c", "401|[Uu]nauthorized|[Tt]imestamp|[Aa]uthenticat")
+    field.start_node("c")
+    field.wait_online(["c"])
+
+
+def supernodes_die_while_they_enrol_train_and_are_challenged(field: Federation, tmp_path: Path) -> None:
+    """And come back with no slice, and with another node's."""
+
+    def again(name: str, data: Path | None = None) -> None:
+        field.kill(name)
+        field.start_node(name, data)
+
+    script = Script(
+        (lambda: "enrolment: encrypting" in field.said("c"), lambda: again("c")),
+        (asked(field, "b", 2, "train"), lambda: again("b", tmp_path / "lost.npz")),
+        (asked(field, "c", 3, "train", "query"), lambda: again("c", field.folder / "slices" / "0.npz")),
+        (recorded(field, "message", 3), lambda: again("b")),
+    )
+    field.run("message", f"api=message {COMMON}", 60 * SECONDS, script)
+    assert not script.left
+    found = verdicts(field, "message")
+    check_nobody_honest_is_convicted(found)
+    one, two, three, four = found
+    assert one["c"] == ("rejected", "not enrolled: no answer in time")
+    assert one[POISONER][0] == "convicted" and "does not end at the update that was sent" in one[POISONER][1]
+    assert two["b"] == ("rejected", "no reply in time")
+    assert three["b"][0] == "rejected" and "the client failed" in three["b"][1]
+    assert "got FileNotFoundError(2, 'No such file or directory')" in field.log("b").read_text()
+    assert three["c"][0] == "missing" and "no answer in time" in three["c"][1]
+    assert {name: four[name][0] for name in HONEST} == dict.fromkeys(HONEST, "cleared")
+    assert one["a"][0] == one["b"][0] == two["a"][0] == two["c"][0] == three["a"][0] == "cleared"
+    check_nothing_is_lost(field, "message")
+
+
+class FullDisk:
+    """A disk of 4 kB under a folder, where root may mount one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder]
+        self.mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
+
+    def free(self) -> None:
+        """Take it away, once."""
+        if self.mounted and os.path.ismount(self._folder):
+            subprocess.run(["umount", "--lazy", self._folder], check=True)
+
+
+def the_authority_dies_is_away_and_is_two_hours_off(field: Federation, tmp_path: Path) -> None:
+    """And the SuperLink has been restarted before, and a disk is full."""
+    ids, disk = dict(field.ids), FullDisk(field.folder / "c" / "checkpoints")
+    field.stop(SUPERLINK)
+    field.start_superlink()
+    before = known(field)
+
+    def restart(**more: str) -> None:
+        if field.running(AUTHORITY):
+            field.kill(AUTHORITY)
+        field.start_authority(**more)
+
+    def two_hours_off() -> None:
+        if FAKETIME.exists():
+            restart(**TWO_HOURS)
+
+    def room_and_no_authority() -> None:
+        disk.free()
+        field.kill(AUTHORITY)
+
+    script = Script(
+        (asked(field, "a", 1, "train", "get_properties"), restart),
+        (recorded(field, "legacy", 1), room_and_no_authority),
+        (recorded(field, "legacy", 2), two_hours_off),
+        (recorded(field, "legacy", 3), restart),
+    )
+    with disk:
+        field.run("legacy", f"api=legacy {COMMON}", 60 * SECONDS, script)
+    assert not script.left
+    found = verdicts(field, "legacy")
+    check_nobody_honest_is_convicted(found)
+    assert found[0].keys() == ids.keys()  # the same nodes, by the same ids, under a new SuperLink
+    one, two, three, four = found
+    if disk.mounted:
+        assert one["c"] == ("rejected", "no reply, or the client failed")
+        assert "No space left on device" in field.log("c").read_text()
+    assert one["a"][0] in ("cleared", "exhausted") and one["b"][0] in ("cleared", "exhausted")
+    for report in (two, three):
+        for name in HONEST:
+            assert report[name][0] == "exhausted" and "no authority to ask" in report[name][1], report[name]
+    if FAKETIME.exists():
+        assert "expected a request of the last 300 s" in three["a"][1]
+    assert {name: four[name][0] for name in HONEST} == dict.fromkeys(HONEST, "cleared")
+    assert [name for report in found for name, (verdict, _) in report.items() if verdict == "convicted"] == [POISONER]
+    assert not any("strike" in reason for report in found for _, reason in report.values())
+    check_nothing_is_lost(field, "legacy")
+    assert all(rank >= before[name] for name, rank in known(field).items())
+
+
+def an_expired_certificate_lets_nobody_in(field: Federation, tmp_path: Path) -> None:
+    """The last drill: the federation is over afterwards."""
+    field.kill("c")
+    field.stop(SUPERLINK)
+    folder = field.folder / SUPERLINK
+    for name in (CA, CERTIFICATE, KEY):
+        (folder / name).unlink()
+    certify(folder, ["127.0.0.1"], datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1))
+    field.start_superlink(wait=False)
+    field.start_node("c")
+    refused(field, "c", "certificate has expired")
+
+
+DRILLS = (
+    who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside,
+    supernodes_die_while_they_enrol_train_and_are_challenged,
+    the_authority_dies_is_away_and_is_two_hours_off,
+    an_expired_certificate_lets_nobody_in,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100 * SECONDS)
+def test_drills(tmp_path: Path) -> None:
+    """One test, since pytest-xdist would deal several out to two federations at once."""
+    before, failures = descendants(os.getpid()), []
+    attacks = {**dict.fromkeys(HONEST, ""), POISONER: "sign_flip"}
+    # eight pixels by eight, whose budget one check would spend: here everything may be known
+    lab = "dataset=digits partition=iid model=logistic"
+    with Federation(tmp_path / "field", attacks, lab, budget=1.0) as field:
+        field.start_nodes()
+        for drill in DRILLS:
+            (folder := tmp_path / drill.__name__).mkdir()
+            try:
+                drill(field, folder)
+            except (AssertionError, RunError, OSError) as error:
+                error.add_note(drill.__name__)
+                failures.append(error)
+    assert descendants(os.getpid()) == before
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {len(DRILLS)} drills failed", failures)
