@@ -1,0 +1,121 @@
+"""What a defence costs a whole federation: CPU time of a run, by phase, as a ratio to undefended FedAvg.
+
+    python -m benchmarks.federation [--rounds 30] [--dataset mnist5k] [--clients 100] [--runs FedAvg OC ...]
+
+The paper's setting (Sec. VII-A): its CNN on MNIST, two labels a client, 20 of 100 clients a round, one epoch in batches
+of 50; a fifth of the clients flip the sign of their weights and are banned when they are convicted. The paper reports
+1.64x for verifying everybody (FE) and 1.27x for FAA-DL (Tables IV and V).
+
+Server and clients share this process, so its CPU time is what all of them spend. Measuring the model's accuracy is left
+out: every run does it, and no federation needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from apps.lab.config import load
+from apps.lab.local_run import run_locally
+from apps.lab.record import Record
+from flwr_faa import client
+from flwr_faa.pipeline import Pipeline
+
+FAA = "strategy=faa detector=sequential"
+RUNS = {
+    "FedAvg": "strategy=fedavg",
+    "FAA-DL, detection only": f"{FAA} verification=none",
+    "FAA-DL, replay": f"{FAA} verification=replay",
+    "FAA-DL, paper": f"{FAA} verification=paper",
+    "FAA-DL, spotcheck": f"{FAA} verification=spotcheck",
+    "FE, paper": "strategy=fe verification=paper",
+}
+#: Who spends CPU time on what: a phase, and the function that all of it passes through.
+PHASES: dict[str, tuple[Any, str]] = {
+    "clients: train": (client, "_train"),
+    "clients: enrol, answer": (client, "answer"),
+    "server: decide": (Pipeline, "run"),
+    "evaluation": (Record, "evaluate"),
+}
+
+
+@contextmanager
+def clocks() -> Iterator[Counter[str]]:
+    """CPU seconds of each phase; nested phases count for the inner one alone."""
+    spent: Counter[str] = Counter()
+    outer: list[str] = []
+
+    def timed(phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            outer.append(phase)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                took = time.process_time() - start
+                outer.pop()
+                spent[phase] += took
+                if outer:
+                    spent[outer[-1]] -= took
+
+        return wrapper
+
+    with ExitStack() as stack:
+        for phase, (owner, name) in PHASES.items():
+            stack.enter_context(patch.object(owner, name, timed(phase, getattr(owner, name))))
+        yield spent
+
+
+def measure(name: str, overrides: str, base: float | None) -> float:
+    """Run once and print a line; CPU seconds without evaluation."""
+    with tempfile.TemporaryDirectory() as folder, clocks() as spent:
+        experiment = load(f"{overrides} run.dir={folder}")
+        experiment.client(0).fit(experiment.plan.initial_arrays(0), {})  # data loaded, torch warm
+        spent.clear()
+        start = time.process_time()
+        record = run_locally(experiment, Path(folder))
+        total = time.process_time() - start - spent["evaluation"]
+    summary, parts = record.summary, {k: v for k, v in spent.items() if k != "evaluation"}
+    parts["the rest"] = total - sum(parts.values())
+    shown = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in parts.items())
+    print(
+        f"{name:24} | {total:7.1f} s CPU, {total / (base or total):5.2f}x | {shown} | accuracy "
+        f"{summary['final_accuracy']:.3f}, recall {summary['recall']:.2f}, honest convicted "
+        f"{summary['honest_convicted']}, verified a round {summary['verified_per_round']:.1f}",
+        flush=True,
+    )
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--dataset", default="mnist5k")
+    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
+    options = parser.parse_args()
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    common = (
+        f"dataset={options.dataset} partition=shards model={options.model} attack=sign_flip attack.share=0.2 "
+        f"clients={options.clients} fraction=0.2 rounds={options.rounds} seed=1 api=message run.baseline=false"
+    )
+    base = None
+    for name in dict.fromkeys(["FedAvg", *options.runs]):
+        total = measure(name, f"{common} {RUNS[name]}", base)
+        base = base or total
+
+
+if __name__ == "__main__":
+    main()
