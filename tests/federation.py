@@ -71,14 +71,14 @@ def run_legacy(
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     strategy_class: type[faa_legacy.FAADL] = faa_legacy.FAADL,
-    device: Device | Callable[[int], Device] | None = None,
+    device: Device | None = None,
     **strategy_args: Any,
 ) -> Outcome:
     """Legacy API: NumPyClient and aggregate_fit."""
 
     def client_fn(context: Context) -> Any:
         partition = int(context.node_config["partition-id"])
-        own = device(partition) if callable(device) else device
+        own = device(partition) if callable(device) else device  # or a function of the partition
         return Attacked(plan, partition, attacks.get(partition), own).to_client()
 
     final: dict[int, Arrays] = {}
@@ -124,7 +124,7 @@ def run_message(
     faults: Mapping[int, Fault] | None = None,
     defended: bool = True,
     strategy_class: type[FAADL] = FAADL,
-    device: Device | Callable[[int], Device] | None = None,
+    device: Device | None = None,
     **strategy_args: Any,
 ) -> Outcome:
     """Message API: ClientApp with @train, @query("verify") and @evaluate."""
@@ -132,7 +132,7 @@ def run_message(
 
     def side(context: Context) -> tuple[verifiable, Attack | None]:
         partition = int(context.node_config["partition-id"])
-        own = device(partition) if callable(device) else device
+        own = device(partition) if callable(device) else device  # or a function of the partition
         return verifiable(plan, slice_of(partition), plaintext=True, device=own), attacks.get(partition)
 
     @app.train()
