@@ -145,6 +145,7 @@ def test_every_other_step_is_drawn_as_often(node: Node) -> None:
     """One step in ten is the last, one the largest; of the other eight one is drawn: the docs' probability, 1/8."""
     many = SpotCheck(replace(node.plan, batch_size=8), SHAPE, node.verifier.authority, steps=1, max_value=16)
     many._registered.update(node.verifier._registered)
+    many._receipts.update(node.verifier._receipts)
     case = node.train()
     moves = np.array([1, 1, 2, 1, 1, 1, 1, 1, 1, 1], np.float32)
     case = replace(case, commitment=Commitment(bytes(32), moves).to_bytes())
