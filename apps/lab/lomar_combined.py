@@ -131,7 +131,11 @@ def limits_table(detector: str, rows: Sequence[Row]) -> Table:
 
 
 def proof_table(rows: Sequence[Row]) -> Table:
-    """By attack, partition and row."""
+    """By attack, partition and row; of cells in which every row is finished."""
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[k] for k in ("seed", "dataset", "partition", "attack")), []).append(row)
+    rows = [row for cell in cells.values() if len(cell) == max(map(len, cells.values())) for row in cell]
     names = {strategy: name for name, strategy in ROWS.items()}
     order = [list(ATTACKED), list(PARTITIONS), list(names)]
 
