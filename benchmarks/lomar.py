@@ -3,7 +3,7 @@
 CPU time of all threads (`time.process_time`), median of several runs, everything in one line measured in turns in one
 run. "GEMM" is one bare pairwise float32 product of the same matrix with a copy of itself; "SYRK" is ``X @ X.T``, which
 NumPy sees to be symmetric and computes in half the work: the least that pairwise distances can cost. "kNN" is
-scikit-learn's brute force neighbours alone, k = .4N, no score. Bounds: LoMar within 2.0 x GEMM, and faster than kNN.
+scikit-learn's brute force neighbours alone, k = .4N, no score. Bounds: both presets within 2.0 x GEMM, and faster than kNN.
 
 With one BLAS thread, unless ``--threads 1 2`` says otherwise: OpenBLAS's threads spin while they wait for each other,
 which is counted as CPU time, and on a busy machine makes the bare product alone six times as expensive. "growth" is the
@@ -55,7 +55,7 @@ def classifier(d: int, width: int, labels: int = 10) -> list[npt.NDArray[np.intp
 
 
 def against_peers(n: int, d: int, width: int, runs: int) -> None:
-    """One line: LoMar by label, LoMar on whole updates, and the bare products."""
+    """One line: both presets by label, robust on whole updates, and the bare products."""
     x = matrix(n, d)
     copy, blocks = x.copy(), classifier(d, width)
     ms = in_turns(
@@ -63,17 +63,17 @@ def against_peers(n: int, d: int, width: int, runs: int) -> None:
             "GEMM": lambda: x @ copy.T,
             "SYRK": lambda: x @ x.T,
             "kNN": lambda: NearestNeighbors(n_neighbors=int(0.4 * n), algorithm="brute").fit(x).kneighbors(),
-            "LoMar R=10": lambda: LoMarDetector(label_blocks=blocks).fit(x),
-            "LoMar R=1": lambda: LoMarDetector().fit(x),
+            "robust R=10": lambda: LoMarDetector(label_blocks=blocks).fit(x),
+            "robust R=1": lambda: LoMarDetector().fit(x),
             "paper R=10": lambda: LoMarDetector("paper", label_blocks=blocks).fit(x),
         },
         runs,
     )
     print(f"n = {n}, d = {d:,}: " + ", ".join(f"{name} {t:.0f} ms" for name, t in ms.items()))
-    for name in ("LoMar R=10", "LoMar R=1", "paper R=10"):
+    for name in ("robust R=10", "robust R=1", "paper R=10"):
         within = "within" if ms[name] <= 2 * ms["GEMM"] else "BEYOND"
         print(
-            f"    {name:10s} {ms[name] / ms['GEMM']:5.2f} x GEMM ({within} 2.0)"
+            f"    {name:11s} {ms[name] / ms['GEMM']:5.2f} x GEMM ({within} 2.0)"
             f" {ms[name] / ms['SYRK']:5.2f} x SYRK {ms[name] / ms['kNN']:5.2f} x kNN"
         )
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from flwr_faa import FAADL
 from flwr_faa.verdict import Outcome
-from flwr_lomar import LoMar
+from flwr_lomar import LoMar, LoMarDetector
 from flwr_lomar import legacy as lomar_legacy
 from tests.federation import run_legacy, run_message, sign_flip
 from tests.toy import PLANS
@@ -23,6 +24,15 @@ def test_both_apis_give_the_same_verdicts_and_weights(preset: str) -> None:
         assert a.nodes == b.nodes
     assert all(x.tobytes() == y.tobytes() for x, y in zip(runs[0].arrays, runs[1].arrays, strict=True))
     assert all(np.isfinite(a).all() for a in runs[0].arrays)
+    if preset == "robust":
+        reasons = [v.reason for r in runs[0].reports for v in r.having(Outcome.REMOVED)]
+        assert reasons and all("usual" in reason and "(z = " in reason for reason in reasons)
+
+
+def test_faa_dl_with_lomar_as_its_detector_says_why_too() -> None:
+    run = run_message(PLAN, nodes=12, attacks={3: sign_flip}, strategy_class=FAADL, detector=LoMarDetector(), seed=1)
+    found = {v.node_id: v.reason for r in run.reports for v in r.nodes}
+    assert "LoMarDetector: " in found[run.grid.node_ids[3]] and "usual" in found[run.grid.node_ids[3]]
 
 
 def test_an_outlier_is_left_out_and_nobody_banned() -> None:
