@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby, product
 from pathlib import Path
 from statistics import mean
@@ -18,15 +19,15 @@ from typing import Any
 from apps.lab.accuracy_cells import ATTACKS, PARTITIONS, AccuracyCell, key_of, run_accuracy
 from apps.lab.experiment import CONF
 from apps.lab.region import Table, markdown, write_region
-from apps.lab.runner import Row, run_missing
+from apps.lab.runner import Row, lines, run_missing
 
 BEST_OF = ("krum", "foolsgold", "median", "trimmed_mean")
 STRATEGIES = ("lomar", "lomar_paper", *BEST_OF, "fedavg")
 #: For context, on the first seed.
 OTHERS = ("multikrum", "fg_krum", "geometric_median")
 FIRST = 100
-#: A cell more than this below the best of the four fails.
-POINT = 0.01
+#: A cell more than this below the best of the four fails; a point, and what a difference of floats may be off.
+POINT = 0.01 + 1e-9
 DOC = CONF.parent / "docs" / "lomar-accuracy.md"
 
 Cells = Mapping[tuple[Any, ...], Mapping[str, float]]
@@ -38,15 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.lab.lomar_accuracy", description=description)
     parser.add_argument("--seeds", type=int, default=3, help=f"from {FIRST} on")
     parser.add_argument("--strategies", nargs="+", help="run these alone, and print nothing")
+    parser.add_argument("--finished", action="store_true", help="run nothing: tables of the runs there are")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("runs/lomar_accuracy.jsonl"), help="one line a finished run")
     parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args(arguments)
     wanted = {key_of(c): c for c in cells(options.seeds) if c.strategy in (options.strategies or (c.strategy,))}
-    rows = run_missing(wanted, options.out, options.jobs, run_accuracy, key_of).values()
+    if options.finished:
+        rows = [row for row in lines(options.out) if key_of(row) in wanted]
+    else:
+        rows = list(run_missing(wanted, options.out, options.jobs, run_accuracy, key_of).values())
     if options.strategies:
         return 0
-    text = "\n".join(markdown(*part) for part in tables(list(rows)))
+    text = "\n".join(markdown(*part) for part in tables(rows))
     print(text)
     if options.docs:
         write_region(DOC, "lomar-accuracy", text)
@@ -92,16 +97,18 @@ def gap(cell: Mapping[str, float]) -> float:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """By attack, by partition and model, and the cells that fail."""
-    accuracy = by_cell(rows)
+    """By attack, by partition and model, and the cells that fail; of cells that have all there is to compare."""
+    needed = {"lomar", *BEST_OF, "fedavg", "lomar_paper"}
+    accuracy = {cell: of for cell, of in by_cell(rows).items() if of.keys() >= needed}
     seeds = sorted({row["seed"] for row in rows})
-    title = f"seeds {seeds[0]} to {seeds[-1]}, mnist5k, 15 rounds"
+    every = len({key_of(replace(c, strategy="", seed=0)) for c in cells(1)})
+    title = f"{len(accuracy)} of {every} cells, seeds {seeds[0]} to {seeds[-1]}, mnist5k, 15 rounds"
     yield _summary(f"By attack; {title}", accuracy, ["attack"], lambda cell: (cell[3],), list(ATTACKS))
     groups = [f"{model} {n} {p}" for model, n in (("logistic", 100), ("logistic", 20), ("mlp", 20)) for p in PARTITIONS]
     setting: Callable[[tuple[Any, ...]], tuple[str, ...]] = lambda cell: (f"{cell[0]} {cell[1]} {cell[2]}",)  # noqa: E731
     yield _summary(f"By setting; {title}", accuracy, ["model, clients, data"], setting, groups)
     failing = sorted((gap(of), cell) for cell, of in accuracy.items() if gap(of) < -POINT)
-    names = [*STRATEGIES, *OTHERS]
+    names = [*STRATEGIES, *(s for s in OTHERS if any(s in of for of in accuracy.values()))]
     yield (
         f"The {len(failing)} of {len(accuracy)} cells in which `lomar` is more than a point below the best of the four",
         ["gap (points)", "model", "clients", "data", "attack", "M", *names],
@@ -117,16 +124,17 @@ def _summary(
     order: list[str],
 ) -> Table:
     """Mean accuracies over the cells of a group, and the gap: mean, worst, and how many are beyond a point."""
-    lines = []
+    table, others = [], [s for s in OTHERS if any(s in of for of in accuracy.values())]
     for (label,), group in groupby(sorted(accuracy, key=lambda c: order.index(*name(c))), name):
         own = [accuracy[cell] for cell in group]
         gaps = [gap(of) for of in own]
-        means = [mean(of[s] for of in own) for s in STRATEGIES]
-        others = [mean(of[s] for of in own if s in of) for s in OTHERS]
+        means: list[float | None] = [mean(of[s] for of in own) for s in STRATEGIES]
+        there = [[of[s] for of in own if s in of] for s in others]
+        means += [mean(values) if values else None for values in there]
         failing = sum(g < -POINT for g in gaps)
         figures = [f"{100 * mean(gaps):+.1f}", f"{100 * min(gaps):+.1f}", f"{failing} of {len(own)}"]
-        lines.append([label, *map(_three, [*means, *others]), *figures])
-    return title, [*head, *STRATEGIES, *OTHERS, "mean gap (points)", "worst gap", "cells beyond a point"], lines
+        table.append([label, *map(_three, means), *figures])
+    return title, [*head, *STRATEGIES, *others, "mean gap (points)", "worst gap", "cells beyond a point"], table
 
 
 def _three(value: float | None) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby, product
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 from apps.lab.accuracy_cells import PARTITIONS, AccuracyCell, key_of, run, run_accuracy, verdicts
 from apps.lab.lomar_accuracy import DOC
 from apps.lab.region import Table, markdown, write_region
-from apps.lab.runner import Row, run_missing
+from apps.lab.runner import Row, lines, run_missing
 
 DATASETS, SHARE, ROUNDS = ("digits", "mnist5k"), 0.2, 10
 #: Candidates for ``drop_above``, in the detector's unit.
@@ -46,19 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.lab.lomar_combined", description=description)
     parser.add_argument("--tune", type=int, default=10, help="seeds from 0 on")
     parser.add_argument("--prove", type=int, default=5, help="seeds from 100 on")
+    parser.add_argument("--finished", action="store_true", help="run nothing: tables of the runs there are")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("runs/lomar_combined"), help="a folder for finished runs")
     parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args(arguments)
     parts: list[Table] = []
+
+    def results(cells: Iterator[AccuracyCell], name: str, work: Callable[[AccuracyCell], Row]) -> list[Row]:
+        wanted, path = {key_of(c): c for c in cells}, options.out / name
+        if options.finished:
+            return [row for row in lines(path) if key_of(row) in wanted]
+        return list(run_missing(wanted, path, options.jobs, work, key_of).values())
+
     if options.tune:
-        cells = {key_of(c): c for c in tuning(options.tune)}
-        scored = run_missing(cells, options.out / "scores.jsonl", options.jobs, run_scores, key_of)
-        parts += [limits_table(detector, list(scored.values())) for detector in DETECTORS]
+        scored = results(tuning(options.tune), "scores.jsonl", run_scores)
+        parts += [limits_table(detector, scored) for detector in DETECTORS]
     if options.prove:
-        cells = {key_of(c): c for c in proof(options.prove)}
-        done = run_missing(cells, options.out / "runs.jsonl", options.jobs, run_accuracy, key_of)
-        parts.append(proof_table(list(done.values())))
+        parts.append(proof_table(results(proof(options.prove), "runs.jsonl", run_accuracy)))
     text = "\n".join(markdown(*part) for part in parts)
     print(text)
     if options.docs:
@@ -95,10 +100,10 @@ def run_scores(cell: AccuracyCell) -> dict[str, Any]:
 
 
 def limits_table(detector: str, rows: Sequence[Row]) -> Table:
-    """For each limit who would be left out, by data; the limit to choose has the two furthest apart in the worst case."""
+    """For each limit who would be left out, by data; the best keeps the two furthest apart in the worst case."""
     own = [r for r in rows if r["strategy"] == f"faa detector={detector}"]
     seeds = 1 + max(r["seed"] for r in own)
-    lines = []
+    table = []
     for partition, dataset in dict.fromkeys((r["partition"], r["dataset"]) for r in own):
         here = [r for r in own if (r["partition"], r["dataset"]) == (partition, dataset)]
         kinds = {
@@ -108,21 +113,29 @@ def limits_table(detector: str, rows: Sequence[Row]) -> Table:
             "mixed flippers": [r["malicious"] for r in here if r["attack"] == "flip, mixed"],
         }
         for kind, found in kinds.items():
-            lines.append([dataset, partition, kind, *(f"{mean(column):.3f}" for column in zip(*found, strict=True))])
-    columns = list(zip(*([float(x) for x in line[3:]] for line in lines), strict=True))
-    honest = [max(x for x, line in zip(column, lines, strict=True) if "honest" in line[2]) for column in columns]
-    pure = [min(x for x, line in zip(column, lines, strict=True) if "pure" in line[2]) for column in columns]
+            table.append([dataset, partition, kind, *(f"{mean(column):.3f}" for column in zip(*found, strict=True))])
+    columns = list(zip(*([float(x) for x in line[3:]] for line in table), strict=True))
+    honest = [max(x for x, line in zip(column, table, strict=True) if "honest" in line[2]) for column in columns]
+    pure = [min(x for x, line in zip(column, table, strict=True) if "pure" in line[2]) for column in columns]
     for kind, found in (("honest, most", honest), ("pure flippers, fewest", pure)):
-        lines.append(["all", "all", kind, *(f"{x:.3f}" for x in found)])
+        table.append(["all", "all", kind, *(f"{x:.3f}" for x in found)])
     apart = [f"{p - h:.3f}" for p, h in zip(pure, honest, strict=True)]
-    lines.append(["all", "all", "fewest pure less most honest", *apart])
+    table.append(["all", "all", "fewest pure less most honest", *apart])
     threshold = mean(r["threshold"] for r in own)
     title = f"Share of updates that score above a limit; detector={detector} (suspects above {threshold:.3g})"
-    return f"{title}, seeds 0 to {seeds - 1}", ["data", "partition", "updates", *(f"{x:g}" for x in LIMITS)], lines
+    return (
+        f"{title}, seeds 0 to {seeds - 1}, {len(own)} runs",
+        ["data", "partition", "updates", *(f"{x:g}" for x in LIMITS)],
+        table,
+    )
 
 
 def proof_table(rows: Sequence[Row]) -> Table:
-    """By attack, partition and row."""
+    """By attack, partition and row; of cells in which every row is finished."""
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[k] for k in ("seed", "dataset", "partition", "attack")), []).append(row)
+    rows = [row for cell in cells.values() if len(cell) == max(map(len, cells.values())) for row in cell]
     names = {strategy: name for name, strategy in ROWS.items()}
     order = [list(ATTACKED), list(PARTITIONS), list(names)]
 
@@ -130,17 +143,19 @@ def proof_table(rows: Sequence[Row]) -> Table:
         found = (row["attack"], row["partition"], row["strategy"])
         return tuple(values.index(value) for values, value in zip(order, found, strict=True))
 
-    lines = []
+    table = []
     for (attack, partition, strategy), group in groupby(sorted(rows, key=group_of), group_of):
         own = list(group)
         figures = [_mean(own, name) for name in ("malicious_left_out", "honest_left_out", "accuracy", "source")]
         banned = str(sum(r["honest_banned"] for r in own))
         labels = [order[0][attack], order[1][partition], names[order[2][strategy]]]
-        lines.append([*labels, *figures, banned])
+        table.append([*labels, *figures, banned])
     seeds = sorted({row["seed"] for row in rows})
-    title = f"20 clients, M = {SHARE:g}, means over digits and mnist5k and seeds {seeds[0]} to {seeds[-1]}"
+    title = (
+        f"20 clients, M = {SHARE:g}, means over digits, mnist5k and seeds {seeds[0]} to {seeds[-1]}: {len(rows)} runs"
+    )
     head = ["attack", "partition", "defence", "malicious left out", "honest left out", "accuracy", "accuracy on 7"]
-    return title, [*head, "honest banned"], lines
+    return title, [*head, "honest banned"], table
 
 
 def _mean(rows: Sequence[Row], figure: str) -> str:

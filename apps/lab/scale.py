@@ -23,7 +23,7 @@ from rich.console import Console
 
 from apps.lab import datasets
 from apps.lab.config import load
-from apps.lab.continued import Continued, run_continued
+from apps.lab.continued import CHECKPOINT, Continued, run_continued
 from apps.lab.experiment import CONF, Experiment
 from apps.lab.fleet import Fleet
 from apps.lab.progress import rounds_bar
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="the paper has 200")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), help="files in conf/strategy")
     parser.add_argument("--out", type=Path, default=Path("runs/scale"), help="a folder for each strategy goes in here")
+    parser.add_argument("--finished", action="store_true", help="run nothing: the table of the rounds there are")
     parser.add_argument("--docs", action="store_true", help=f"write the table into {DOC.name} too")
     parser.add_argument("overrides", nargs="*", help="of the setting, e.g. attack.tau=0.1")
     options = parser.parse_intermixed_args(arguments)
@@ -50,9 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, records = Console(), {}
     for strategy in options.strategies:
         experiment = setting(strategy, options.rounds, options.overrides)
-        with rounds_bar(console, options.rounds) as bar:
-            watch = bar(strategy) if console.is_terminal else partial(_line, strategy)
-            records[strategy] = run_continued(experiment, options.out / strategy, watch)
+        folder = options.out / strategy
+        if options.finished:
+            if not (folder / CHECKPOINT).exists():
+                continue
+            records[strategy] = Continued(experiment, folder)
+        else:
+            with rounds_bar(console, options.rounds) as bar:
+                watch = bar(strategy) if console.is_terminal else partial(_line, strategy)
+                records[strategy] = run_continued(experiment, folder, watch)
         records[strategy].write({})
     text = markdown(*table(records))
     print(text)

@@ -91,6 +91,10 @@ def test_the_command_of_accuracies(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ran == [missing]
     assert len(out.read_text().splitlines()) == 1 + len(others)
     assert "**The 0 of 96 cells" in doc.read_text()
+    out.write_text("".join(json.dumps(finished(c, 0.5)) + "\n" for c in others))
+    assert lomar_accuracy.main(["--seeds", "1", "--out", str(out), "--docs", "--finished"]) == 0
+    assert ran == [missing]
+    assert "**The 0 of 95 cells" in doc.read_text()
 
 
 def test_the_command_of_both_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,4 +101,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert len(scale.setting("lomar", 1).malicious) == 100
     printed = capsys.readouterr().out
     assert "| fedavg | 1 | 0." in printed
-    assert printed[printed.index("**1,000") :].strip() in scale.DOC.read_text()
+    table = printed[printed.index("**1,000") :].strip()
+    assert table in scale.DOC.read_text()
+    assert scale.main([*words, "--finished"]) == 0
+    assert capsys.readouterr().out.strip() == table
