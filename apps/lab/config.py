@@ -8,7 +8,7 @@ from functools import lru_cache
 from threading import Lock
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from apps.lab.experiment import CONF, Experiment
 
@@ -40,8 +40,9 @@ def from_hydra(config: DictConfig, choices: Mapping[str, str], overrides: Sequen
     with open_dict(config):
         config.pop("hydra", None)
     named = {*GROUPS, "seed"}
-    others = [o for o in overrides if (key := o.lstrip("+~").split("=")[0]) not in named and not key.startswith("run.")]
-    strategy = (CONF / "strategy" / f"{choices['strategy']}.yaml").read_text()
+    keys = ((o, o.lstrip("+~").split("=")[0]) for o in overrides)
+    others = [o for o, key in keys if key not in named and not key.startswith(("run.", "hydra."))]
+    strategy = OmegaConf.to_yaml(config.strategy)  # not resolved
     # groups that a strategy takes no notice of do not belong into its run's name
     unused = {group for group in ("detector", "verification") if f"${{{group}}}" not in strategy}
     words = [choices[group] for group in GROUPS if group not in unused]
