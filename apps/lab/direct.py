@@ -40,7 +40,10 @@ def run_directly(experiment: Experiment, watch: Watch = lambda *_: None) -> Reco
     config = experiment.config
     if config.fraction != 1:
         raise ValueError(f"expected fraction=1.0, got fraction={config.fraction}")
-    record, nodes = Record(experiment, watch=watch), {node_of(partition): partition for partition in range(config.clients)}
+    record, nodes = (
+        Record(experiment, watch=watch),
+        {node_of(partition): partition for partition in range(config.clients)},
+    )
     for node, partition in nodes.items():
         record.census.note(node, partition)
     defence = _defence(record)

@@ -147,7 +147,7 @@ def run_cell(run: Run) -> dict[str, Any]:
     """Run one cell; what is kept of it, ready for JSON."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     experiment = load(f"{run.overrides} seed={run.seed}")
-    experiment.partitions, experiment.plan.initial_arrays(0)  # noqa: B018  reading data and code is not the run's time
+    experiment.partitions, experiment.plan.initial_arrays(0)
     started, cpu = time.perf_counter(), time.process_time()
 
     def watch(*_: object) -> None:
@@ -188,7 +188,9 @@ def run_cell(run: Run) -> dict[str, Any]:
 def _suspected(record: Record) -> float | None:
     """Share of the malicious updates that the detector put among the suspects."""
     about = record.census.about
-    named = [v.suspect for r in record.reports for v in r.nodes if about(v.node_id)["malicious"] and v.score is not None]
+    named = [
+        v.suspect for r in record.reports for v in r.nodes if about(v.node_id)["malicious"] and v.score is not None
+    ]
     return sum(named) / len(named) if named else None
 
 
@@ -209,7 +211,9 @@ def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]
             if row is None:
                 continue
             figures = {k: v for k, v in row.items() if k not in OTHER}
-            table.append({**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}})
+            table.append(
+                {**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}}
+            )
             configurations[cell.digest] = {**row["config"], "seed": None}
             points += [
                 {"cell": cell.digest, "seed": seed, "curve": name, "x": x, "y": y}

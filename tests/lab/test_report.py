@@ -94,7 +94,9 @@ def test_the_worst_case_of_each_defence() -> None:
 def test_runs_with_a_limit_are_compared_where_all_of_them_came() -> None:
     rows = [{"cell": c, "seed": 1, "rounds": r, "final_accuracy": 0.9} for c, r in (("a", 2), ("b", 5))]
     curves = [
-        {"cell": c, "seed": 1, "curve": "accuracy", "x": x, "y": x / 10} for c, r in (("a", 2), ("b", 5)) for x in range(r)
+        {"cell": c, "seed": 1, "curve": "accuracy", "x": x, "y": x / 10}
+        for c, r in (("a", 2), ("b", 5))
+        for x in range(r)
     ] + [{"cell": c, "seed": 1, "curve": "accuracy", "x": 2, "y": y} for c, y in (("a", 0.2),)]
     same, rounds = at_common_round(results(rows, curves))
     assert rounds == 2
@@ -122,8 +124,9 @@ def phone(browser: Any, page: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get(page.as_uri())
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
-    small = "return [...document.querySelectorAll('p,td,th,li,dd')].filter(e => parseFloat(getComputedStyle(e).fontSize) < 12)"
-    assert browser.execute_script(small + ".length") == 0
+    text = "[...document.querySelectorAll('p,td,th,li,dd')]"
+    small = f"return {text}.filter(e => parseFloat(getComputedStyle(e).fontSize) < 12).length"
+    assert browser.execute_script(small) == 0
 
 
 @pytest.mark.slow
