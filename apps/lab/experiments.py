@@ -164,7 +164,9 @@ def _text(group: str, choice: str) -> str:
 @cache
 def _defaults() -> dict[str, str]:
     content: Any = OmegaConf.load(CONF / "config.yaml").defaults
-    return {group: choice for entry in content if entry != "_self_" for group, choice in entry.items() if group in GROUPS}
+    return {
+        group: choice for entry in content if entry != "_self_" for group, choice in entry.items() if group in GROUPS
+    }
 
 
 def folder(of: Spec, size: Size, more: Sequence[str], out: Path) -> Path:

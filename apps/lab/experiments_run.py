@@ -147,7 +147,7 @@ def run_cell(run: Run) -> dict[str, Any]:
     """Run one cell; what is kept of it, ready for JSON."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     experiment = load(f"{run.overrides} seed={run.seed}")
-    experiment.partitions, experiment.plan.initial_arrays(0)  # noqa: B018  reading data and code is not the run's time
+    experiment.partitions, experiment.plan.initial_arrays(0)
     started, cpu = time.perf_counter(), time.process_time()
 
     def watch(*_: object) -> None:

@@ -98,7 +98,9 @@ def run_page(folder: Path) -> dict[str, Any]:
             node = nodes.setdefault(row["node_id"], {"id": str(row["node_id"]), **known, "rounds": {}})
             node["rounds"][report["round"]] = {key: row.get(key) for key in kept}
     inf = float("inf")
-    order = sorted(nodes.values(), key=lambda n: (not n["malicious"], inf if n["partition"] is None else n["partition"]))
+    order = sorted(
+        nodes.values(), key=lambda n: (not n["malicious"], inf if n["partition"] is None else n["partition"])
+    )
     data = {
         "rounds": [{"round": r["round"], "threshold": r.get("score_threshold")} for r in rounds],
         "nodes": order,

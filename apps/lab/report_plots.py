@@ -129,4 +129,3 @@ def shade(value: float) -> tuple[str, str]:
 def shown(names: Sequence[str]) -> str:
     """A file's name from words."""
     return "-".join("".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") for name in names)
-

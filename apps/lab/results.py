@@ -46,7 +46,11 @@ def collect(runs: Path, size: Size) -> dict[str, Results]:
     for name in names():
         exact = folder(spec(name), size, (), runs)
         folders = [exact] if size == "quick" else sorted(runs.glob(f"{exact.name}*"))
-        there = [read(path) for path in folders if (path / "results.csv").exists() and (path / "results.csv").stat().st_size > 1]
+        there = [
+            read(path)
+            for path in folders
+            if (path / "results.csv").exists() and (path / "results.csv").stat().st_size > 1
+        ]
         if there:
             found[name] = max(there, key=lambda of: len(of.runs))
     return found
@@ -83,7 +87,9 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
     for name, of in found["paper"].items():
         same, rounds = at_common_round(of)
         head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
-        rows = f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s), all compared after round {rounds} (`{name}`)."
+        rows = (
+            f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s), all compared after round {rounds} (`{name}`)."
+        )
         parts += [head, rows, *(_table(table(same, view)) for view in of.spec.tables)]
     if (harder := found["quick"].get("harder/heatmap")) is not None:
         parts += ["## Harder than the papers", f"{_count(harder)}; {harder.spec.title.lower()}."]
@@ -132,7 +138,9 @@ def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
         import pandas as pd
 
         once = pd.concat(every).drop_duplicates(["cell", "seed"])
-        lines.append(["all at `quick`, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"])
+        lines.append(
+            ["all at `quick`, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"]
+        )
     note = f"Minutes of one core ({platform.machine()}, Python {platform.python_version()}, a machine with other work to do)."
     return note + "\n\n" + _markdown(["experiment", "size", "runs", "minutes"], lines)
 

@@ -492,10 +492,20 @@ NOT_RUN: tuple[tuple[str, str, str], ...] = tuple(
         ("LoMar, Table 3, KDD", "LoMar .971 overall, .991 target, .990 other", "KDDCup99", "lomar/table3"),
         ("LoMar, Table 3, Amazon", "LoMar .970 overall, .988 target, .989 other", "Amazon", "lomar/table3"),
         ("LoMar, Table 5", "LoMar .897 overall, .839 target, .912 other", "VGGFace2", "lomar/table5"),
-        ("LoMar, Fig. 4b, 4c", "98 % and 99 % at every tau; falls with tau, but least", "KDDCup99 or Amazon", "lomar/fig4"),
+        (
+            "LoMar, Fig. 4b, 4c",
+            "98 % and 99 % at every tau; falls with tau, but least",
+            "KDDCup99 or Amazon",
+            "lomar/fig4",
+        ),
         ("LoMar, Fig. 5b, 5c", "LoMar falls least as lambda grows", "KDDCup99 or Amazon", "lomar/fig5"),
         ("LoMar, Fig. 6", "no significant fall up to tau .4 and lambda .7", "VGGFace2", "lomar/fig6"),
-        ("LoMar, Fig. 7b-d", "FG + Krum best on KDD, FG on Amazon, LoMar on VGGFace2", "each of the three data sets", "lomar/fig7"),
+        (
+            "LoMar, Fig. 7b-d",
+            "FG + Krum best on KDD, FG on Amazon, LoMar on VGGFace2",
+            "each of the three data sets",
+            "lomar/fig7",
+        ),
         ("LoMar, Fig. 8c, 8d, 9c, 9d", "LoMar best under model poisoning", "VGGFace2", "lomar/fig8"),
     )
 ) + (

@@ -1,4 +1,6 @@
-"""TensorBoard or MLflow around any Flower strategy of either API::
+"""TensorBoard or MLflow around any Flower strategy of either API.
+
+::
 
     strategy = tracked(FAADL(...), TensorBoard("runs/tb"))
 
