@@ -120,7 +120,9 @@ def check_torch() -> tuple[Check, int]:
         return Check("torch", "fail", problem, todo), 0
     found = f"{told['version']}: import {told['import']:.1f} s, {told['step'] * 1000:.0f} ms a step, peak {told['peak'] // MB} MB"
     if not told["fell"]:
-        return Check("torch", "fail", f"{found}, but the loss did not fall", "this build computes wrongly: another one"), 0
+        return Check(
+            "torch", "fail", f"{found}, but the loss did not fall", "this build computes wrongly: another one"
+        ), 0
     return Check("torch", "ok", found), int(told["peak"])
 
 
@@ -145,7 +147,9 @@ def check_disk(folder: Path) -> Check:
             os.fsync(file.fileno())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Check("disk", "fail", f"{folder}: {error.strerror}", "a folder that this user may write, on a disk with room")
+        return Check(
+            "disk", "fail", f"{folder}: {error.strerror}", "a folder that this user may write, on a disk with room"
+        )
     found = f"{free // MB} MB free in {folder}"
     if free < MIN_DISK:
         return Check("disk", "fail", found, f"free {MIN_DISK // MB} MB: encrypted data and checkpoints are kept there")
@@ -161,7 +165,9 @@ def check_memory(peak: int, meminfo: str) -> Check:
         return Check("memory", "warn", f"{found}; a client's peak is not known", "first make torch work")
     if available < peak + MIN_SPARE:
         told = f"{found}; a client takes {peak // MB} MB and {MIN_SPARE // MB} MB beside it"
-        return Check("memory", "fail", told, "stop other services (a desktop takes 500 MB), or a board with more memory")
+        return Check(
+            "memory", "fail", told, "stop other services (a desktop takes 500 MB), or a board with more memory"
+        )
     return Check("memory", "ok", f"{found}; a client takes {peak // MB} MB")
 
 
@@ -200,7 +206,9 @@ def check_connection(address: str, ca: Path | None) -> tuple[Check, float | None
         todo = "the CA's certificate (--root-certificates), its names and dates, and this device's clock"
         return Check("connection", "fail", f"{address}: {error.verify_message}", todo), None
     except ssl.SSLError as error:
-        return Check("connection", "fail", f"{address}: no TLS ({error.reason})", "is the SuperLink started with TLS?"), None
+        return Check(
+            "connection", "fail", f"{address}: no TLS ({error.reason})", "is the SuperLink started with TLS?"
+        ), None
     except OSError as error:
         told = f"{address}: {error.strerror or 'no answer in time'}"
         return Check("connection", "fail", told, "is the SuperLink running, and the port open in its firewall?"), None

@@ -1,0 +1,152 @@
+"""Run both quickstarts for real, from the wheel, against given versions of Flower, with two of ten nodes attacking.
+
+    python apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
+
+For every version: a fresh virtual environment, the wheel with its extra ``server`` by pip, then ``flwr run`` of every
+variant of both projects. Exit code 1 unless, in each, both attackers are removed in the first round and with
+verification nobody else ever is. ``--torch-from DIR`` takes torch from another environment's site-packages instead of
+installing it again (5 GB); everything else still comes by pip.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+HERE = Path(__file__).resolve().parent
+APPS, ROOT = HERE.parent, HERE.parents[1]
+VARIANTS = ("faa", "lomar", "verified")
+NODES = 10
+LINE = re.compile(r"faa round=(\d+) node=(\d+) verdict=(\w+) accepted=(\w+)")
+
+
+def project(api: str, variant: str, where: Path, attacked: bool = True) -> Path:
+    """The plain project with a variant's files over it, and the attackers."""
+    shutil.copytree(APPS / f"quickstart-{api}" / "plain", where)
+    if variant != "plain":
+        shutil.copytree(APPS / f"quickstart-{api}" / variant, where, dirs_exist_ok=True)
+    if attacked:
+        shutil.copy(HERE / "attacker.py", where / "quickstart")
+        settings = where / "pyproject.toml"
+        settings.write_text(settings.read_text().replace("quickstart.client_app:app", "quickstart.attacker:app"))
+    return where
+
+
+def judge(variant: str, output: str, attackers: set[str]) -> str:
+    """What is wrong with a run, by its log; empty if nothing is."""
+    lines = LINE.findall(output)
+    out = {int(r): {n for q, n, _, ok in lines if q == r and ok == "False"} for r, _, _, _ in lines}
+    if len(attackers) != 2 or not lines:
+        return f"expected two attackers and a log of verdicts, got {len(attackers)} and {len(lines)} lines"
+    if not attackers <= out[1]:
+        return f"expected both attackers out in round 1, got {len(attackers & out[1])}"
+    if variant == "verified" and any(nodes - attackers for nodes in out.values()):
+        return "expected every honest node kept, got one removed"
+    return ""
+
+
+def run(environment: Path, where: Path, folder: Path) -> tuple[str, set[str], str]:
+    """One ``flwr run`` on a SuperLink of its own; its log, who attacked, and how it ended."""
+    folder.mkdir(parents=True)
+    (folder / "attackers").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "config.toml").write_text(f'[superlink.check]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
+    shell = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | {
+        "FLWR_HOME": str(folder), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1", "ATTACKERS": str(folder / "attackers"),
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    log = folder / "log"
+    with log.open("w") as output:
+        common = {"env": shell, "cwd": folder, "stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        link = subprocess.Popen(
+            ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)],
+            start_new_session=True, **common,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 600
+            while time.monotonic() < deadline:
+                try:
+                    urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                    break
+                except (URLError, OSError):
+                    time.sleep(0.5)
+            federation = f"num-supernodes={NODES} client-resources-num-cpus=1"
+            command = ["flwr", "run", str(where), "check", "--stream", "--federation-config", federation]
+            subprocess.run(command, timeout=1800, check=False, **common)
+            listing = ["flwr", "list", "check", "--format", "json"]
+            told = subprocess.run(listing, env=shell, cwd=folder, capture_output=True, text=True, check=False).stdout
+        finally:
+            os.killpg(link.pid, signal.SIGTERM)
+            try:
+                link.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(link.pid, signal.SIGKILL)
+    try:
+        status = json.loads(told)["runs"][0]["status"]
+    except (ValueError, KeyError, IndexError):
+        status = "not started"
+    return log.read_text(), {p.name for p in (folder / "attackers").iterdir()}, status
+
+
+def install(folder: Path, wheel: Path, flwr: str, torch_from: Path | None) -> Path:
+    """A fresh environment with the wheel."""
+    environment = folder / f"flwr-{flwr}"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    if torch_from:  # behind the environment's own packages, and first so that pip finds torch there
+        (site,) = environment.glob("lib/python3*/site-packages")
+        for name in torch_from.iterdir():
+            if re.match(r"(torch|torchgen|functorch|nvidia.*|triton|sympy|mpmath|networkx)([-_.].*)?$", name.name):
+                (site / name.name).symlink_to(name)
+    packages = [f"{wheel}[server]", f"flwr[simulation]=={flwr}", "scikit-learn"]
+    pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", *packages]
+    subprocess.run(pip, check=True)
+    return environment
+
+
+def main() -> int:
+    """Run what is asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flwr", action="append", required=True, help="a version; repeatable")
+    parser.add_argument("--variant", action="append", choices=VARIANTS, help="default: all")
+    parser.add_argument("--api", action="append", choices=("message", "legacy"), help="default: both")
+    parser.add_argument("--torch-from", type=Path, help="site-packages of an environment that has torch")
+    asked = parser.parse_args()
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="quickstart-") as temporary:
+        folder = Path(temporary)
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+        subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        (wheel,) = folder.glob("*.whl")
+        for flwr in asked.flwr:
+            start = time.monotonic()
+            environment = install(folder, wheel, flwr, asked.torch_from)
+            print(f"flwr {flwr}: installed in {time.monotonic() - start:.0f} s", flush=True)
+            for api in asked.api or ("message", "legacy"):
+                for variant in asked.variant or VARIANTS:
+                    start, name = time.monotonic(), f"{flwr}-{api}-{variant}"
+                    where = project(api, variant, folder / "projects" / name / "quickstart-project")
+                    output, attackers, status = run(environment, where, folder / "runs" / name)
+                    problem = judge(variant, output, attackers)
+                    if status != "finished:completed":
+                        problem = f"expected finished:completed, got {status}; its log ends: {output[-1500:]}"
+                    failures += bool(problem)
+                    took = time.monotonic() - start
+                    print(f"flwr {flwr} {api} {variant}: {problem or 'as expected'} ({took:.0f} s)", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
