@@ -16,17 +16,20 @@ from apps.lab.config import from_hydra
 from apps.lab.experiment import CONF
 from apps.lab.local_run import run_locally, yardsticks
 from apps.lab.progress import rounds_bar
+from apps.lab.spot import Enrolled, devices_of
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> None:
     """Run one experiment and say how it went."""
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # a line a node and round; it is all in rounds.jsonl
+    for name in ("flwr", "flwr_faa"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # a line a node and round; it is all in rounds.jsonl
     hydra_config = HydraConfig.get()
     experiment = from_hydra(config, hydra_config.runtime.choices, list(hydra_config.overrides.task))
     console = Console()
     with rounds_bar(console, experiment.config.rounds) as watch:
-        record = run_locally(experiment, experiment.folder, watch(experiment.name))
+        enrolled = Enrolled(devices_of(experiment), experiment.config.clients)
+        record = run_locally(experiment, experiment.folder, watch(experiment.name, enrolled))
         record.write(yardsticks(experiment, watch("yardsticks")))
     s = record.summary
     recall = "-" if s["recall"] is None else f"{s['recall']:.2f}"
@@ -37,6 +40,8 @@ def main(config: DictConfig) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if s["disclosure"]:
+        console.print(f"disclosed: {s['disclosure']['line']}", highlight=False, soft_wrap=True)
     console.print(f"{experiment.folder}", highlight=False, soft_wrap=True)
 
 

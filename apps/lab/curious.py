@@ -29,8 +29,6 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from rich.console import Console
-from rich.table import Table
 
 from apps.lab import models
 from apps.lab.curious_algebra import Prior, View, reconstruct, recovered
@@ -231,32 +229,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, default=Path("docs/curious.png"))
     options = parser.parse_args(argv)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    console, case = Console(), Case.of(options.dataset)
+    case = Case.of(options.dataset)
     truth, mean = case.truth, case.public.mean(0)
-    table = Table("server", "challenges", "uses", "variance recovered")
-    pictures = [("original", truth)]
+
+    def share(guess: Floats) -> str:
+        return f"{recovered(truth, np.clip(guess, 0, case.top), mean):.3f}"
+
     with _folder(options.keep) as folder:
         for name, start in (("paper", run_paper), ("spotcheck", run_spotcheck)):
             if not (folder / name).is_dir():
-                console.print(f"{name}: {start(case, folder / name)}", highlight=False, soft_wrap=True)
+                print(f"{name}: {start(case, folder / name)}")
         blind, exact = read_paper(case, next(exchanges(folder / "paper")))
-        for uses, guess in (("the clear rows alone, no key", blind), ("the keys", exact)):
-            table.add_row("paper", "1", uses, f"{recovered(truth, np.clip(guess, 0, case.top), mean):.3f}")
-        pictures.append(("paper, no key", blind))
         found = list(exchanges(folder / "spotcheck"))
+    print(f"\npaper: the clear rows without any key {share(blind)}, with the keys {share(exact)}\n")
+    pictures = [("original", truth), ("paper, no key", blind)]
+    print("| spotcheck, challenges | claims and keys | with a PCA prior | and gradients | with a PCA prior |")
+    print("|---|---|---|---|---|")
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
-    for count in dict.fromkeys((1, len(found))):
+    for count in [n for n in (1, 2, 4, 8) if n < len(found)] + [len(found)]:
         view = read_spotcheck(case, found[:count])
-        for gradients, what in ((False, "claims and keys"), (True, "claims, keys, gradients")):
-            for prior, how in ((flat, "linear algebra"), (pca, "and a PCA prior")):
-                guess = reconstruct(view, prior, gradients)
-                share = recovered(truth, np.clip(guess, 0, case.top), mean)
-                table.add_row("spotcheck", str(count), f"{what}; {how}", f"{share:.3f}")
-                if prior is pca:
-                    pictures.append((f"spotcheck {count}: {what}", guess))
-    console.print(table)
+        guesses = [reconstruct(view, prior, gradients) for gradients in (False, True) for prior in (flat, pca)]
+        print(f"| {count} | " + " | ".join(map(share, guesses)) + " |")
+        if count in (1, 2, len(found)):
+            pictures.append((f"spotcheck, {count}", guesses[-1]))
     draw(case, pictures, options.picture)
-    console.print(f"originals and reconstructions: {options.picture}", highlight=False, soft_wrap=True)
+    print(f"\noriginals and reconstructions: {options.picture}")
     return 0
 
 

@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Directions of which the equations say less than this, relative to the most, are rounding (float32 checkpoints).
 SMALL = 1e-5
-#: The same for the exact integers of claims and keys.
-TINY = 1e-9
+#: The same for the integers of claims and keys, exact but for the squares that float64 loses here.
+TINY = 1e-6
 
 
 @dataclass
@@ -48,11 +48,22 @@ class View:
     functions: dict[int, list[Floats]] = field(default_factory=dict)
     deltas: list[Floats] = field(default_factory=list)
     gradients: list[Floats] = field(default_factory=list)
+    _blocks: dict[Prior, dict[int, tuple[Floats, Floats]]] = field(default_factory=dict, repr=False)
 
     def tell(self, row: int, functions: Floats, values: Floats) -> None:
         """Functions of one sample, and their values."""
         size = np.linalg.norm(functions, axis=1, keepdims=True)
         self.functions.setdefault(row, []).append(np.hstack([functions, values[:, None]]) / size)
+
+    def blocks(self, prior: Prior) -> dict[int, tuple[Floats, Floats]]:
+        """By sample, orthonormal functions in the prior's metric, and their values less the mean's. Kept."""
+        if prior not in self._blocks:
+            self._blocks[prior] = {}
+            for row, found in self.functions.items():
+                every = np.vstack(found)
+                y, v = every[:, : self.n], every[:, self.n] - every[:, : self.n] @ prior.mean
+                self._blocks[prior][row] = _orthonormal(y @ prior.root, v[:, None], TINY)
+        return self._blocks[prior]
 
     def tell_step(self, rows: Sequence[int], delta: Floats, gradient: Floats) -> None:
         """``delta.T @ X[rows] = gradient``, delta of shape (len(rows), k)."""
@@ -85,7 +96,7 @@ class Prior:
         return cls(public.mean(0), (vectors * spread) @ vectors.T, (vectors / spread) @ vectors.T)
 
 
-def reconstruct(view: View, prior: Prior, gradients: bool, iterations: int = 400) -> Floats:
+def reconstruct(view: View, prior: Prior, gradients: bool, iterations: int = 100) -> Floats:
     """The samples that fulfil all equations and are nearest to the prior's mean, shape (m, n).
 
     Parameters
@@ -98,11 +109,7 @@ def reconstruct(view: View, prior: Prior, gradients: bool, iterations: int = 400
         Of LSQR, at most.
     """
     m, n = view.m, view.n
-    blocks: dict[int, tuple[Floats, Floats]] = {}
-    for row, found in view.functions.items():
-        every = np.vstack(found)
-        y, v = every[:, :n], every[:, n] - every[:, :n] @ prior.mean
-        blocks[row] = _orthonormal(y @ prior.root, v[:, None], TINY)
+    blocks = view.blocks(prior)
     mix, known = np.zeros((0, m)), np.zeros((0, n))
     if gradients and view.deltas:
         d, g = np.vstack(view.deltas), np.vstack(view.gradients)
@@ -134,6 +141,7 @@ def recovered(truth: Floats, guess: Floats, mean: Floats) -> float:
 
 def _orthonormal(a: Floats, b: Floats, small: float) -> tuple[Floats, Floats]:
     """``a z = b`` as ``q z = c`` with orthonormal rows, without directions that are rounding."""
-    left, size, right = np.linalg.svd(a, full_matrices=False)
-    rank = int(np.sum(size > small * size[0])) if len(size) else 0
-    return right[:rank], (left[:, :rank].T @ b) / size[:rank, None]
+    squares, left = np.linalg.eigh(a @ a.T)  # ten times as fast as a singular value decomposition of a
+    keep = squares > small**2 * squares.max(initial=0.0)
+    turn = left[:, keep].T / np.sqrt(squares[keep])[:, None]
+    return turn @ a, turn @ b

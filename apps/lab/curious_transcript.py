@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,3 @@ def exchanges(folder: Path) -> Iterator[Exchange]:
     """In the order in which they happened."""
     for path in sorted(folder.glob("*.bin")):
         yield Exchange.from_bytes(path.read_bytes())
-
-
-def of_node(found: Sequence[Exchange], node_id: int) -> list[Exchange]:
-    """Those with one node."""
-    return [e for e in found if e.node_id == node_id]

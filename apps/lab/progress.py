@@ -12,19 +12,23 @@ Watch = Callable[[int, float | None], None]
 
 
 @contextmanager
-def rounds_bar(console: Console, rounds: int) -> Iterator[Callable[[str], Watch]]:
-    """A bar over rounds; call it with a name to start one, and what comes back after each round."""
+def rounds_bar(console: Console, rounds: int) -> Iterator[Callable[..., Watch]]:
+    """A bar over rounds; call it with a name to start one, and what comes back after each round.
+
+    It may also be given something whose text is shown behind the bar and looked up whenever that is drawn.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
 
-        def watch(name: str) -> Watch:
-            task = progress.add_task(name, total=rounds, accuracy="")
+        def watch(name: str, status: object = "") -> Watch:
+            task = progress.add_task(name, total=rounds, accuracy="", status=status)
 
             def after(number: int, accuracy: float | None) -> None:
                 shown = "" if accuracy is None else f"accuracy {accuracy:.3f}"

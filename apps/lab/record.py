@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,13 @@ from omegaconf import OmegaConf
 from apps.lab.experiment import Experiment
 from apps.lab.metrics import by_label, scores_of
 from apps.lab.picture import draw
+from apps.lab.spot import devices_of
 from apps.lab.strategies import Census
 from apps.lab.summary import summarise
 from flwr_faa import Ledger
 from flwr_faa.updates import Arrays
 from flwr_faa.verdict import RoundReport
+from flwr_faa.verification.base import Enrolling
 
 FILES = ("config.yaml", "rounds.jsonl", "ledger.sqlite", "summary.json", "accuracy.png")
 
@@ -62,6 +65,9 @@ class Record:
     def defence(self) -> dict[str, Any]:
         """Arguments that the strategies of both APIs have in common."""
         parts = instantiate(self.experiment.config.strategy, _convert_="all")
+        if isinstance(parts["verifier"], Enrolling):
+            # The authority is new, and what was encrypted under an older one's keys is of no use.
+            shutil.rmtree(devices_of(self.experiment), ignore_errors=True)
         return {
             **parts,
             "census": self.census,

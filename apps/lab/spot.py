@@ -1,11 +1,11 @@
-"""The spot check in the lab: the verifier, a device for every partition, and what has been disclosed."""
+"""The spot check in the lab: the verifier, and a device for every partition."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification.enrolment import Device
@@ -50,23 +50,3 @@ class Enrolled:
         begun = {path.parts[-3] for path in self.devices.glob("*/enrolments/*")}
         done = {path.parts[-4] for path in self.devices.glob("*/enrolments/*/meta.json")}
         return f"{len(done)} of {self.clients} clients have encrypted their data" if begun and done != begun else ""
-
-
-def disclosures(verifier: object, nodes: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """What has been disclosed of the data of each enrolled node, and how much still may be; by node id."""
-    if not isinstance(verifier, SpotCheck):
-        return {}
-    known = {node: verifier.disclosure(node) for node in nodes}
-    return {
-        node: {
-            "samples": d.samples,
-            "opened": d.samples_opened,
-            "width": d.width,
-            "rank": d.max_rank,
-            "budget": d.budget,
-            "left": min(d.remaining),
-            "enrolments": d.enrolments,
-        }
-        for node, d in sorted(known.items())
-        if d is not None
-    }

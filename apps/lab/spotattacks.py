@@ -160,21 +160,18 @@ class OffTheCurve(Liar):
     samples: int = 1
 
     def enrol(self, request: bytes) -> bytes:
-        return forge(self, request, self._spoil)
-
-    def _spoil(self, ciphertexts: npt.NDArray[np.uint8]) -> None:
-        ciphertexts[: self.samples, -1] ^= 1
+        return off_the_curve(self.device, self.data, request, self.samples)
 
 
-def forge(client: Liar, request: bytes, spoil: Callable[[npt.NDArray[np.uint8]], None]) -> bytes:
-    """Enrol, and sign for ciphertexts that were changed in place after encryption."""
-    enrolment.enrol(client.device, client.data, request)
-    found = enrolment.find(client.device, client.data, _key(client.request))
+def off_the_curve(device: Device, data: Data, request: bytes, samples: int) -> bytes:
+    """Enrol, spoil the last point of the first few ciphertexts, and sign for that."""
+    enrolment.enrol(device, data, request)
+    found = enrolment.find(device, data, _key(Enrol.from_bytes(request)))
     assert found is not None
-    ciphertexts = np.load(found.path / "ciphertexts.npy", allow_pickle=False)
-    spoil(ciphertexts)
-    _rewrite(found, ciphertexts, client.data[1])
-    return enrolment.enrol(client.device, client.data, request)
+    ciphertexts = found.ciphertexts(range(found.samples))
+    ciphertexts[:samples, -1] ^= 1
+    _rewrite(found, ciphertexts, data[1])
+    return enrolment.enrol(device, data, request)  # signs for the root that is written there now
 
 
 def _rewrite(found: Enrolment, ciphertexts: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> None:
@@ -330,7 +327,7 @@ class Colludes(Liar):
         found = enrolment.find(self.device, self.data, _key(self.request))
         assert found is not None
         _rewrite(found, self._shared.ciphertexts(range(self._shared.samples)), self.first.data[1])
-        return super().enrol(request)  # signs for the root that is now written there
+        return super().enrol(request)
 
     def answer(self, challenge: bytes) -> bytes:
         """The first one's device answers about the run, which is the same; its enrolment is the first one's too."""

@@ -91,8 +91,8 @@ class RemoteAuthority:
         raw = self._ask("public-key", {"node_id": node_id, "width": width})["key"]
         return SignedPublicKey.from_bytes(bytes.fromhex(raw))
 
-    def register(self, node_id: int, registration: Registration) -> None:
-        """Hand over a client's signed data set."""
+    def register(self, node_id: int, registration: Registration) -> bytes:
+        """Hand over a client's signed data set; the receipt for it."""
         fields = {
             "root": registration.root.hex(),
             "samples": registration.samples,
@@ -100,7 +100,7 @@ class RemoteAuthority:
             "verify_key": registration.verify_key.hex(),
             "signature": registration.signature.hex(),
         }
-        self._ask("register", {"node_id": node_id, **fields})
+        return bytes.fromhex(self._ask("register", {"node_id": node_id, **fields})["receipt"])
 
     def functional_keys(
         self,

@@ -43,7 +43,7 @@ from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.recompute import Contradiction, step_error
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotanswer import opened_checkpoints
-from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, check_range, positive
+from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
 
@@ -57,18 +57,6 @@ class _Pending:
     challenge: Challenge
     commitment: Commitment
     registration: Registration
-
-
-@dataclass(frozen=True, eq=False)
-class _Ask:
-    """One step's claims: the function whose key tests them, and what stating them has disclosed of which rows."""
-
-    root: bytes
-    rows: list[int]
-    disclosed: list[list[int]]
-    y: list[int]
-    sigma: list[int]
-    combined: int
 
 
 @dataclass(frozen=True)
@@ -113,8 +101,9 @@ class SpotCheck:
     enrol_timeout: float = 3600.0
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _owed: dict[int, list[_Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
@@ -140,7 +129,11 @@ class SpotCheck:
             if self._layer.spatial
             else f"every check of a sample discloses up to {self._told} of its {self._layer.width} dimensions"
         )
-        return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+        gradients = (
+            f"every step opened shows its gradient, {self._layer.outputs} equations between its {self.plan.batch_size} "
+            "samples for every value, which no budget counts (docs/threat-model.md)"
+        )
+        return (f"spotcheck: {told}; {gradients}; labels are in the clear; honest labels and data are not proven",)
 
     # Enrolment
 
@@ -158,10 +151,10 @@ class SpotCheck:
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
-            self.authority.register(node_id, registration)
+            receipt = self.authority.register(node_id, registration)
             self._look(node_id)
         self._pending.pop(node_id, None)
-        self._registered[node_id] = registration
+        self._registered[node_id], self._receipts[node_id] = registration, receipt
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
         known, registration = self._known.get(node_id), self._registered.get(node_id)
@@ -214,7 +207,8 @@ class SpotCheck:
         draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
         vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
         key = hashlib.sha256(public.to_bytes()).digest()
-        challenge = Challenge(commitment.root, registration.root, key, steps, vectors)
+        receipt = self._receipts[case.node_id]
+        challenge = Challenge(commitment.root, registration.root, key, steps, vectors, receipt)
         self._pending[case.node_id] = _Pending(challenge, commitment, registration)
         return challenge.to_bytes()
 
@@ -336,7 +330,7 @@ class SpotCheck:
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            asks.append(_Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
+            asks.append(Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
         claims = []
         for i, ask in enumerate(asks):
             try:

@@ -17,6 +17,10 @@ from apps.lab.superlink import RunError, SuperLink
 pytestmark = pytest.mark.slow
 
 OVERRIDES = "partition=shards attack=alie attack.share=0.3 rounds=3 run.baseline=false"
+SPOTCHECK = (
+    "model=logistic partition=lambda partition.size=20 clients=10 attack=sign_flip attack.share=0.3 rounds=2 "
+    "strategy=fe verification=spotcheck verification.budget=0.25 run.baseline=false"
+)
 
 
 def verdicts(folder: Path) -> list[list[tuple[Any, ...]]]:
@@ -37,6 +41,19 @@ def test_flwr_run_gives_the_verdicts_of_the_run_in_process(tmp_path: Path) -> No
             summary = json.loads((real / "summary.json").read_text())
             assert summary["recall"] == 1
             assert summary["honest_convicted"] == 0
+        # With the spot check clients keep what they are bound to between messages, each in its own folder. A budget of
+        # 16 dimensions is spent by the first check.
+        spot = tmp_path / "spot"
+        link.run(f"{SPOTCHECK} run.dir={spot}", nodes=10)
+        record = run_locally(load(f"{SPOTCHECK} run.dir={tmp_path / 'local'}"), tmp_path / "local")
+        outcomes = [[row[:5] for row in r] for r in verdicts(spot)]
+        assert outcomes == [[row[:5] for row in r] for r in verdicts(tmp_path / "local")]
+        assert {row[2] for row in outcomes[0]} == {"convicted", "cleared"}
+        assert {row[2] for row in outcomes[1]} == {"exhausted"}
+        nodes = json.loads((spot / "summary.json").read_text())["disclosure"]["nodes"]
+        assert sorted(n["max_rank"] for n in nodes) == sorted(
+            n["max_rank"] for n in record.summary["disclosure"]["nodes"]
+        )
         with pytest.raises(RunError, match="finished:failed"):
             link.run("attack=unheard_of", nodes=2)
     assert descendants(os.getpid()) == before

@@ -1,10 +1,11 @@
 """One node's way through a spot check, with places to cheat at: enrol, train, challenge, answer, judge."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apps.lab.spotattacks import Change
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification import commitments, enrolment, spotanswer
 from flwr_faa.verification.base import Case, Finding
@@ -51,32 +52,24 @@ class Node:
         assert request is not None
         self.verifier.enrol(self.node_id, enrolment.enrol(self.device, data or self.data, request))
 
-    def train(self, nonce: int = 23, claimed: Callable[[Any], Any] | None = None, data: Data | None = None) -> Case:
+    def train(
+        self,
+        nonce: int = 23,
+        claimed: Callable[[Any], Any] | None = None,
+        data: Data | None = None,
+        plan: TrainingPlan | None = None,
+    ) -> Case:
         start = self.plan.initial_arrays(0)
         folder = self.device.checkpoints
-        done, commitment = commitments.train(self.plan, start, data or self.data, nonce, folder)
+        done, commitment = commitments.train(plan or self.plan, start, data or self.data, nonce, folder)
         done = claimed(done) if claimed else done
         return Case(nonce, self.node_id, nonce, start, done, len(self.data[1]), commitment.to_bytes())
 
     def answer(self, challenge: bytes, data: Data | None = None) -> bytes:
         return spotanswer.answer(self.plan, data or self.data, self.device, challenge)
 
-    def judge(self, case: Case, change: Callable[[Answer], Answer] | None = None) -> Finding:
+    def judge(self, case: Case, change: Change | None = None) -> Finding:
         evidence = self.answer(self.verifier.challenge(case))
         if change:
             evidence = change(Answer.from_bytes(evidence)).to_bytes()
         return self.verifier.judge(case, evidence)
-
-
-def changed(**fields: Callable[[Any], Any]) -> Callable[[Answer], Answer]:
-    """An answer with copies of some of its arrays changed in place, or replaced."""
-
-    def change(answer: Answer) -> Answer:
-        new = {}
-        for name, edit in fields.items():
-            array = getattr(answer, name).copy()
-            result = edit(array)
-            new[name] = array if result is None else result
-        return replace(answer, **new)
-
-    return change
