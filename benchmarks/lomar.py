@@ -3,7 +3,8 @@
 CPU time of all threads (`time.process_time`), median of several runs, everything in one line measured in turns in one
 run. "GEMM" is one bare pairwise float32 product of the same matrix with a copy of itself; "SYRK" is ``X @ X.T``, which
 NumPy sees to be symmetric and computes in half the work: the least that pairwise distances can cost. "kNN" is
-scikit-learn's brute force neighbours alone, k = .4N, no score. Bounds: both presets within 2.0 x GEMM, and faster than kNN.
+scikit-learn's brute force neighbours alone, k = .4N, no score. Bounds: both presets within 2.0 x GEMM, and
+faster than kNN.
 
 With one BLAS thread, unless ``--threads 1 2`` says otherwise: OpenBLAS's threads spin while they wait for each other,
 which is counted as CPU time, and on a busy machine makes the bare product alone six times as expensive. "growth" is the
