@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from omegaconf import OmegaConf
 
 from apps.lab.config import load
 from apps.lab.direct import run_directly
@@ -29,6 +30,8 @@ from apps.lab.runner import Row, lines, run_missing
 
 #: Columns that depend on the machine and its load.
 TIMES = ("cpu_seconds", "seconds", "cpu_seconds_a_round", "defence_seconds_a_round")
+#: What a line of ``cells.jsonl`` has beside the columns of ``results.csv``.
+OTHER = ("key", "seed", "overrides", "config", "curves", *TIMES)
 FIGURES = (
     "final_accuracy",
     "recall",
@@ -144,7 +147,7 @@ def run_cell(run: Run) -> dict[str, Any]:
     """Run one cell; what is kept of it, ready for JSON."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     experiment = load(f"{run.overrides} seed={run.seed}")
-    experiment.partitions, experiment.plan.initial_arrays(0)  # noqa: B018  reading data and code is not the run's time
+    experiment.partitions, experiment.plan.initial_arrays(0)
     started, cpu = time.perf_counter(), time.process_time()
 
     def watch(*_: object) -> None:
@@ -161,6 +164,7 @@ def run_cell(run: Run) -> dict[str, Any]:
         "key": run.key,
         "seed": run.seed,
         "overrides": run.overrides,
+        "config": OmegaConf.to_container(experiment.config, resolve=True),
         "rounds": rounds,
         "final_loss": record.loss[-1],
         **{name: summary[name] for name in FIGURES},
@@ -200,16 +204,17 @@ def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]
     path = folder(of, order.size, order.more, order.out)
     path.mkdir(parents=True, exist_ok=True)
     head = {"experiment": of.name, "size": order.size}
-    table, points = [], []
+    table, points, configurations = [], [], {}
     for cell in grid:
         for seed in range(1, order.seeds + 1):
             row = rows.get(_key(cell, seed, order))
             if row is None:
                 continue
-            figures = {k: v for k, v in row.items() if k not in ("key", "seed", "overrides", "curves", *TIMES)}
+            figures = {k: v for k, v in row.items() if k not in OTHER}
             table.append(
                 {**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}}
             )
+            configurations[cell.digest] = {**row["config"], "seed": None}
             points += [
                 {"cell": cell.digest, "seed": seed, "curve": name, "x": x, "y": y}
                 for name, curve in row["curves"].items()
@@ -217,7 +222,7 @@ def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]
             ]
     replace_file(path / "results.csv", pd.DataFrame(table).to_csv(index=False))
     replace_file(path / "curves.csv", pd.DataFrame(points).drop_duplicates().to_csv(index=False))
-    replace_file(path / "configurations.yaml", yaml.safe_dump({c.digest: dict(c.config) for c in grid}, sort_keys=True))
+    replace_file(path / "configurations.yaml", yaml.safe_dump(configurations))
     return path
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def draw(curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
-    """Draw accuracy by round, one curve a run: the first is bold, dotted and on top the one that nobody attacked."""
+def picture(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Accuracy by round, one curve a run: the first is bold, dotted and on top the one that nobody attacked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -19,4 +23,9 @@ def draw(curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    return figure
+
+
+def draw(curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
+    """The same into a file."""
+    picture(curves, title).savefig(path, dpi=120)
