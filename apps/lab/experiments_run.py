@@ -61,6 +61,8 @@ class Order:
         What all of it may take: every run that is missing gets an equal part, and ends with the round in which that is
         used up.
     out : path
+    data : str, optional
+        Only the cells with this value of the axis ``data``, e.g. ``MNIST`` where the others are not to be had.
     more : tuple of str
         Overrides for every cell.
     """
@@ -71,6 +73,7 @@ class Order:
     jobs: int = 2
     minutes: float | None = None
     out: Path = Path("runs")
+    data: str | None = None
     more: tuple[str, ...] = ()
 
 
@@ -105,7 +108,15 @@ def parse(words: Sequence[str]) -> Order:
     ValueError
         If a word is not understood.
     """
-    readers: dict[str, Any] = {"experiment": str, "size": str, "seeds": int, "jobs": int, "minutes": float, "out": Path}
+    readers: dict[str, Any] = {
+        "experiment": str,
+        "size": str,
+        "seeds": int,
+        "jobs": int,
+        "minutes": float,
+        "out": Path,
+        "data": str,
+    }
     chosen: dict[str, Any] = {}
     more = []
     for word in words:
@@ -129,7 +140,7 @@ def execute(order: Order) -> list[Path]:
     whatever happens, from what is finished.
     """
     which = names() if order.experiment == "all" else [order.experiment]
-    grids = [(s, list(cells(s, order.size, order.more))) for s in map(spec, which)]
+    grids = [(s, [c for c in cells(s, order.size, order.more) if _wanted(c, order)]) for s in map(spec, which)]
     seeds = range(1, order.seeds + 1)
     runs = {_key(c, n, order): Run(_key(c, n, order), c.overrides, n) for n in seeds for _, grid in grids for c in grid}
     store = order.out / "cells.jsonl"
@@ -206,6 +217,10 @@ def _suspected(record: Record) -> float | None:
     return sum(named) / len(named) if named else None
 
 
+def _wanted(cell: Cell, order: Order) -> bool:
+    return order.data is None or cell.axes.get("data") == order.data
+
+
 def _key(cell: Cell, seed: int, order: Order) -> str:
     """Of a run in the store; one with a limit is another run, wherever it ended."""
     return f"{cell.digest}-{seed}" + (f"-{order.minutes:g}min" if order.minutes is not None else "")
@@ -213,7 +228,8 @@ def _key(cell: Cell, seed: int, order: Order) -> str:
 
 def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]) -> Path:
     """The files of one experiment, from the runs that are finished."""
-    path = folder(of, order.size, order.more, order.out)
+    more = order.more if order.data is None else (*order.more, f"data={order.data}")
+    path = folder(of, order.size, more, order.out)
     path.mkdir(parents=True, exist_ok=True)
     head = {"experiment": of.name, "size": order.size}
     table, points, configurations = [], [], {}
