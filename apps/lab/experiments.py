@@ -122,13 +122,14 @@ def meaning(axis: str, value: Any, size: Size) -> str | None:
 def merge(words: Sequence[str]) -> str:
     """Overrides of which the last counts; another choice in a group takes the group's settings with it.
 
-    The share of attackers stays: an attack-free federation of the honest clients needs it.
+    The share of attackers stays, and the labels that they are after where they are absent: yardsticks need them.
     """
     merged: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
         if key in GROUPS and merged.get(key, value) != value:
-            merged = {k: v for k, v in merged.items() if not k.startswith(f"{key}.") or k == "attack.share"}
+            stays = ("attack.share", *(("attack.source", "attack.target") if value == "absent_flip" else ()))
+            merged = {k: v for k, v in merged.items() if not k.startswith(f"{key}.") or k in stays}
         merged[key] = value
     return " ".join(f"{key}={value}" for key, value in merged.items())
 

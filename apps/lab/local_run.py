@@ -17,7 +17,7 @@ UNDEFENDED, ATTACK_FREE = "undefended FedAvg", "FedAvg of the same honest client
 Watch = Callable[[int, float], None]
 
 
-class Enough(Exception):
+class Enough(Exception):  # noqa: N818  nothing is wrong
     """Raised by who watches a run, to end it with the round that is over."""
 
 

@@ -113,7 +113,7 @@ def _finish(axes: Axes, view: Mapping[str, Any]) -> None:
 
 
 def _style(line: str, i: int) -> dict[str, Any]:
-    if line == "ideal":
+    if line in ("ideal", "no attack"):
         return {"color": "black", "linestyle": ":", "linewidth": 2.2, "zorder": 10}
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // 2 % len(DASHES)], "linewidth": 1.8}
 

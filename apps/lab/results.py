@@ -16,7 +16,9 @@ from apps.lab.experiment import CONF
 from apps.lab.experiments import SIZES, Size, folder, names, spec
 from apps.lab.experiments_run import replace_file
 from apps.lab.report_tables import Table, table, worst
-from apps.lab.results_claims import CLAIMS, NOT_RUN, Claim
+from apps.lab.results_claims import Claim
+from apps.lab.results_claims_faa import FAA_CLAIMS, FAA_NOT_RUN
+from apps.lab.results_claims_lomar import LOMAR_CLAIMS, LOMAR_NOT_RUN
 from apps.lab.results_data import Figure, Results, at_common_round, interval, number, read
 
 DOCS = CONF.parent / "docs"
@@ -24,6 +26,14 @@ MEANING: dict[Size, str] = {
     "quick": "embedded data and small federations; what a name stands for is in `conf/experiment/axes.yaml`",
     "paper": "the paper's data, clients and model",
 }
+
+INTRODUCTION = """
+Written by `python -m apps.lab.results`; change no figure by hand. Means over seeds with 95% intervals (Student's t).
+A claim holds if the whole interval is on the right side of its bound, and does not if all of it is on the wrong side.
+FAA-DL's tables have no bodies in our text; its prose is taken at its word. `(printed)` is the method as printed, the
+same name without it is this project's version. A data set's name stands for the paper's; what takes its place at
+`quick`, what each experiment leaves open and what was chosen stands in `conf/experiment/`.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,16 +84,15 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
     """The page in Markdown."""
     parts = [
         "# What the papers claim, and what is measured here",
-        "Written by `python -m apps.lab.results`; change no figure by hand. Means over seeds with 95% intervals (Student's "
-        "t). A claim holds if the whole interval is on the right side of its bound, and does not if all of it is on the "
-        "wrong side. FAA-DL's tables have no bodies in our text; its prose is taken at its word. `(printed)` is the method "
-        "as printed, the same name without it is this project's version. What each experiment leaves open and what was "
-        "chosen stands in `conf/experiment/`.",
+        " ".join(INTRODUCTION.split()),
     ]
     for size in SIZES:
         if found[size]:
             parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(found[size])]
-    parts += ["## Could not be run", _markdown(["where", "claim", "why"], [list(row) for row in NOT_RUN])]
+    parts += [
+        "## Could not be run",
+        _markdown(["where", "claim", "why"], [list(row) for row in (*FAA_NOT_RUN, *LOMAR_NOT_RUN)]),
+    ]
     for name, of in found["paper"].items():
         same, rounds = at_common_round(of)
         head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
@@ -112,7 +121,7 @@ def timings(quick: Mapping[str, Results]) -> dict[str, dict[str, float | int | s
 
 def _claims(found: Mapping[str, Results]) -> str:
     lines = []
-    for claim in CLAIMS:
+    for claim in (*FAA_CLAIMS, *LOMAR_CLAIMS):
         of = found.get(claim.experiment)
         measured = None if of is None else interval(claim.measure(at_common_round(of)[0]).dropna())
         if of is None or measured is None:
@@ -138,10 +147,9 @@ def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
         import pandas as pd
 
         once = pd.concat(every).drop_duplicates(["cell", "seed"])
-        lines.append(
-            ["all at `quick`, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"]
-        )
-    note = f"Minutes of one core ({platform.machine()}, Python {platform.python_version()}, a machine with other work to do)."
+        lines.append(["all, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"])
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    note = f"Minutes of one core ({machine}, a machine with other work to do)."
     return note + "\n\n" + _markdown(["experiment", "size", "runs", "minutes"], lines)
 
 

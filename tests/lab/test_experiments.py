@@ -79,6 +79,15 @@ def test_a_limit_ends_a_run_with_the_round_that_is_over() -> None:
     assert row["rounds"] == 0
 
 
+def test_one_data_set_of_several(tmp_path: Path) -> None:
+    words = ["experiment=lomar/table3", "size=paper", "data=MNIST", "jobs=1", "minutes=0.001", f"out={tmp_path}"]
+    (folder,) = execute(parse([*words, "dataset=digits", "clients=11", "partition.size=null"]))
+    rows = pd.read_csv(folder / "results.csv")
+    assert set(rows["data"]) == {"MNIST"}
+    assert len(rows) == 8
+    assert (rows["rounds"] < 200).all()
+
+
 def test_the_list_names_them_all(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     assert experiments_list.main() == 0
