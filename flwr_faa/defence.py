@@ -17,7 +17,7 @@ from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
-from flwr_faa.verdict import RoundReport
+from flwr_faa.verdict import Outcome, RoundReport, describe
 from flwr_faa.verification.base import Enrolling, Exhausted, Verifier
 from flwr_faa.verification.wire import WireError
 
@@ -144,6 +144,10 @@ class Defence:
         self.ledger.record(report)
         for verdict in report.nodes:
             log(INFO, "faa round=%d %s", server_round, verdict)
+        for verdict in report.having(Outcome.EXHAUSTED):
+            log(WARNING, "faa round=%d node=%d could not be asked: %s", server_round, verdict.node_id, verdict.reason)
+        if report.disclosures:
+            log(INFO, "faa round=%d disclosed: %s", server_round, describe(report.disclosures))
         if report.failed_closed:
             log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", server_round)
         return arrays, report

@@ -17,6 +17,9 @@ CREATE TABLE IF NOT EXISTS rounds (
 CREATE TABLE IF NOT EXISTS verdicts (
     round_id INTEGER REFERENCES rounds(id), node_id TEXT, verdict TEXT, accepted INTEGER, suspect INTEGER, score REAL,
     error REAL, threshold REAL, reason TEXT, banned INTEGER, notes TEXT);
+CREATE TABLE IF NOT EXISTS disclosures (
+    round_id INTEGER REFERENCES rounds(id), node_id TEXT, data TEXT, samples INTEGER, samples_opened INTEGER,
+    max_rank INTEGER, dimension INTEGER, budget INTEGER, remaining INTEGER, enrolments INTEGER, keys_issued INTEGER);
 CREATE TABLE IF NOT EXISTS strikes (node_id TEXT PRIMARY KEY, count INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS bans (node_id TEXT PRIMARY KEY, round INTEGER, reason TEXT);
 CREATE TABLE IF NOT EXISTS lifts (node_id TEXT, at TEXT DEFAULT CURRENT_TIMESTAMP, reason TEXT);
@@ -64,7 +67,7 @@ class Ledger:
     def record(self, report: RoundReport) -> None:
         """Write a report with the strikes and bans it brings; all of it or nothing."""
         plain = report.to_json()
-        for row in plain["nodes"]:
+        for row in (*plain["nodes"], *plain["disclosures"]):
             row.update(self._annotate(row["node_id"]))
         known = {"node_id", "verdict", "accepted", "suspect", "score", "error", "threshold", "reason", "banned"}
         with self._db:
@@ -89,6 +92,12 @@ class Ledger:
                 if row["banned"]:
                     ban = [str(row["node_id"]), plain["round"], row["reason"]]
                     self._db.execute("INSERT OR IGNORE INTO bans VALUES (?, ?, ?)", ban)
+            for row in plain["disclosures"]:
+                self._db.execute(
+                    "INSERT INTO disclosures VALUES (:round_id, :node_id, :data, :samples, :samples_opened, :max_rank,"
+                    " :dimension, :budget, :remaining, :enrolments, :keys_issued)",
+                    row | {"round_id": cursor.lastrowid, "node_id": str(row["node_id"])},
+                )
         if self._lines is not None:
             with self._lines.open("a") as lines:
                 lines.write(json.dumps(plain) + "\n")

@@ -16,12 +16,15 @@ import numpy.typing as npt
 
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
-from flwr_faa.verdict import Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import Case, Exhausted, Finding, Verifier
+from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
+from flwr_faa.verification.base import Case, Disclosing, Exhausted, Finding, Verifier
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
 Ask = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
+#: Chance of being audited of a node of which as much is known as may be, relative to one of which nothing is. Audits
+#: prefer the least known; but nobody may be able to count on not being drawn.
+LEAST_CHANCE = 0.25
 #: The update ``w' - w``, shape (d,), from a batch and the kept rows, at least one, in an order that hangs on contents.
 Rule = Callable[[Batch, Sequence[int]], npt.NDArray[np.float64]]
 
@@ -122,7 +125,7 @@ class Pipeline:
             sign for its ``g_i = w_i - w``). ``w`` itself where nobody is kept or the round failed closed.
         """
         clock = _Clock(dict(seconds or {}))
-        batch = read_replies(replies, model, self.policy.weighting)
+        batch = self._prefer(read_replies(replies, model, self.policy.weighting))
         verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
         detection = Detection(np.empty(0), float("nan"), (), ())
         if len(batch):
@@ -143,7 +146,23 @@ class Pipeline:
             arrays = apply_update(model, self._combine(batch, rows)) if rows else [np.array(w) for w in model]
         nodes = tuple(verdicts[i] for i in sorted(verdicts))
         name = self.verifier.name if self.verifier else ""
-        return arrays, RoundReport(server_round, nodes, name, detection.threshold, failed_closed, clock.seconds)
+        known = self._known(verdicts)
+        disclosures = tuple(known[i] for i in sorted(known))
+        return arrays, RoundReport(
+            server_round, nodes, name, detection.threshold, failed_closed, clock.seconds, disclosures
+        )
+
+    def _prefer(self, batch: Batch) -> Batch:
+        """The batch, in which whoever's data are less known is more likely to be drawn for an audit."""
+        known = self._known(batch.node_ids)
+        spent = [known[i].max_rank / max(1, known[i].budget) if i in known else 0.0 for i in batch.node_ids]
+        return replace(batch, chances=np.maximum(1.0 - np.array(spent), LEAST_CHANCE)) if known else batch
+
+    def _known(self, node_ids: Iterable[int]) -> dict[int, DataDisclosure]:
+        """What has been disclosed of these nodes' data, as far as the verifier has heard."""
+        if not isinstance(self.verifier, Disclosing):
+            return {}
+        return {i: d for i in node_ids if (d := self.verifier.disclosure(i)) is not None}
 
     def _verify(
         self,
@@ -171,8 +190,9 @@ class Pipeline:
             by_row[row] = replace(by_row[row], reason=f"audit; {by_row[row].reason}")
         by_node = {r.node_id: r for r in replies}
         judged: dict[int, bool] = {}
+        done: set[int] = set()
         pending: Iterable[int] = (*detection.suspects, *detection.audits)
-        while rows := [row for row in dict.fromkeys(pending) if row not in judged]:
+        while rows := [row for row in dict.fromkeys(pending) if row not in done]:
             cases, challenges = {}, {}
             for row in rows:
                 reply = by_node[batch.node_ids[row]]
@@ -182,15 +202,20 @@ class Pipeline:
                     challenges[reply.node_id] = self.verifier.challenge(case)
                     cases[row] = case
                 except (Exhausted, WireError) as why:
-                    by_row[row], judged[row] = _dropped(by_row[row], why), True
+                    by_row[row] = _dropped(by_row[row], why)
             with clock("ask"):
                 answers = ask(challenges) if challenges else {}
             with clock("judge"):
                 for row, case in cases.items():
                     by_row[row] = self._judge(by_row[row], case, answers.get(case.node_id, "no answer in time"))
-                    judged[row] = not by_row[row].accepted
+            done.update(rows)
+            # A budget that is spent or an authority that is away says nothing about anybody: no verdict to learn from,
+            # or an outage would have the look-alikes of everybody asked, and the whole round left out.
+            unasked = [row for row in rows if by_row[row].verdict is Outcome.EXHAUSTED]
+            judged |= {row: not by_row[row].accepted for row in rows if row not in unasked}
+            detection = replace(detection, audits=(*detection.audits, *unasked))
             with clock("detect"):
-                pending = self.detector.more(batch, detection, judged)
+                pending = self.detector.more(batch, detection, judged) if judged else ()
         return {v.node_id: v for v in by_row.values()}
 
     def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str) -> Verdict:

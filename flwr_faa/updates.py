@@ -107,6 +107,8 @@ class Batch:
     layout : Layout
     rejected : dict of int to str
         Node ids whose reply was not valid, and why.
+    chances : ndarray, shape (n,), optional
+        How likely each row is to be drawn relative to the others, positive; equal if not given.
     """
 
     node_ids: tuple[int, ...]
@@ -114,6 +116,7 @@ class Batch:
     weights: npt.NDArray[np.float64]
     layout: Layout
     rejected: dict[int, str]
+    chances: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.node_ids)
@@ -128,15 +131,18 @@ class Batch:
         """The rows in an order that hangs on their contents alone, not on node ids, which Flower draws at random."""
         return tuple(sorted(range(len(self)), key=lambda i: (self.digests[i], self.node_ids[i])))
 
-    def tickets(self, seed: int) -> npt.NDArray[np.uint64]:
-        """One random number a row, from the seed and the row's contents.
+    def tickets(self, seed: int) -> npt.NDArray[np.float64]:
+        """One random number a row, from the seed and the row's contents: exponential, with its chance as the rate.
 
-        A draw by tickets (``argsort``) is the same whatever the ids and the order of the replies. An attacker that
-        does not know the seed cannot choose its ticket.
+        A draw by tickets (``argsort``) is the same whatever the ids and the order of the replies: the smallest is row
+        i with a probability of ``chances[i] / sum(chances)``. An attacker that does not know the seed cannot choose
+        its ticket.
         """
         key = seed.to_bytes(16, "little", signed=True)
         draws = [hashlib.blake2b(d, digest_size=8, key=key).digest() for d in self.digests]
-        return np.frombuffer(b"".join(draws), dtype="<u8").astype(np.uint64)
+        uniform = np.frombuffer(b"".join(draws), dtype="<u8").astype(np.float64) / 2.0**64
+        with np.errstate(divide="ignore"):  # log 0, once in 2^53 draws
+            return np.asarray(-np.log1p(-uniform) / (1.0 if self.chances is None else self.chances))
 
 
 def read_replies(replies: Sequence[Reply], model: Arrays, weighting: Weighting = "capped") -> Batch:

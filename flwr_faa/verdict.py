@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -64,6 +64,52 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class DataDisclosure:
+    """How much of one node's data set is known, at most, by the end of a round.
+
+    Attributes
+    ----------
+    node_id : int
+    data : str
+        The data set: the root it is enrolled under, in hex; empty where nothing is enrolled.
+    samples, samples_opened : int
+    max_rank, dimension : int
+        Independent functions known of the sample of which most is known, and how many would give the sample itself.
+    budget, remaining : int
+        What ``max_rank`` may not exceed, and what is left of it for that sample.
+    enrolments : int
+        Data sets that this client has enrolled so far.
+    keys_issued : int
+        Repeated ones included.
+    """
+
+    node_id: int
+    data: str
+    samples: int
+    samples_opened: int
+    max_rank: int
+    dimension: int
+    budget: int
+    remaining: int
+    enrolments: int
+    keys_issued: int
+
+
+def describe(disclosures: Sequence[DataDisclosure]) -> str:
+    """One line on all of these; empty if there are none."""
+    if not disclosures:
+        return ""
+    worst = max(disclosures, key=lambda d: d.max_rank / d.dimension)
+    opened, samples = sum(d.samples_opened for d in disclosures), sum(d.samples for d in disclosures)
+    again = sum(max(0, d.enrolments - 1) for d in disclosures)
+    return (
+        f"{opened} of {samples} samples of {len(disclosures)} nodes opened; rank at most {worst.max_rank} of "
+        f"{worst.dimension} (node {worst.node_id}), budget {worst.budget}, {worst.remaining} left; "
+        f"{again} changed data sets"
+    )
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One round.
 
@@ -80,6 +126,8 @@ class RoundReport:
         More than the assumed share was convicted or missing, so the global model stayed (would have, if observed).
     seconds : mapping of str to float
         By phase: ``detect``, ``ask`` (waiting for evidence), ``judge``, ``aggregate``, and from the strategy ``train``.
+    disclosures : tuple of DataDisclosure
+        Of these nodes, as far as the verifier counts, in the order of node ids.
     """
 
     round: int
@@ -88,6 +136,7 @@ class RoundReport:
     score_threshold: float = math.nan
     failed_closed: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
+    disclosures: tuple[DataDisclosure, ...] = ()
 
     def having(self, outcome: Outcome) -> tuple[Verdict, ...]:
         """The nodes with this outcome."""

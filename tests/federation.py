@@ -79,7 +79,8 @@ def run_legacy(
 
     def client_fn(context: Context) -> Any:
         partition = int(context.node_config["partition-id"])
-        return Attacked(plan, partition, attacks.get(partition), device).to_client()
+        own = device(partition) if callable(device) else device  # or a function of the partition
+        return Attacked(plan, partition, attacks.get(partition), own).to_client()
 
     final: dict[int, Arrays] = {}
     losses: list[Any] = []
@@ -135,7 +136,8 @@ def run_message(
 
     def side(context: Context) -> tuple[verifiable, Attack | None]:
         partition = int(context.node_config["partition-id"])
-        return verifiable(plan, slice_of(partition), plaintext=True, device=device), attacks.get(partition)
+        own = device(partition) if callable(device) else device  # or a function of the partition
+        return verifiable(plan, slice_of(partition), plaintext=True, device=own), attacks.get(partition)
 
     @app.train()
     def train(msg: Message, context: Context) -> Message:

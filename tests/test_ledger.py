@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from flwr_faa.ledger import Ledger
-from flwr_faa.verdict import Outcome, RoundReport, Verdict
+from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
 
 BIG = 2**64 - 3
 REPORT = RoundReport(
@@ -19,6 +19,7 @@ REPORT = RoundReport(
     "replay",
     2.0,
     seconds={"detect": 0.5},
+    disclosures=(DataDisclosure(BIG, "ab" * 32, 40, 30, 14, 64, 16, 2, 1, 2),),
 )
 
 
@@ -46,7 +47,15 @@ def test_lines_are_strict_json_with_everything_a_reader_needs(tmp_path: Path) ->
         "node_id": BIG, "verdict": "convicted", "accepted": False, "suspect": True, "score": 3.0, "error": None,
         "threshold": 0.05, "reason": "differs", "banned": True, "withheld": "", "malicious": True,
     }  # fmt: skip
+    assert report["disclosures"] == [
+        {
+            "node_id": BIG, "data": "ab" * 32, "samples": 40, "samples_opened": 30, "max_rank": 14, "dimension": 64,
+            "budget": 16, "remaining": 2, "enrolments": 1, "keys_issued": 2, "malicious": True,
+        }
+    ]  # fmt: skip
     db = sqlite3.connect(tmp_path / "ledger.sqlite")
+    kept = "SELECT node_id, data, samples_opened, max_rank, dimension, budget, remaining, enrolments FROM disclosures"
+    assert db.execute(kept).fetchall() == [(str(BIG), "ab" * 32, 30, 14, 64, 16, 2, 1)]
     assert db.execute("SELECT node_id, notes FROM verdicts WHERE verdict = 'convicted'").fetchall() == [
         (str(BIG), '{"malicious": true}')
     ]

@@ -1,6 +1,9 @@
 """The spot check through both strategies: enrolment before training, commitments with updates, verdicts as promised."""
 
+import json
+import sqlite3
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 
-from flwr_faa import Policy
+from flwr_faa import Ledger, Policy
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
 from flwr_faa.verdict import Outcome
@@ -131,3 +134,23 @@ def test_a_spent_budget_drops_for_the_round_without_a_strike(api: str, tmp_path:
         assert "disclosure budget spent" in report.nodes[0].reason
         assert not any(v.accepted or v.banned for v in report.nodes)
         assert not report.verified
+
+
+@BOTH
+def test_what_is_disclosed_is_in_the_report_and_in_the_ledger(api: str, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    done = run(api, (tmp_path / "device", LocalAuthority("arkworks", 0.5)), rounds=3, ledger=ledger)
+    ledger.close()
+    assert [[d.node_id for d in r.disclosures] for r in done.reports] == [sorted(done.grid.node_ids)] * 3
+    first, second, third = (r.disclosures for r in done.reports)
+    for before, after, last in zip(first, second, third, strict=True):
+        assert (before.samples, before.samples_opened, before.dimension, before.budget) == (40, 40, 64, 32)
+        assert (before.max_rank, after.max_rank) == (14, 28)
+        assert (before.remaining, after.remaining) == (18, 4)
+        assert (before.enrolments, before.keys_issued, len(before.data)) == (1, 2, 64)
+        assert last == after  # the budget does not cover a third check
+    assert [len(r.having(Outcome.EXHAUSTED)) for r in done.reports] == [0, 0, 4]
+    lines = [json.loads(line) for line in (tmp_path / "ledger" / "rounds.jsonl").read_text().splitlines()]
+    assert [line["disclosures"] for line in lines] == [[asdict(d) for d in r.disclosures] for r in done.reports]
+    rows = sqlite3.connect(tmp_path / "ledger" / "ledger.sqlite").execute("SELECT max_rank FROM disclosures").fetchall()
+    assert rows == [(14,)] * 4 + [(28,)] * 8

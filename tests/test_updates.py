@@ -1,5 +1,7 @@
 """Validation of replies: what is rejected and why, and that the rest becomes the right updates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,6 +98,15 @@ def test_tickets_hang_on_contents_alone(order: list[int], seed: int) -> None:
     renamed = read_replies([reply(100 + i, shifts[j]) for i, j in enumerate(order)], MODEL)
     np.testing.assert_array_equal(plain.tickets(seed)[order], renamed.tickets(seed))
     assert [plain.updates[i, 0] for i in plain.canonical] == [renamed.updates[i, 0] for i in renamed.canonical]
+
+
+def test_a_row_is_drawn_first_as_often_as_its_chance_says() -> None:
+    batch = read_replies([reply(i, 0.5 + i) for i in range(4)], MODEL)
+    leaning = replace(batch, chances=np.array([1.0, 0.25, 0.5, 0.25]))
+    first = np.bincount([int(np.argmin(leaning.tickets(seed))) for seed in range(4000)], minlength=4) / 4000
+    np.testing.assert_allclose(first, [0.5, 0.125, 0.25, 0.125], atol=0.03)  # four standard deviations
+    even = replace(batch, chances=np.ones(4))
+    assert (even.tickets(7) == batch.tickets(7)).all()
 
 
 def test_an_update_goes_back_into_the_model_in_its_own_dtypes() -> None:

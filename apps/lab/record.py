@@ -85,7 +85,7 @@ class Record:
     def summary(self) -> dict[str, Any]:
         """The finished run in figures; ``accuracy`` starts with the untrained model."""
         rounds = [report.to_json() for report in self.reports]
-        for row in (node for report in rounds for node in report["nodes"]):
+        for row in (row for report in rounds for row in (*report["nodes"], *report["disclosures"])):
             row.update(self.census.about(row["node_id"]))
         figures = {**summarise(rounds, len(self.experiment.malicious)), "scores": scores_of(rounds), **self._by_label}
         figures["seconds"]["total"] = round(self._ended - self._started, 3)

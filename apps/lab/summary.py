@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from flwr_faa.verdict import Outcome
+from flwr_faa.verdict import DataDisclosure, Outcome, describe
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -29,7 +30,8 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
         time.
         ``attackers_accepted``: malicious updates that became part of a global model, over all rounds.
         ``verified_per_round``: mean number of clients asked for evidence. ``rounds_to_ban_all``: the round in which the
-        last attacker was banned, or None. ``seconds``: by phase.
+        last attacker was banned, or None. ``seconds``: by phase. ``disclosure``: what is known of the clients' data in
+        the end, one ``line``, and ``nodes`` as in the ledger; None where the verifier does not count.
     """
     nodes = [(r["round"], node) for r in rounds for node in r["nodes"]]
     came = [(number, n) for number, n in nodes if n["verdict"] != Outcome.REJECTED]
@@ -48,7 +50,17 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
         "verified_per_round": len(asked) / len(rounds) if rounds else 0.0,
         "rounds_to_ban_all": max(banned.values()) if attackers and len(banned) == attackers else None,
         "seconds": _total(r["seconds"] for r in rounds),
+        "disclosure": _disclosure(rounds),
     }
+
+
+def _disclosure(rounds: Rows) -> dict[str, Any] | None:
+    last = {row["node_id"]: row for r in rounds for row in r.get("disclosures", ())}
+    if not last:
+        return None
+    names = [f.name for f in fields(DataDisclosure)]
+    known = [DataDisclosure(**{name: row[name] for name in names}) for row in last.values()]
+    return {"line": describe(known), "nodes": list(last.values())}
 
 
 def _caught(node: Mapping[str, Any]) -> bool:

@@ -98,8 +98,13 @@ class Authority(Protocol):
         """The same, to be relayed to a client that trusts only the authority."""
         ...
 
-    def register(self, node_id: int, registration: Registration) -> None:
+    def register(self, node_id: int, registration: Registration) -> bytes:
         """Take a client's signed data set; keys are issued for nothing else.
+
+        Returns
+        -------
+        bytes
+            The authority's signature over ``registration.receipt(...)``, for the client.
 
         Raises
         ------

@@ -28,7 +28,8 @@ from typing import Any
 
 from flwr_faa.authority.registration import BudgetExceeded, Refused
 
-#: Share of a sample's dimensions that may become known over its lifetime. A judgement, not a theorem.
+#: Share of a sample's dimensions that may become known over its lifetime. A judgement, not a theorem; by measurement it
+#: is too much for secrecy: functions that are weights trained on an image point at it (docs/threat-model.md).
 BUDGET = 0.25
 #: Bytes of a digest.
 DIGEST = 16

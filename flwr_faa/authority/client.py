@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused,
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.groups import Group, open_group
 
+#: Seconds to be connected. The machine is there or it is not.
+_CONNECT = 5.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +28,8 @@ class RemoteAuthority:
     """An authority that runs elsewhere; see :func:`flwr_faa.authority.connect`.
 
     Nothing is sent before something is asked. A request that gets no answer is made once more: keys asked for twice
-    are counted once.
+    are counted once. After that nothing is sent for as long as it took to find out, so that an authority that hangs
+    holds a round up once and not once a suspect.
 
     Parameters
     ----------
@@ -50,10 +55,12 @@ class RemoteAuthority:
             raise ValueError(f"expected https://, or http:// on loopback, got {url}")
         self.url, self._credential = url, credential
         self._public: dict[tuple[int, int], ipfe.PublicKey] = {}
+        self._away_until = 0.0
         context = ssl.create_default_context(cadata=credential.certificate)  # trusts this certificate and no other
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         # Proxies from the environment are not asked: they could not read the traffic, but they could stop it.
-        self._http = httpx.Client(base_url=url, verify=context, timeout=timeout, trust_env=False, transport=transport)
+        patience = httpx.Timeout(timeout, connect=min(timeout, _CONNECT))
+        self._http = httpx.Client(base_url=url, verify=context, timeout=patience, trust_env=False, transport=transport)
 
     def __repr__(self) -> str:
         return f"RemoteAuthority({self.url!r})"
@@ -84,8 +91,8 @@ class RemoteAuthority:
         raw = self._ask("public-key", {"node_id": node_id, "width": width})["key"]
         return SignedPublicKey.from_bytes(bytes.fromhex(raw))
 
-    def register(self, node_id: int, registration: Registration) -> None:
-        """Hand over a client's signed data set."""
+    def register(self, node_id: int, registration: Registration) -> bytes:
+        """Hand over a client's signed data set; the receipt for it."""
         fields = {
             "root": registration.root.hex(),
             "samples": registration.samples,
@@ -93,7 +100,7 @@ class RemoteAuthority:
             "verify_key": registration.verify_key.hex(),
             "signature": registration.signature.hex(),
         }
-        self._ask("register", {"node_id": node_id, **fields})
+        return bytes.fromhex(self._ask("register", {"node_id": node_id, **fields})["receipt"])
 
     def functional_keys(
         self,
@@ -122,6 +129,8 @@ class RemoteAuthority:
 
     def _ask(self, operation: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         path, body = f"/v1/{operation}", json.dumps(fields, separators=(",", ":")).encode()
+        if (start := time.monotonic()) < self._away_until:
+            raise AuthorityUnavailable(f"no answer from the authority at {self.url} a moment ago")
         for last in (False, True):
             headers = self._credential.sign(path, body)
             try:
@@ -129,6 +138,7 @@ class RemoteAuthority:
                 break
             except httpx.HTTPError as error:
                 if last:
+                    self._away_until = 2 * time.monotonic() - start
                     raise AuthorityUnavailable(f"no answer from the authority at {self.url}: {error!r}") from error
                 logger.info("no answer from the authority, asking once more: %r", error)
         status, raw = response.status_code, response.content

@@ -6,6 +6,7 @@ settled here: keys only for data that a client has signed for, and only as many 
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import secrets
 from collections.abc import Iterator, Sequence
@@ -89,8 +90,8 @@ class KeyAuthority:
         with self._logged("public key", node_id):
             return SignedPublicKey.sign(self._signing_key, node_id, self._pair(node_id, width)[0])
 
-    def register(self, node_id: int, registration: Registration) -> None:
-        """Take a client's signed data set; the same again changes nothing."""
+    def register(self, node_id: int, registration: Registration) -> bytes:
+        """Take a client's signed data set; the same again changes nothing. Returns the signed receipt."""
         owner = registration.verify_key + (_nobody(node_id) if self.simulation else b"")
         with self._logged("register", node_id), self.store.transaction():
             registration.check_form()
@@ -98,6 +99,7 @@ class KeyAuthority:
             if pair is None:
                 raise Refused(f"expected data under a key of this authority, got none of width {registration.width}")
             registration.check(node_id, pair[0])
+            receipt = self.sign(registration.receipt(hashlib.sha256(pair[0]).digest()))
             if self.store.owner(node_id) not in (None, owner):
                 raise Refused(f"expected the client that registered node {node_id} first, got another")
             if self.store.counts(_nobody(node_id))[1]:
@@ -106,7 +108,7 @@ class KeyAuthority:
             if old is not None and (old.node, old.root) == (str(node_id), registration.root):
                 if (old.samples, old.width) != (registration.samples, registration.width):
                     raise Refused("expected the shape that this root was registered with, got another")
-                return
+                return receipt
             carried = 0 if old is None else old.carried + old.peak
             self.store.pin(node_id, owner)
             self.store.add_set(
@@ -115,6 +117,7 @@ class KeyAuthority:
             detail = {"root": registration.root.hex(), "samples": registration.samples, "width": registration.width}
             again = {} if old is None else {"replaces": old.root.hex(), "of_node": old.node, "carried": carried}
             self.store.log("re-registered" if old else "registered", node_id, owner=owner.hex(), **detail, **again)
+        return receipt  # the transaction is on disk
 
     def functional_keys(
         self,

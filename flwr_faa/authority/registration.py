@@ -17,6 +17,7 @@ MAX_SAMPLES = 2**24
 # Every signature in this package starts with what it is for, so none can be taken for another.
 _MESSAGE = struct.Struct(">20sQII32s32s32s")
 _TAG = b"faa/registration/v1\0"
+_RECEIPT = b"faa/receipt/v1\0"
 
 
 class Refused(ValueError):  # noqa: N818 - the name that reads right where it is raised
@@ -58,6 +59,14 @@ class Registration:
         """The same, with the client's key and signature."""
         own = replace(self, verify_key=key.public_key().public_bytes_raw())
         return replace(own, signature=key.sign(own.message(node_id, public_key)))
+
+    def receipt(self, key: bytes) -> bytes:
+        """What the authority signs once this is registered, ``key`` being the SHA-256 of the encoded public key.
+
+        A client that has seen it knows that keys for its ciphertexts are counted under its own name. Without it a
+        server could have registered another key for the node first, and again for each new node id that it gives it.
+        """
+        return _RECEIPT + key + self.root + self.verify_key
 
     def check_form(self) -> None:
         """Raise Refused unless every part is of the right size."""

@@ -217,8 +217,8 @@ class Service:
 
     def _register(self, m: Register) -> dict[str, Any]:
         root, key, signature = (bytes.fromhex(text) for text in (m.root, m.verify_key, m.signature))
-        self.authority.register(m.node_id, Registration(root, m.samples, m.width, key, signature))
-        return {}
+        receipt = self.authority.register(m.node_id, Registration(root, m.samples, m.width, key, signature))
+        return {"receipt": receipt.hex()}
 
     def _functional_keys(self, m: FunctionalKeys) -> dict[str, Any]:
         root = None if m.root is None else bytes.fromhex(m.root)

@@ -50,6 +50,7 @@ class Detector(Protocol):
 
         Only called where there is a verifier. A detector without a second thought returns ``()``. The rows stand in
         the order in which they were named, never in that of arrival, and a node that gave no valid evidence counts as
-        convicted: silence must not shield accomplices.
+        convicted: silence must not shield accomplices. A node that could not be asked for no fault of its own has no
+        verdict: it is in ``detection.audits`` but not in ``judged``.
         """
         ...

@@ -39,8 +39,8 @@ class Sequential:
     ----------
     first : Detector (default: MultiView())
     audits : int (default: 2)
-        Clients drawn at random among the unsuspected, whose draw an attacker can neither foresee nor avoid. With 0
-        nobody is verified without suspicion, not even the oddest.
+        Clients drawn at random among the unsuspected, by ``Batch.tickets``, whose draw an attacker can neither foresee
+        nor avoid. With 0 nobody is verified without suspicion, not even the oddest.
     patience : int (default: 2)
         Cleared look-alikes in a row that end the search.
     """
@@ -59,7 +59,7 @@ class Sequential:
         tickets = batch.tickets(seed)
         oddest = ranked(batch, found.scores)[:1] if self.audits and not found.suspects else []
         free = [row for row in batch.canonical if row not in found.suspects and row not in oddest]
-        drawn = sorted(free, key=lambda row: int(tickets[row]))[: self.audits]
+        drawn = sorted(free, key=lambda row: float(tickets[row]))[: self.audits]
         return replace(found, audits=(*oddest, *drawn))
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:

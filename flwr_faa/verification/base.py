@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from flwr_faa.updates import Arrays
+from flwr_faa.verdict import DataDisclosure
 
 
 class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
@@ -97,6 +98,15 @@ class Verifier(Protocol):
         Exhausted
             If its data may not be asked about any more after all.
         """
+        ...
+
+
+@runtime_checkable
+class Disclosing(Protocol):
+    """What a verifier has besides if it knows how much it, and everybody before it, has learnt of a node's data."""
+
+    def disclosure(self, node_id: int) -> DataDisclosure | None:
+        """As last heard, without asking anybody; None for a node of which nothing has been heard."""
         ...
 
 

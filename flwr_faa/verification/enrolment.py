@@ -12,18 +12,20 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
+from flwr_faa.authority.registration import holds
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.plan import Data
@@ -105,29 +107,53 @@ class Enrolment:
         stored = np.load(self.path / "ciphertexts.npy", mmap_mode="r", allow_pickle=False)
         return np.array(stored[list(rows)])
 
+    def check_receipt(self, device: Device, key: bytes, receipt: bytes) -> None:
+        """Make sure that the pinned authority has registered this set under this device's own key.
+
+        Raises
+        ------
+        WireError
+            Nothing must leave the device: keys for its ciphertexts may be counted for somebody else.
+        """
+        own = device.identity().public_key().public_bytes_raw()
+        message = Registration(self.root, self.samples, self.width, own).receipt(key)
+        if device.authority is not None and not holds(device.authority, receipt, message):
+            raise WireError("expected the authority's receipt for this device's data, got another: refused")
+
     def tree(self) -> merkle.Tree:
         """The Merkle tree over all samples."""
         leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
         return merkle.Tree([row.tobytes() for row in leaves])
 
-    def spend(self, rows: Sequence[int], functions: int, keys: int, budget: float) -> None:
-        """Count functions that are about to be told of these samples, on disk, before they are told.
+    def spend(self, steps: Sequence[Sequence[int]], functions: int, budget: float) -> None:
+        """Count functions that are about to be told of each step's samples, on disk, before they are told.
 
         A key, one a step, opens its function of *every* sample under this public key, so it counts for all of them.
+        What is counted is known of the sample itself, by its hash, whatever set and public key it is enrolled in: a
+        server that has a node come back under another id has it start where it was.
 
         Raises
         ------
         WireError
             If that is more than the budget.
         """
-        path, allowed = self.path / "disclosed.npy", int(budget * self.width)
-        counts = np.load(path, allow_pickle=False)
-        counts += keys
-        np.add.at(counts, list(rows), functions)
-        np.minimum(counts, self.width, out=counts)
-        if (most := int(counts.max())) > allowed:
-            raise WireError(f"expected at most {allowed} functions of a sample, got a request for {most}: refused")
-        _replace(path, counts)
+        allowed = int(budget * self.width)
+        names = [name.tobytes() for name in np.load(self.path / "samples.npy", allow_pickle=False)]
+        added = dict.fromkeys(names, len(steps))
+        for rows in steps:
+            for name in {names[row] for row in rows}:  # equal samples are one, and are told the same
+                added[name] += functions
+        with closing(sqlite3.connect(self.path.parents[1] / "disclosed.sqlite", timeout=60)) as db, db:
+            db.execute("CREATE TABLE IF NOT EXISTS disclosed (sample BLOB PRIMARY KEY, known INTEGER NOT NULL)")
+            db.executemany(
+                "INSERT INTO disclosed VALUES (?, ?) ON CONFLICT (sample) DO UPDATE SET known = known + excluded.known",
+                added.items(),
+            )
+            known = dict(db.execute("SELECT sample, known FROM disclosed"))
+            if (
+                most := min(self.width, max(known[name] for name in added))
+            ) > allowed:  # raised inside, so nothing is counted
+                raise WireError(f"expected at most {allowed} functions of a sample, got a request for {most}: refused")
 
 
 def enrol(device: Device, data: Data, request: bytes) -> bytes:
@@ -200,7 +226,8 @@ def _encrypt(device: Device, data: Data, public: ipfe.PublicKey, encoded: bytes)
     try:
         np.save(building / "ciphertexts.npy", np.stack(rows))
         np.save(building / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, merkle.SIZE))
-        np.save(building / "disclosed.npy", np.zeros(len(flat), np.int64))
+        hashes = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat]
+        np.save(building / "samples.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16))
         meta = {"group": group.name, "root": root.hex(), "samples": len(flat), "width": public.n}
         (building / "meta.json").write_text(json.dumps(meta))
         os.rename(building, path)  # whole or not at all
@@ -213,12 +240,3 @@ def _encrypt(device: Device, data: Data, public: ipfe.PublicKey, encoded: bytes)
     found = find(device, data, hashlib.sha256(encoded).digest())
     assert found is not None
     return found
-
-
-def _replace(path: Path, array: npt.NDArray[Any]) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(name, path)

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from flwr_faa.authority import Authority, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.groups import open_group
+from flwr_faa.verdict import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.replay import judge_data
 from flwr_faa.verification.wire import WireError, pack, unpack
 
@@ -56,6 +58,7 @@ class Paper:
     tau: float = 0.05
     authority: Authority = field(default_factory=LocalAuthority)
     max_value: int = 255
+    _shown: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "paper"
     simulation_only = False
@@ -69,8 +72,8 @@ class Paper:
         check_plan(self.plan, self.sample_shape)
 
     def challenge(self, case: Case) -> bytes:
-        key = self.authority.public_key(case.node_id, self._rows[1])
-        group = self.authority.group.name
+        with translated():
+            key, group = self.authority.public_key(case.node_id, self._rows[1]), self.authority.group.name
         return pack(REQUEST, {"group": group, "public_key": key.to_bytes(), "rows": self._rows[0]})
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
@@ -85,20 +88,25 @@ class Paper:
                 raise ValueError(f"expected {len(clear)} ciphertexts of width {w}, got others")
         except ValueError as error:
             raise WireError(str(error)) from error
+        self._shown[case.node_id] = max(len(labels), self._shown.get(case.node_id, 0))
+        with translated():
+            keys = self.authority.functional_keys(case.node_id, np.eye(w, dtype=np.int64).tolist())
         try:
-            samples = self._open(case.node_id, clear, ciphertexts)
+            samples = self._open(keys, clear, ciphertexts)
         except ValueError as error:  # well-formed, but no ciphertext of any valid data
             return Finding(True, math.nan, self.tau, f"encrypted rows do not decrypt to samples: {error}")
         return judge_data(self.plan, self.tau, case, (samples, labels), encrypted=True)
 
+    def disclosure(self, node_id: int) -> DataDisclosure | None:
+        """Everything, of every sample ever shown: the clear rows of the transform are enough for that."""
+        shown, n = self._shown.get(node_id), math.prod(self._rows)
+        return None if shown is None else DataDisclosure(node_id, "", shown, shown, n, n, n, 0, 0, self._rows[1])
+
     def _open(
-        self, node_id: int, clear: npt.NDArray[np.int64], ciphertexts: tuple[ipfe.Ciphertext, ...]
+        self, keys: list[ipfe.FunctionalKey], clear: npt.NDArray[np.int64], ciphertexts: tuple[ipfe.Ciphertext, ...]
     ) -> npt.NDArray[np.int64]:
         """Samples from clear and encrypted rows: unit functionals, then M^-1."""
-        n, w = self._rows
-        unit = np.eye(w, dtype=np.int64).tolist()
-        keys = self.authority.functional_keys(node_id, unit)
-        bound = (n - 1 + aont.LAMBDA) * self.max_value
+        bound = (self._rows[0] - 1 + aont.LAMBDA) * self.max_value
         last = ipfe.decrypt_rows(ciphertexts, keys, bound)
         samples = aont.inverse(np.concatenate([clear.astype(np.int64), last[:, None, :]], axis=1))
         if samples.min() < 0 or samples.max() > self.max_value:

@@ -26,6 +26,7 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
     enrolled = enrolment.find(device, data, asked.key)
     if enrolled is None or enrolled.root != asked.data:
         raise WireError("expected a challenge on the data set that this node trains on, got one on another")
+    enrolled.check_receipt(device, asked.key, asked.receipt)
     run = Run.find(plan, device.checkpoints, asked.run)
     batches = list(plan.batches(len(labels), run.nonce))
     layer = IntegerLayer.of(plan, samples.shape[1:])
@@ -38,7 +39,7 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
 
     # Only what the run holds is asked for, so this much is disclosed: count it before anything leaves the device.
     told = layer.outputs + len(asked.vectors) if not layer.spatial else layer.width
-    enrolled.spend(np.concatenate(chosen).tolist(), told, len(chosen), device.budget)
+    enrolled.spend([batch.tolist() for batch in chosen], told, device.budget)
 
     claims = []
     for step, batch in zip(asked.steps, chosen, strict=True):

@@ -24,13 +24,15 @@ import hashlib
 import math
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Registration
+from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Refused, Registration
 from flwr_faa.crypto import groups, ipfe
+from flwr_faa.verdict import DataDisclosure
 from flwr_faa.verification import merkle
 from flwr_faa.verification.base import Case, Exhausted, Finding
 from flwr_faa.verification.commitments import Layout, distance, parameters_of
@@ -41,7 +43,7 @@ from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.recompute import Contradiction, step_error
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotanswer import opened_checkpoints
-from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, check_range, positive
+from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
 
@@ -99,7 +101,10 @@ class SpotCheck:
     enrol_timeout: float = 3600.0
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
     simulation_only = False
@@ -124,7 +129,11 @@ class SpotCheck:
             if self._layer.spatial
             else f"every check of a sample discloses up to {self._told} of its {self._layer.width} dimensions"
         )
-        return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+        gradients = (
+            f"every step opened shows its gradient, {self._layer.outputs} equations between its {self.plan.batch_size} "
+            "samples for every value, which no budget counts (docs/threat-model.md)"
+        )
+        return (f"spotcheck: {told}; {gradients}; labels are in the clear; honest labels and data are not proven",)
 
     # Enrolment
 
@@ -134,7 +143,7 @@ class SpotCheck:
             return None
         with translated():
             key = self.authority.signed_public_key(node_id, self._layer.width)
-        return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
+            return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
 
     def enrol(self, node_id: int, answer: bytes) -> None:
         expected = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
@@ -142,13 +151,34 @@ class SpotCheck:
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
-            self.authority.register(node_id, registration)
+            receipt = self.authority.register(node_id, registration)
+            self._look(node_id)
         self._pending.pop(node_id, None)
-        self._registered[node_id] = registration
+        self._registered[node_id], self._receipts[node_id] = registration, receipt
 
-    def disclosure(self, node_id: int) -> Disclosure | None:
-        """How much of a node's data has been disclosed; None if it is not enrolled."""
-        return self.authority.disclosure(node_id) if node_id in self._registered else None
+    def disclosure(self, node_id: int) -> DataDisclosure | None:
+        known, registration = self._known.get(node_id), self._registered.get(node_id)
+        if known is None or registration is None:
+            return None
+        return DataDisclosure(
+            node_id, registration.root.hex(), known.samples, known.samples_opened, known.max_rank, known.dimension,
+            known.budget, min(known.remaining), known.enrolments, known.keys_issued,
+        )  # fmt: skip
+
+    def _settle(self, node_id: int) -> None:
+        """Have claims counted that were stated while the authority was away."""
+        owed = self._owed.get(node_id, [])
+        while owed:
+            with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
+                self.authority.functional_keys(
+                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed
+                )
+            owed.pop(0)
+
+    def _look(self, node_id: int) -> Disclosure:
+        """Ask the authority, and remember what it says for the report."""
+        self._known[node_id] = self.authority.disclosure(node_id)
+        return self._known[node_id]
 
     # The question
 
@@ -165,7 +195,8 @@ class SpotCheck:
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({last, largest, *drawn}))
         with translated():
-            disclosure = self.authority.disclosure(case.node_id)
+            self._settle(case.node_id)
+            disclosure = self._look(case.node_id)
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
@@ -176,7 +207,8 @@ class SpotCheck:
         draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
         vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
         key = hashlib.sha256(public.to_bytes()).digest()
-        challenge = Challenge(commitment.root, registration.root, key, steps, vectors)
+        receipt = self._receipts[case.node_id]
+        challenge = Challenge(commitment.root, registration.root, key, steps, vectors, receipt)
         self._pending[case.node_id] = _Pending(challenge, commitment, registration)
         return challenge.to_bytes()
 
@@ -194,13 +226,18 @@ class SpotCheck:
             checkpoints = self._checkpoints(case, answer, pending, opened)
             self._claims(case, answer, pending, batches, checkpoints)
             error = self._steps(case, answer, pending, batches, checkpoints)
+            contradiction = ""
         except Contradiction as why:
+            error, contradiction = math.nan, str(why)
+        except Exhausted:  # no authority any more: nothing that the node should enrol again for
             self._pending.pop(case.node_id)
-            return Finding(True, math.nan, tau, str(why))
+            raise
         self._pending.pop(case.node_id)
-        with translated():
-            known = self.authority.disclosure(case.node_id)
-        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {known}"
+        with suppress(Exhausted), translated():  # the verdict stands, also if the count cannot be looked up
+            self._look(case.node_id)
+        if contradiction:
+            return Finding(True, error, tau, contradiction)
+        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {self._known[case.node_id]}"
         if not error <= tau:
             return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {shown}")
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {shown}")
@@ -280,7 +317,7 @@ class SpotCheck:
             raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
         n = layer.width + 1
         ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
-        claims = []
+        asks = []
         for step, numbers, outputs in _by_step(challenge, batches, answer):
             batch = numbers.tolist()
             try:
@@ -292,12 +329,19 @@ class SpotCheck:
             y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
-            with translated():
-                (key,) = self.authority.functional_keys(
-                    case.node_id, [y], root=registration.root, rows=batch, disclosed=disclosed.tolist()
-                )
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            claims.append(ipfe.Claim([ciphertexts[row] for row in batch], sigma.tolist(), key, combined))
+            asks.append(Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
+        claims = []
+        for i, ask in enumerate(asks):
+            try:
+                with translated():
+                    (key,) = self.authority.functional_keys(
+                        case.node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed
+                    )
+            except Exhausted:
+                self._owed.setdefault(case.node_id, []).extend(asks[i:])
+                raise
+            claims.append(ipfe.Claim([ciphertexts[row] for row in ask.rows], ask.sigma, key, ask.combined))
         if not ipfe.claims_hold(claims):
             raise Contradiction("a claim about the first layer is not true of the enrolled data")
 

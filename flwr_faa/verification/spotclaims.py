@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,30 @@ from flwr_faa.verification.spotwire import VECTOR_BITS
 SIGMA_BITS, RHO_BITS = 23, 32
 #: Hoeffding: an in-range vector exceeds its bound on \|<x, s>\| with probability 2 exp(-DEVIATIONS^2 / 2) = 3e-14.
 DEVIATIONS = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """One step's claims: the function whose key tests them, and what stating them has disclosed of which rows.
+
+    Attributes
+    ----------
+    root, rows
+        The registered data set, and the rows of the step's batch.
+    disclosed : list of list of int
+        The functions whose values were stated of each of these rows.
+    y : list of int
+        The function whose key tests the claims.
+    sigma, combined
+        Weight of each row, and the claimed value of y of their weighted sum.
+    """
+
+    root: bytes
+    rows: list[int]
+    disclosed: list[list[int]]
+    y: list[int]
+    sigma: list[int]
+    combined: int
 
 
 def positive(count: int, bits: int) -> Integers:

@@ -85,6 +85,8 @@ class Challenge:
         Ascending, from 0.
     vectors : int64, shape (k, *kernel)
         The random vectors s.
+    receipt : bytes
+        The authority's, for the registration of that data set.
     """
 
     run: bytes
@@ -92,16 +94,18 @@ class Challenge:
     key: bytes
     steps: tuple[int, ...]
     vectors: npt.NDArray[np.int64]
+    receipt: bytes = b""
 
     def to_bytes(self) -> bytes:
         steps = np.array(self.steps, np.int64)
-        roots = {"run": self.run, "data": self.data, "key": self.key}
+        roots = {"run": self.run, "data": self.data, "key": self.key, "receipt": self.receipt}
         return pack(CHALLENGE, {**roots, "steps": steps, "vectors": self.vectors})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Challenge:
         expected: dict[str, type] = {"run": bytes, "data": bytes, "key": bytes}
-        fields = unpack(data, CHALLENGE, {**expected, "steps": np.ndarray, "vectors": np.ndarray})
+        more: dict[str, type] = {"steps": np.ndarray, "vectors": np.ndarray, "receipt": bytes}
+        fields = unpack(data, CHALLENGE, {**expected, **more})
         steps, vectors = fields["steps"], fields["vectors"]
         if {len(fields[name]) for name in expected} != {SIZE}:
             raise WireError(f"expected three hashes of {SIZE} bytes, got others")
@@ -110,7 +114,7 @@ class Challenge:
         largest = 2 ** (VECTOR_BITS - 1)
         if vectors.dtype != np.int64 or vectors.size == 0 or vectors.min() < -largest or vectors.max() >= largest:
             raise WireError(f"expected vectors of {VECTOR_BITS}-bit integers, got others")
-        return cls(fields["run"], fields["data"], fields["key"], tuple(steps.tolist()), vectors)
+        return cls(fields["run"], fields["data"], fields["key"], tuple(steps.tolist()), vectors, fields["receipt"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -221,6 +221,29 @@ def test_nobody_there(world: World) -> None:
         remote.disclosure(9)
 
 
+def test_an_authority_that_hangs_holds_a_round_up_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(httpx.BaseTransport):
+        asked = 0
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            self.asked += 1
+            clock[0] += 5.0
+            raise httpx.ConnectTimeout("nothing came back", request=request)
+
+    clock = [100.0]
+    monkeypatch.setattr("flwr_faa.authority.client.time.monotonic", lambda: clock[0])
+    transport = Hanging()
+    remote = RemoteAuthority("http://localhost", world.credential, transport=transport)
+    for _ in range(20):  # suspects
+        with pytest.raises(AuthorityUnavailable, match="no answer from the authority"):
+            remote.disclosure(9)
+    assert transport.asked == 2
+    clock[0] += 10.0
+    with pytest.raises(AuthorityUnavailable, match="no answer"):
+        remote.disclosure(9)
+    assert transport.asked == 4
+
+
 def test_credentials_are_files_for_their_owner(world: World, tmp_path: Path) -> None:
     path = tmp_path / "server.json"
     world.credential.write(path)

@@ -42,7 +42,25 @@ def test_figures() -> None:
         "verified_per_round": 2.5,
         "rounds_to_ban_all": None,
         "seconds": {"train": 1.5, "judge": 0.25},
+        "disclosure": None,
     }
+
+
+def test_the_last_that_is_known_of_every_node() -> None:
+    def known(node_id: int, rank: int, enrolments: int = 1) -> dict[str, Any]:
+        counts = {"samples": 9, "samples_opened": 5, "max_rank": rank, "dimension": 64, "budget": 16}
+        rest = {"remaining": 16 - rank, "enrolments": enrolments, "keys_issued": 4}
+        return {"node_id": node_id, "partition": node_id - 10, "data": "ab", **counts, **rest}
+
+    rounds = [
+        {"round": 1, "nodes": [], "seconds": {}, "disclosures": [known(10, 7), known(11, 14)]},
+        {"round": 2, "nodes": [], "seconds": {}, "disclosures": [known(10, 9, enrolments=2)]},
+    ]
+    found = summarise(rounds, attackers=0)["disclosure"]
+    assert found["nodes"] == [known(10, 9, enrolments=2), known(11, 14)]
+    assert found["line"] == (
+        "10 of 18 samples of 2 nodes opened; rank at most 14 of 64 (node 11), budget 16, 2 left; 1 changed data sets"
+    )
 
 
 def test_the_round_of_the_last_ban() -> None:

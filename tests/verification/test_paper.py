@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from flwr_faa.authority import LocalAuthority
+from flwr_faa.authority import AuthorityUnavailable, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.verification import paper, replay
-from flwr_faa.verification.base import Case
+from flwr_faa.verification.base import Case, Exhausted
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
 from flwr_faa.verification.wire import WireError, pack, unpack
@@ -164,3 +164,20 @@ def test_shapes_that_cannot_be_verified_are_refused() -> None:
 
 def test_it_says_what_it_hides() -> None:
     assert "hides nothing" in Paper(PLANS["mlp"], SHAPE).notes[0]
+
+
+def test_an_authority_that_refuses_or_is_away_convicts_nobody() -> None:
+    verifier = Paper(PLANS["mlp"], SHAPE, max_value=16)
+    case = case_of(PLANS["mlp"])
+    evidence = paper.answer(slice_of(0), verifier.challenge(case))
+    verifier.authority.unregistered = False
+    with pytest.raises(WireError, match="refused by the authority"):
+        verifier.judge(case, evidence)
+
+    def away(*_: object) -> None:
+        raise AuthorityUnavailable("expected an authority, got none")
+
+    verifier.authority.functional_keys = away
+    with pytest.raises(Exhausted, match="no authority to ask"):
+        verifier.judge(case, evidence)
+    assert verifier.disclosure(case.node_id).max_rank == verifier.disclosure(case.node_id).dimension == 64

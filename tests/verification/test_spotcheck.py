@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flwr_faa.authority import LocalAuthority
+from flwr_faa.authority import AuthorityUnavailable, LocalAuthority, Registration
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import enrolment, spotclaims
 from flwr_faa.verification.base import Exhausted, Finding
@@ -20,8 +21,8 @@ from flwr_faa.verification.encrypted import integer_first_layer
 from flwr_faa.verification.firstlayer import exact_product
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import SpotCheck
-from flwr_faa.verification.spotwire import Answer, Challenge, Commitment, Enrol
-from flwr_faa.verification.wire import WireError
+from flwr_faa.verification.spotwire import ENROLLED, Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.wire import WireError, unpack
 from tests.toy import PLANS, slice_of
 from tests.verification.spot import SHAPE, Node, backends, changed
 
@@ -155,6 +156,7 @@ def test_every_other_step_is_drawn_as_often(node: Node) -> None:
     """One step in ten is the last, one the largest; of the other eight one is drawn: the docs' probability, 1/8."""
     many = SpotCheck(replace(node.plan, batch_size=8), SHAPE, node.verifier.authority, steps=1, max_value=16)
     many._registered.update(node.verifier._registered)
+    many._receipts.update(node.verifier._receipts)
     case = node.train()
     moves = np.array([1, 1, 2, 1, 1, 1, 1, 1, 1, 1], np.float32)
     case = replace(case, commitment=Commitment(bytes(32), moves).to_bytes())
@@ -358,7 +360,7 @@ def test_disclosure_is_counted_on_both_sides_and_ends(tmp_path: Path) -> None:
     case = node.train()
     assert not node.judge(case).convicted
     report = node.verifier.disclosure(node.node_id)
-    assert (report.max_rank, report.samples_opened, set(report.remaining)) == (14, 40, {2})
+    assert (report.max_rank, report.samples_opened, report.remaining) == (14, 40, 2)
     later = node.train(24)
     with pytest.raises(Exhausted, match="budget spent"):
         node.verifier.challenge(later)
@@ -369,6 +371,38 @@ def test_disclosure_is_counted_on_both_sides_and_ends(tmp_path: Path) -> None:
     curious = Challenge(root, registered.root, key, (0,), np.ones((2, 64), np.int64))
     with pytest.raises(WireError, match="at most 16 functions"):
         node.answer(curious.to_bytes())
+    # Nor does another node id help, or shuffled data: the same samples are known as well as before.
+    node.node_id += 1
+    order = np.random.default_rng(0).permutation(len(node.data[1]))
+    node.data = (node.data[0][order], node.data[1][order])
+    node.enrol()
+    with pytest.raises(WireError, match="at most 16 functions"):
+        node.judge(node.train(25))
+    node.verifier._pending.clear()
+
+
+def test_claims_stated_while_the_authority_is_away_are_counted_when_it_is_back(tmp_path: Path) -> None:
+    node = Node(tmp_path, "logistic")
+    node.enrol()
+    authority = node.verifier.authority
+    issue = authority.functional_keys
+
+    def away(*args: Any, **kwargs: Any) -> Any:
+        raise AuthorityUnavailable("expected an authority, got none")
+
+    case = node.train()
+    evidence = node.answer(node.verifier.challenge(case))
+    authority.functional_keys = away  # type: ignore[method-assign]
+    with pytest.raises(Exhausted, match="no authority to ask"):
+        node.verifier.judge(case, evidence)
+    assert node.verifier.enrolment(node.node_id) is None  # nothing that the node should enrol again for
+    assert node.verifier.disclosure(node.node_id).max_rank == 0
+    later = node.train(24)
+    with pytest.raises(Exhausted, match="no authority to ask"):
+        node.verifier.challenge(later)
+    authority.functional_keys = issue  # type: ignore[method-assign]
+    assert not node.verifier.judge(later, node.answer(node.verifier.challenge(later))).convicted
+    assert node.verifier.disclosure(node.node_id).max_rank == 12 + 14
 
 
 def test_a_device_that_pinned_the_authority_encrypts_under_no_other_key(tmp_path: Path) -> None:
@@ -383,6 +417,32 @@ def test_a_device_that_pinned_the_authority_encrypts_under_no_other_key(tmp_path
             enrolment.enrol(pinned, node.data, bad)
     assert not (tmp_path / "enrolments").exists()
     node.verifier.enrol(node.node_id, enrolment.enrol(pinned, node.data, request))
+
+
+def test_a_server_that_registers_a_node_for_itself_first_is_answered_nothing(tmp_path: Path) -> None:
+    node = Node(tmp_path, "logistic")
+    authority = node.verifier.authority
+    node.device = replace(node.device, authority=authority.verify_key)
+    public = authority.public_key(node.node_id, 64).to_bytes()
+    own = Registration(bytes(32), 40, 64, b"").signed(Ed25519PrivateKey.generate(), node.node_id, public)
+    receipt = authority.register(node.node_id, own)
+    with pytest.raises(WireError, match="the client that registered node"):
+        node.enrol()
+    # It goes on as if nothing had happened.
+    answer = enrolment.enrol(node.device, node.data, node.verifier.enrolment(node.node_id))
+    fields = unpack(
+        answer, ENROLLED, dict.fromkeys(("root", "verify_key", "signature"), bytes) | {"samples": int, "width": int}
+    )
+    node.verifier._registered[node.node_id] = Registration(**fields)
+    for forged in (b"", receipt, bytes(64)):
+        node.verifier._receipts[node.node_id] = forged
+        with pytest.raises(WireError, match="expected the authority's receipt"):
+            node.judge(node.train())
+    node.verifier._pending.clear()
+    # An honest server's challenge is answered.
+    node.node_id += 1
+    node.enrol()
+    assert not node.judge(node.train()).convicted
 
 
 def test_a_convolution_must_be_allowed_and_says_what_it_shows() -> None:
