@@ -1,11 +1,10 @@
 #!/bin/sh
-# The device's install set on emulated arm64: installs it, checks it with `faa-device check`, and lets it take part in a
-# federation with verification. By hand, not in CI: emulation is 10 to 50 times slower than a Raspberry Pi.
+# The device's install set on emulated arm64: installs it and runs `faa-device check`. By hand, not in CI: emulation is slow.
 #
 #     benchmarks/arm64.sh [STAGE...]        # root; default: every stage in order; each says how long it took
 #
 # Stages: system (Debian 12 for arm64), install (the wheel with its dependencies, by pip in there), compile (byte code),
-# check (`faa-device check`), federation (SuperLink here, one SuperNode in there).
+# check (`faa-device check`).
 # Needs: apt-get install debootstrap qemu-user-static binfmt-support. Takes 3 GB in $ROOT.
 set -eu
 HERE=${HERE:-$(cd "$(dirname "$0")/.." && pwd)}
@@ -37,7 +36,7 @@ system() {
   test -e /proc/sys/fs/binfmt_misc/qemu-aarch64 || update-binfmts --enable qemu-aarch64
   # Unpacked by this machine, not configured by the emulated one: that would take hours, and Python does without.
   mkdir -p "$ROOT.debs" "$ROOT"
-  debootstrap --arch=arm64 --variant=minbase --download-only --include=python3,python3-venv bookworm "$ROOT.debs" \
+  ls "$ROOT.debs"/var/cache/apt/archives/*.deb >/dev/null 2>&1 || debootstrap --arch=arm64 --variant=minbase --download-only --include=python3,python3-venv bookworm "$ROOT.debs" \
     >"$ROOT.log" 2>&1 || { tail -5 "$ROOT.log"; exit 1; }
   for name in bin sbin lib; do mkdir -p "$ROOT/usr/$name"; ln -sfn "usr/$name" "$ROOT/$name"; done
   for deb in "$ROOT.debs"/var/cache/apt/archives/*.deb; do
@@ -66,10 +65,6 @@ compile() {  # on this side, which is fast; byte code does not depend on the pro
 
 check() {
   inside /opt/faa/bin/faa-device check --folder /var/lib/faa || true
-}
-
-federation() {  # the quickstart with verification: five clients here on this processor, one of six in there
-  echo "see docs/raspberry-pi.md: not part of this script yet"; return 1
 }
 
 trap unmount EXIT
