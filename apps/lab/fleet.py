@@ -48,7 +48,7 @@ class Fleet(Experiment):
         return self.data[partition]
 
     def honest(self, partition: int) -> Honest:
-        return _Member(self, partition)
+        return _Member(self, super().honest(partition))
 
     def train(self, model: Arrays, nonce: int) -> list[Arrays]:
         """What every partition's training gives, attackers' as if they were honest; kept until the next round."""
@@ -63,8 +63,8 @@ class Fleet(Experiment):
 class _Member(Honest):
     """Sends what the fleet has trained for it; where commitments to every step are asked for, it trains by itself."""
 
-    def __init__(self, fleet: Fleet, partition: int) -> None:
-        super().__init__(fleet, partition)
+    def __init__(self, fleet: Fleet, one: Honest) -> None:
+        super().__init__(one.plan, one.data, one.partition, one.device, public=one.plaintext)
         self.fleet = fleet
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
