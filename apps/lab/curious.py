@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("| spotcheck, challenges | claims and keys | with a PCA prior | and gradients | with a PCA prior |")
     print("|---|---|---|---|---|")
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
-    rows = [(f"{len(allowed)}, all that the default budget allows", allowed)] if allowed else []
+    rows = [(f"{len(allowed)}, the default budget", allowed)] if allowed else []
     rows += [(f"{n}, nothing refused", found[:n]) for n in (1, 2, 4, 8)]
     for name, seen in rows:
         view = read_spotcheck(case, seen)

@@ -68,7 +68,7 @@ class Account:
 
     @property
     def rank(self) -> int:
-        """Upper bound on what is known of the sample of which most is known."""
+        """What counts as known of the sample of which most is known."""
         return min(self.width, self.carried + self.peak + len(self.keyed))
 
 
