@@ -19,9 +19,9 @@ from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.spotcheck import SpotCheck
 from tests.federation import RUNNERS, sign_flip
 from tests.federation import Outcome as Run
-from tests.toy import PLANS
+from tests.toy import NARROW
 
-PLAN = PLANS["logistic"]
+PLAN = NARROW
 BOTH = pytest.mark.parametrize("api", RUNNERS)
 
 
@@ -145,12 +145,12 @@ def test_what_is_disclosed_is_in_the_report_and_in_the_ledger(api: str, tmp_path
     first, second, third = (r.disclosures for r in done.reports)
     for before, after, last in zip(first, second, third, strict=True):
         assert (before.samples, before.samples_opened, before.dimension, before.budget) == (40, 40, 64, 32)
-        assert (before.max_rank, after.max_rank) == (14, 28)
-        assert (before.remaining, after.remaining) == (18, 4)
+        assert (before.max_rank, after.max_rank) == (13, 26)
+        assert (before.remaining, after.remaining) == (19, 6)
         assert (before.enrolments, before.keys_issued, len(before.data)) == (1, 2, 64)
         assert last == after  # the budget does not cover a third check
     assert [len(r.having(Outcome.EXHAUSTED)) for r in done.reports] == [0, 0, 4]
     lines = [json.loads(line) for line in (tmp_path / "ledger" / "rounds.jsonl").read_text().splitlines()]
     assert [line["disclosures"] for line in lines] == [[asdict(d) for d in r.disclosures] for r in done.reports]
     rows = sqlite3.connect(tmp_path / "ledger" / "ledger.sqlite").execute("SELECT max_rank FROM disclosures").fetchall()
-    assert rows == [(14,)] * 4 + [(28,)] * 8
+    assert rows == [(13,)] * 4 + [(26,)] * 8

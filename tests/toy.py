@@ -49,6 +49,21 @@ PLANS = {
 }
 
 
+class Narrow(nn.Module):
+    """A first layer of two units, which discloses little enough for a budget to cover several checks of 64 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(64, 2), nn.Linear(2, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(torch.tanh(self.fc1(x.flatten(1))))
+
+
+#: A step of 20 discloses 11 functions of a sample: 2 outputs, 2 projections, 7 = ceil(2 * 64 / 20) for the gradient.
+NARROW = TrainingPlan(model=Narrow, lr=0.1, batch_size=20, scale=1 / 16)
+
+
 @cache
 def digits() -> Data:
     samples, labels = load_digits(return_X_y=True)

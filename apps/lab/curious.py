@@ -5,10 +5,11 @@
     python -m apps.lab.curious                        # paper and spotcheck on mnist5k, a 10-unit first layer
     python -m apps.lab.curious --keep runs/curious    # the same, transcripts kept; found there they are read, not made
 
-One honest client of 100 images is verified every round until its budget is spent. ``paper`` and ``spotcheck`` run as
+One honest client of 100 images is verified every round: by ``spotcheck`` at the default budget until that is spent, and
+once more with a budget of everything, to show what the budget keeps from happening. ``paper`` and ``spotcheck`` run as
 they do in deployment; nothing is simulated but the network. Printed is the share of the images' variance (about the
-mean of public images) that is recovered, for ``spotcheck`` also without the opened checkpoints' gradients, which is
-what the budget counts; drawn are originals and reconstructions.
+mean of public images, so that a prior alone recovers 0) that is recovered, for ``spotcheck`` also without the opened
+checkpoints' gradients; drawn are originals and reconstructions.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from apps.lab.datasets import Dataset, digits, mnist5k
 from apps.lab.local_grid import LocalGrid, run_server_app
 from flwr_faa import FAADL, Device, TrainingPlan, verifiable
 from flwr_faa.authority import BUDGET, LocalAuthority
-from flwr_faa.authority.budget import allowance
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.groups import open_group
 from flwr_faa.detection import Everyone
@@ -56,6 +56,8 @@ Floats = npt.NDArray[np.float64]
 
 DATASETS = {"mnist5k": (mnist5k, (1, 28, 28), 255), "digits": (digits, (1, 8, 8), 16)}
 SAMPLES = 100
+#: Of a client that refuses nothing.
+CHALLENGES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ class Case:
     @classmethod
     def of(cls, name: str) -> Case:
         load, shape, top = DATASETS[name]
-        plan = TrainingPlan(partial(models.logistic, shape), lr=0.3, batch_size=50, scale=1 / top)
+        plan = TrainingPlan(partial(models.logistic, shape, classes=10), lr=0.3, batch_size=50, scale=1 / top)
         return cls(name, load(), shape, top, plan)
 
     @property
@@ -114,14 +116,11 @@ def run(case: Case, verifier: Curious, rounds: int, device: Device) -> str:
     return describe(strategy.reports[-1].disclosures)
 
 
-def run_spotcheck(case: Case, folder: Path, budget: float = BUDGET) -> str:
-    """Every round a challenge, until the budget does not cover another."""
+def run_spotcheck(case: Case, folder: Path, budget: float, rounds: int) -> str:
+    """Every round a challenge, while the budget covers it. Raises ValueError if it covers none."""
     with tempfile.TemporaryDirectory() as home:
         keeper: Any = Keeper(LocalAuthority(budget=budget))
         verifier = CuriousEnroller(SpotCheck(case.plan, authority=keeper, max_value=case.top), folder)
-        dimension = int(np.prod(case.shape))
-        least = models.CLASSES + 3  # known more after each challenge: outputs, two projections, at least a key
-        rounds = 1 + allowance(dimension, min(budget, 0.99)) // least
         return run(case, verifier, rounds, Device(Path(home), budget, progress=lambda done, total: None))
 
 
@@ -236,22 +235,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return f"{recovered(truth, np.clip(guess, 0, case.top), mean):.3f}"
 
     with _folder(options.keep) as folder:
-        for name, start in (("paper", run_paper), ("spotcheck", run_spotcheck)):
+        runs = {
+            "paper": run_paper,
+            "default": partial(run_spotcheck, budget=BUDGET, rounds=CHALLENGES),
+            "spotcheck": partial(run_spotcheck, budget=1.0, rounds=CHALLENGES),
+        }
+        for name, start in runs.items():
             if not (folder / name).is_dir():
-                print(f"{name}: {start(case, folder / name)}")
+                try:
+                    print(f"{name}: {start(case, folder / name)}")
+                except ValueError as none:  # the default budget allows no check
+                    print(f"{name}: {none}")
         blind, exact = read_paper(case, next(exchanges(folder / "paper")))
-        found = list(exchanges(folder / "spotcheck"))
+        found = list(exchanges(folder / "spotcheck"))[:CHALLENGES]
+        allowed = list(exchanges(folder / "default"))
     print(f"\npaper: the clear rows without any key {share(blind)}, with the keys {share(exact)}\n")
     pictures = [("original", truth), ("paper, no key", blind)]
     print("| spotcheck, challenges | claims and keys | with a PCA prior | and gradients | with a PCA prior |")
     print("|---|---|---|---|---|")
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
-    for count in [n for n in (1, 2, 4, 8) if n < len(found)] + [len(found)]:
-        view = read_spotcheck(case, found[:count])
+    rows = [(f"{len(allowed)}, the default budget", allowed)] if allowed else []
+    rows += [(f"{n}, nothing refused", found[:n]) for n in (1, 2, 4, 8)]
+    for name, seen in rows:
+        view = read_spotcheck(case, seen)
         guesses = [reconstruct(view, prior, gradients) for gradients in (False, True) for prior in (flat, pca)]
-        print(f"| {count} | " + " | ".join(map(share, guesses)) + " |")
-        if count in (1, 2, len(found)):
-            pictures.append((f"spotcheck, {count}", guesses[-1]))
+        print(f"| {name} | " + " | ".join(map(share, guesses)) + " |", flush=True)
+        pictures.append((f"spotcheck, {name.replace(', ', chr(10))}", guesses[-1]))
     draw(case, pictures, options.picture)
     print(f"\noriginals and reconstructions: {options.picture}")
     return 0

@@ -90,6 +90,11 @@ class Authority(Protocol):
         """Its Ed25519 key, for clients to pin."""
         ...
 
+    @property
+    def budget(self) -> float:
+        """Share of a sample's dimensions that may become known over its lifetime."""
+        ...
+
     def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
         """The key under which a node encrypts vectors of this width."""
         ...
@@ -121,6 +126,7 @@ class Authority(Protocol):
         root: bytes | None = None,
         rows: Sequence[int] = (),
         disclosed: Sequence[Sequence[int]] = (),
+        units: int = 0,
     ) -> list[ipfe.FunctionalKey]:
         """Keys that open these inner products of what the node encrypted.
 
@@ -135,6 +141,9 @@ class Authority(Protocol):
             The registered samples whose ciphertexts are used.
         disclosed : sequence of integer vectors
             Functions whose values the client states in the clear for each of these rows; these count for the rows.
+        units : int
+            So many of these are units of a layer whose gradient, summed over the rows, is shown too; it counts for the
+            rows in equal shares.
 
         Raises
         ------

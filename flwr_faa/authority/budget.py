@@ -6,13 +6,18 @@ are coordinates give x. So what is limited is the rank of all functions known of
 The rank itself is not kept: the row-echelon form modulo the group's order takes ``32 n^2`` bytes a sample (20 MB at
 784 coordinates, for each of 600 images) and n^2 big multiplications a function. Kept is an upper bound, ::
 
-    rank  <=  carried + |functions with a key| + |functions whose value the client stated|,  capped at n
+    rank  <=  carried + |functions with a key| + |functions whose value the client stated| + gradients,  capped at n
 
 with equal functions counted once, by a digest. The functions in question are weights of a network in training and
 random vectors, which are independent until n is reached, so little is lost; what is lost is lost on the safe side.
 
 * A key opens its function of every ciphertext under the same public key, those seen before and those still to come,
   whatever it was asked for. So keys count for all samples of a client, only stated values count sample by sample.
+* ``gradients``: an opened step shows its checkpoints, so the gradient of the first layer's weight, delta^T X: for each
+  of its ``units``, n numbers that are linear in the b samples of the batch, with coefficients delta that follow from
+  the stated outputs. These units * n equations are shared out evenly: ceil(units * n / b) to each sample. So the sum
+  of all samples' counts bounds the rank of everything known of a whole set; of a single sample whose delta outweighs
+  the others' more may be known than its count says.
 * ``carried``: a client that registers another set may have registered the same samples in another order or
   encoding. So every new sample starts with the most that was known of any old one.
 * Memory: 16 bytes a function and sample, so at most ``16 * budget`` a sample: 3 kB at 784 coordinates and a budget of
@@ -28,8 +33,8 @@ from typing import Any
 
 from flwr_faa.authority.registration import BudgetExceeded, Refused
 
-#: Share of a sample's dimensions that may become known over its lifetime. A judgement, not a theorem; by measurement it
-#: is too much for secrecy: functions that are weights trained on an image point at it (docs/threat-model.md).
+#: Share of a sample's dimensions that may become known over its lifetime. A judgement, not a theorem: what it leaves of
+#: images is measured (docs/threat-model.md).
 BUDGET = 0.25
 #: Bytes of a digest.
 DIGEST = 16
@@ -50,7 +55,7 @@ class Account:
     carried : int
         Known of some sample of earlier sets by stated values.
     peak : int
-        The most functions stated of one sample of this set, those with a key left out.
+        The most functions stated of one sample of this set and its share of gradients, those with a key left out.
     keyed : frozenset of bytes
         Digests of the functions with a key.
     """
@@ -63,7 +68,7 @@ class Account:
 
     @property
     def rank(self) -> int:
-        """Upper bound on what is known of the sample of which most is known."""
+        """What counts as known of the sample of which most is known."""
         return min(self.width, self.carried + self.peak + len(self.keyed))
 
 
@@ -96,6 +101,30 @@ def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: byt
     return frozenset(found)
 
 
+def gradient_share(units: int, width: int, samples: int) -> int:
+    """Functions that a step's gradient counts for, of each of its samples: its equations shared out, rounded up."""
+    return min(width, -(-units * width // samples))
+
+
+def gradient(stated: Digests, rows: Sequence[int], share: int, key: bytes) -> Digests:
+    """Digests that stand for a step's gradient in its samples' counts, the same for the same step.
+
+    Parameters
+    ----------
+    stated : frozenset of bytes
+        Functions stated of the step's samples.
+    rows : sequence of int
+        These samples.
+    share : int
+        How many; see :func:`gradient_share`.
+    key : bytes
+        As for :func:`digests`.
+    """
+    step = b"".join(sorted(stated)) + b",".join(b"%d" % row for row in sorted(rows))
+    name = hashlib.blake2b(step, digest_size=32, key=key).digest()
+    return frozenset(hashlib.blake2b(name + b"%d" % i, digest_size=DIGEST, key=key).digest() for i in range(share))
+
+
 def spend(
     account: Account, keys: Digests, stated: Digests, known: Mapping[int, Digests]
 ) -> tuple[Account, dict[int, Digests]]:
@@ -105,7 +134,7 @@ def spend(
     ----------
     account : Account
     keys, stated : frozenset of bytes
-        Functions to be given a key; functions that the client states of each of the rows.
+        Functions to be given a key; functions that the client states of each of the rows, and their gradient's.
     known : mapping
         Row to the functions stated of it before.
 

@@ -72,7 +72,16 @@ class RemoteAuthority:
     @functools.cached_property
     def group(self) -> Group:
         """Where all its keys live. Raises ImportError if its back end is not installed here."""
-        return open_group(str(self._ask("about", {})["group"]))
+        return open_group(str(self._about["group"]))
+
+    @property
+    def budget(self) -> float:
+        """Share of a sample's dimensions that may become known over its lifetime."""
+        return float(self._about["budget"])
+
+    @functools.cached_property
+    def _about(self) -> dict[str, Any]:
+        return self._ask("about", {})
 
     @property
     def verify_key(self) -> bytes:
@@ -110,6 +119,7 @@ class RemoteAuthority:
         root: bytes | None = None,
         rows: Sequence[int] = (),
         disclosed: Sequence[Sequence[int]] = (),
+        units: int = 0,
     ) -> list[ipfe.FunctionalKey]:
         """Keys that open these inner products of what the node encrypted; see ``Authority``."""
         wanted = [tuple(map(int, y)) for y in functions]
@@ -118,6 +128,7 @@ class RemoteAuthority:
             "root": None if root is None else root.hex(),
             "rows": list(map(int, rows)),
             "disclosed": [list(map(int, y)) for y in disclosed],
+            "units": units,
         }
         found = self._ask("functional-keys", {"node_id": node_id, **fields})["secrets"]
         return [ipfe.FunctionalKey(y, secret) for y, secret in zip(wanted, found, strict=True)]

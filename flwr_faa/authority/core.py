@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa.authority.base import MAX_NODE, SignedPublicKey
-from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, spend
+from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, gradient, gradient_share, spend
 from flwr_faa.authority.registration import Disclosure, Refused, Registration
 from flwr_faa.authority.store import SampleSet, Store
 from flwr_faa.crypto import ipfe
@@ -127,14 +127,15 @@ class KeyAuthority:
         root: bytes | None = None,
         rows: Sequence[int] = (),
         disclosed: Sequence[Sequence[int]] = (),
+        units: int = 0,
     ) -> list[ipfe.FunctionalKey]:
         """Keys that open these inner products of what the node encrypted; see ``Authority``."""
         with self._logged("functional keys", node_id):
             with self.store.transaction():
                 if root is None:
-                    width = self._issue_unregistered(node_id, functions, rows, disclosed)
+                    width = self._issue_unregistered(node_id, functions, rows, disclosed, units)
                 else:
-                    width = self._issue(node_id, functions, root, rows, disclosed)
+                    width = self._issue(node_id, functions, root, rows, disclosed, units)
                 # derived here so that whatever derivation objects to is not counted
                 master = self._master(node_id, width)
                 keys = [ipfe.derive_key(master, list(y)) for y in functions]
@@ -175,6 +176,7 @@ class KeyAuthority:
         root: bytes,
         rows: Sequence[int],
         disclosed: Sequence[Sequence[int]],
+        units: int,
     ) -> int:
         """Count, or refuse before anything has changed; returns the set's width."""
         owner = self.store.owner(node_id)
@@ -191,13 +193,17 @@ class KeyAuthority:
             raise Refused(f"expected rows from 0 to {found.samples - 1}, got {bad[0]}")
         if len(set(rows)) < len(rows) or (disclosed and not rows):
             raise Refused("expected every row concerned, once, got none or one twice")
+        if not 0 <= units <= len(disclosed):
+            raise Refused(f"expected at most the {len(disclosed)} functions stated to be units, got {units}")
         keys = digests(functions, found.width, self.group.order, self._digest_key)
         stated = digests(disclosed, found.width, self.group.order, self._digest_key)
+        if units:
+            stated |= gradient(stated, rows, gradient_share(units, found.width, len(rows)), self._digest_key)
         before = self._account(found)
         after, known = spend(before, keys, stated, self.store.stated(found.id, rows))
         self.store.issue(found.owner, after.keyed - before.keyed, len(functions))
         self.store.state(found.id, known, after.peak)
-        counts = {"keys": len(functions), "rows": len(rows), "stated": len(disclosed)}
+        counts = {"keys": len(functions), "rows": len(rows), "stated": len(disclosed), "units": units}
         self.store.log("issued", node_id, **counts, rank=after.rank, budget=after.budget)
         return found.width
 
@@ -207,11 +213,12 @@ class KeyAuthority:
         functions: Sequence[Sequence[int]],
         rows: Sequence[int],
         disclosed: Sequence[Sequence[int]],
+        units: int,
     ) -> int:
         widths = {len(y) for y in functions}
         if not self.unregistered or self.store.owner(node_id) is not None:
             raise Refused(f"expected the registered set of node {node_id}, got none")
-        if rows or disclosed or len(widths) != 1:
+        if rows or disclosed or units or len(widths) != 1:
             raise Refused("expected functions of one width, and no rows without a registered set, got others")
         (width,) = widths
         self._pair(node_id, width)

@@ -96,7 +96,7 @@ class Disclosure:
     samples, samples_opened : int
         Registered, and those named in some request.
     max_rank : int
-        Upper bound on the number of independent functions known of the sample of which most is known.
+        Functions known of the sample of which most is known, with its share of gradients; see ``budget.py``.
     budget : int
         What ``max_rank`` may not exceed.
     remaining : tuple of int

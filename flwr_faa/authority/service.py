@@ -87,6 +87,7 @@ class FunctionalKeys(_Message):
     root: Hex32 | None
     rows: list[int]
     disclosed: list[list[int]]
+    units: int = 0
 
 
 class DisclosureOf(_Message):
@@ -210,7 +211,7 @@ class Service:
             return 403, {"error": code, "reason": str(refused)}
 
     def _about(self, _: About) -> dict[str, Any]:
-        return {"group": self.authority.group.name}
+        return {"group": self.authority.group.name, "budget": self.authority.budget}
 
     def _public_key(self, message: PublicKeyOf) -> dict[str, Any]:
         return {"key": self.authority.signed_public_key(message.node_id, message.width).to_bytes().hex()}
@@ -222,7 +223,9 @@ class Service:
 
     def _functional_keys(self, m: FunctionalKeys) -> dict[str, Any]:
         root = None if m.root is None else bytes.fromhex(m.root)
-        keys = self.authority.functional_keys(m.node_id, m.functions, root=root, rows=m.rows, disclosed=m.disclosed)
+        keys = self.authority.functional_keys(
+            m.node_id, m.functions, root=root, rows=m.rows, disclosed=m.disclosed, units=m.units
+        )
         return {"secrets": [key.secret for key in keys]}
 
     def _disclosure(self, message: DisclosureOf) -> dict[str, Any]:

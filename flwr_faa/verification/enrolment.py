@@ -125,8 +125,11 @@ class Enrolment:
         leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
         return merkle.Tree([row.tobytes() for row in leaves])
 
-    def spend(self, steps: Sequence[Sequence[int]], functions: int, budget: float) -> None:
+    def spend(self, steps: Sequence[Sequence[int]], functions: Callable[[int], int], budget: float) -> None:
         """Count functions that are about to be told of each step's samples, on disk, before they are told.
+
+        ``functions`` says how many of each sample of a step of so many different ones, its gradient included: equal
+        samples are one unknown, of which the gradient says more.
 
         A key, one a step, opens its function of *every* sample under this public key, so it counts for all of them.
         What is counted is known of the sample itself, by its hash, whatever set and public key it is enrolled in: a
@@ -141,8 +144,8 @@ class Enrolment:
         names = [name.tobytes() for name in np.load(self.path / "samples.npy", allow_pickle=False)]
         added = dict.fromkeys(names, len(steps))
         for rows in steps:
-            for name in {names[row] for row in rows}:  # equal samples are one, and are told the same
-                added[name] += functions
+            for name in (different := {names[row] for row in rows}):
+                added[name] += functions(len(different))
         with closing(sqlite3.connect(self.path.parents[1] / "disclosed.sqlite", timeout=60)) as db, db:
             db.execute("CREATE TABLE IF NOT EXISTS disclosed (sample BLOB PRIMARY KEY, known INTEGER NOT NULL)")
             db.executemany(

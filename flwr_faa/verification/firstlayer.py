@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.authority.budget import gradient_share
 from flwr_faa.crypto.fixedpoint import encode
 from flwr_faa.verification.encrypted import BITS
 from flwr_faa.verification.plan import TrainingPlan, find_first_layer
@@ -88,6 +89,14 @@ class IntegerLayer:
     def width(self) -> int:
         """Length of a sample as a vector."""
         return math.prod(self.sample_shape)
+
+    def disclosed(self, vectors: int, samples: int) -> int:
+        """Functions that opening a step tells of each of its samples: outputs, projections, its share of the gradient.
+
+        A convolution tells the sample itself. Momentum and weight decay, which the server takes off, change nothing.
+        """
+        told = self.outputs + vectors + gradient_share(self.outputs, self.width, samples)
+        return self.width if self.spatial else min(self.width, told)
 
     def quantise(self, weight: npt.NDArray[Any]) -> Integers:
         """``scale * W1`` in fixed point, as the replay's first layer does it (``encrypted.py``)."""

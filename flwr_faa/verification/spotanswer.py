@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from flwr_faa.verification import enrolment
@@ -38,8 +40,7 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
     encoded = run.read(opened)
 
     # Only what the run holds is asked for, so this much is disclosed: count it before anything leaves the device.
-    told = layer.outputs + len(asked.vectors) if not layer.spatial else layer.width
-    enrolled.spend([batch.tolist() for batch in chosen], told, device.budget)
+    enrolled.spend([b.tolist() for b in chosen], partial(layer.disclosed, len(asked.vectors)), device.budget)
 
     claims = []
     for step, batch in zip(asked.steps, chosen, strict=True):

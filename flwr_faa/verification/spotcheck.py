@@ -14,8 +14,9 @@ and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P =
    ``lr sum_i delta_i P_i``, which equals the gradient times s (Freivalds), with momentum and weight decay.
 4. ``|P|`` bounds the norm of every x, since s was unknown when x was encrypted.
 
-What is disclosed of every sample opened: one function for every unit of the layer and one for every s; and of every
-sample of the node, opened or not, one for every key. For a convolution that is the image itself.
+What is disclosed of every sample opened: one function for every unit of the layer, one for every s, and its share of
+the gradient that the checkpoints show (``authority/budget.py``); and of every sample of the node, opened or not, one
+for every key. For a convolution that is the image itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Authority, Disclosure, LocalAuthority, Refused, Registration
+from flwr_faa.authority import Authority, AuthorityUnavailable, Disclosure, LocalAuthority, Refused, Registration
+from flwr_faa.authority.budget import allowance
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verdict import DataDisclosure
 from flwr_faa.verification import merkle
@@ -88,7 +90,7 @@ class SpotCheck:
     ------
     ValueError
         If the model's first layer is a convolution and that is not allowed, or something other than reshaping happens
-        before it.
+        before it, or the authority's budget allows no check at all.
     """
 
     plan: TrainingPlan
@@ -104,6 +106,7 @@ class SpotCheck:
     _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
     _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _allowed: str = field(default="", init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
@@ -121,19 +124,40 @@ class SpotCheck:
         object.__setattr__(self, "_layer", layer)
         if self.tau is None:
             object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
+        object.__setattr__(self, "_allowed", self._affordable())
 
     @property
     def notes(self) -> tuple[str, ...]:
         told = (
             "EVERY IMAGE OPENED IS DISCLOSED TO THE SERVER (its first layer is a convolution)"
             if self._layer.spatial
-            else f"every check of a sample discloses up to {self._told} of its {self._layer.width} dimensions"
+            else f"a check discloses up to {self._need(self.steps + 2, self.plan.batch_size)} of {self._layer.width} "
+            f"dimensions of a sample, its share of the gradient included: {self._allowed} (docs/threat-model.md)"
         )
-        gradients = (
-            f"every step opened shows its gradient, {self._layer.outputs} equations between its {self.plan.batch_size} "
-            "samples for every value, which no budget counts (docs/threat-model.md)"
-        )
-        return (f"spotcheck: {told}; {gradients}; labels are in the clear; honest labels and data are not proven",)
+        return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+
+    def _need(self, steps: int, smallest: int) -> int:
+        """The most that a check of so many steps discloses of a sample, of batches of at least ``smallest``.
+
+        A sample is in one step an epoch, whichever; a step's key counts for all samples.
+        """
+        told = self._layer.disclosed(VECTORS, smallest) * min(steps, self.plan.epochs)
+        return min(self._layer.width, told + steps)
+
+    def _affordable(self) -> str:
+        """How many checks of full batches the budget allows, in words; raises ValueError if none."""
+        need, width = self._need(self.steps + 2, self.plan.batch_size), self._layer.width
+        try:
+            budget = allowance(width, self.authority.budget)
+        except AuthorityUnavailable:
+            return "how often the budget allows it, the authority will say once it is there"
+        if need > budget < width:
+            raise ValueError(
+                f"expected a budget that allows a check, {need} of {width} dimensions of a sample, got {budget}: take "
+                f"larger batches than {self.plan.batch_size}, a first layer narrower than {self._layer.outputs}, or a "
+                f"budget of {math.ceil(100 * need / width) / 100} at the authority and on the devices"
+            )
+        return f"the budget of {budget} allows {budget // need}" if budget < width else "nothing is refused"
 
     # Enrolment
 
@@ -171,7 +195,7 @@ class SpotCheck:
         while owed:
             with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
                 self.authority.functional_keys(
-                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed
+                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed, units=owed[0].units
                 )
             owed.pop(0)
 
@@ -200,9 +224,9 @@ class SpotCheck:
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
-        need = self._told * min(len(steps), self.plan.epochs) + len(steps)  # a key counts for all samples
+        need = self._need(len(steps), min(map(len, batches)))  # of any steps, whichever were drawn
         if disclosure.budget < self._layer.width and min(disclosure.remaining) < need:
-            raise Exhausted(f"disclosure budget spent: {disclosure}")
+            raise Exhausted(f"disclosure budget spent: a check discloses up to {need} more; {disclosure}")
         half = 2 ** (VECTOR_BITS - 1)
         draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
         vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
@@ -330,13 +354,14 @@ class SpotCheck:
             disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
             value = exact_product(outputs.reshape(len(batch), -1), rho)
             combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            asks.append(Ask(registration.root, batch, disclosed.tolist(), y, sigma.tolist(), combined))
+            units = 0 if layer.spatial else layer.outputs  # a convolution has disclosed everything already
+            asks.append(Ask(registration.root, batch, disclosed.tolist(), units, y, sigma.tolist(), combined))
         claims = []
         for i, ask in enumerate(asks):
             try:
                 with translated():
                     (key,) = self.authority.functional_keys(
-                        case.node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed
+                        case.node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed, units=ask.units
                     )
             except Exhausted:
                 self._owed.setdefault(case.node_id, []).extend(asks[i:])
@@ -364,11 +389,6 @@ class SpotCheck:
             )  # fmt: skip
             worst = max(worst, error) if not math.isnan(error) else math.inf
         return worst
-
-    @property
-    def _told(self) -> int:
-        """Functions of a sample that its client states when it is checked: outputs and projections."""
-        return self._layer.width if self._layer.spatial else self._layer.outputs + VECTORS
 
 
 def _by_step(

@@ -29,6 +29,8 @@ class Ask:
         The registered data set, and the rows of the step's batch.
     disclosed : list of list of int
         The functions whose values were stated of each of these rows.
+    units : int
+        How many of them are units of the layer, of which the gradient was shown.
     y : list of int
         The function whose key tests the claims.
     sigma, combined
@@ -38,6 +40,7 @@ class Ask:
     root: bytes
     rows: list[int]
     disclosed: list[list[int]]
+    units: int
     y: list[int]
     sigma: list[int]
     combined: int

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.authority import BudgetExceeded, Refused
-from flwr_faa.authority.budget import Account, Digests, allowance, digests, spend
+from flwr_faa.authority.budget import Account, Digests, allowance, digests, gradient, gradient_share, spend
 
 ORDER = 2**61 - 1
 WIDTH, SAMPLES = 5, 4
@@ -122,6 +122,29 @@ def test_equal_functions_count_once_and_the_zero_function_not_at_all() -> None:
     assert len(digest(y, y, [v + ORDER // 4 for v in y], [0] * WIDTH)) == 2
     assert digest(np.array(y)) == digest(y)  # type: ignore[arg-type]
     assert digests([y], WIDTH, ORDER, b"another") != digest(y)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3), st.permutations(range(SAMPLES)), st.integers(1, SAMPLES)), max_size=4))
+def test_all_counts_together_bound_the_rank_of_all_gradients(steps: list) -> None:
+    draw, equations, counts = np.random.default_rng(len(steps)), [np.zeros(SAMPLES * WIDTH)], [0] * SAMPLES
+    for units, order, size in steps:
+        rows = order[:size]
+        for counted in rows:
+            counts[counted] += gradient_share(units, WIDTH, size)
+        for delta in draw.normal(size=(units, size)):  # one equation a unit and coordinate: sum_i delta_i x_i
+            spread = np.zeros(SAMPLES)
+            spread[rows] = delta
+            equations += list(np.kron(spread, np.eye(WIDTH)))
+    assert np.linalg.matrix_rank(np.array(equations)) <= sum(counts)
+
+
+def test_a_gradient_is_as_many_functions_of_each_sample_as_its_share_and_its_steps_own() -> None:
+    assert [gradient_share(10, 784, b) for b in (1, 10, 50, 34)] == [784, 784, 157, 231]
+    stated = digest([1, 0, 0, 0, 0])
+    one = gradient(stated, [3, 1], 4, KEY)
+    assert len(one) == 4 and not one & stated and one == gradient(stated, [1, 3], 4, KEY)
+    assert not one & gradient(stated, [1, 2], 4, KEY) and not one & gradient(frozenset(), [1, 3], 4, KEY)
 
 
 @pytest.mark.parametrize("y", [[1, 2], [1] * (WIDTH + 1), [ORDER] * WIDTH, [1.0] * WIDTH, ["1"] * WIDTH, []])

@@ -71,9 +71,26 @@ def test_over_budget_is_refused_without_a_change(authority: LocalAuthority, clie
     assert authority.disclosure(client.node).samples_opened == 3
 
 
+def test_a_steps_gradient_counts_for_its_rows_in_equal_shares_and_once(client: Signer) -> None:
+    authority = LocalAuthority(budget=0.75)
+    root = client.enrol(authority)
+    stated, step = functions(3), {"root": root, "rows": [2, 5, 7, 9, 11]}
+    for _ in range(2):  # the second time costs nothing
+        authority.functional_keys(client.node, [], **step, disclosed=stated, units=1)
+        assert authority.disclosure(client.node).max_rank == 3 + 4  # 16 equations between five rows
+    with pytest.raises(BudgetExceeded, match="got 14"):
+        authority.functional_keys(client.node, [], **step, disclosed=functions(3), units=1)
+    authority.functional_keys(client.node, [], **{**step, "rows": [1, 3]}, disclosed=stated, units=1)
+    found = authority.disclosure(client.node)
+    assert (found.max_rank, found.remaining[0], found.remaining[1], found.remaining[2]) == (11, 12, 1, 5)
+    assert '"units": 1' in authority.store.lines(1)[0].detail
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        ({"units": 1}, "functions stated to be units"),
+        ({"units": -1}, "functions stated to be units"),
         ({"root": OTHER}, "the set that is registered"),
         ({"root": b""}, "the set that is registered"),
         ({"root": None}, "the registered set of node"),

@@ -10,6 +10,7 @@ import pytest
 from apps.lab.curious import Case, draw, read_paper, read_spotcheck, run_paper, run_spotcheck
 from apps.lab.curious_algebra import Prior, View, reconstruct, recovered
 from apps.lab.curious_transcript import exchanges
+from flwr_faa.authority import BUDGET
 
 RNG = np.random.default_rng(0)
 M, N = 12, 20
@@ -57,13 +58,17 @@ def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
     case = Case.of("digits")
     mean = case.public.mean(0)
     run_paper(case, tmp_path / "paper")
-    assert "rank at most 14 of 64" in run_spotcheck(case, tmp_path / "spotcheck")
+    with pytest.raises(ValueError, match="29 of 64 dimensions"):
+        run_spotcheck(case, tmp_path / "none", budget=BUDGET, rounds=3)
+    # Half of 64 pixels is to a check what a quarter of MNIST's is: enough for one, whatever the server asks.
+    assert "rank at most 27 of 64" in run_spotcheck(case, tmp_path / "spotcheck", budget=0.5, rounds=3)
     blind, exact = read_paper(case, next(exchanges(tmp_path / "paper")))
     np.testing.assert_array_equal(exact, case.truth)
     assert recovered(case.truth, blind, mean) > 0.5  # and all of MNIST, whose images have a dark border
-    (only,) = exchanges(tmp_path / "spotcheck")  # the budget of a quarter covers one challenge
+    (only,) = exchanges(tmp_path / "spotcheck")
     view = read_spotcheck(case, [only])
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
+    assert recovered(case.truth, reconstruct(View(*case.truth.shape), pca, True), mean) == 0  # a prior alone
     shares = [
         recovered(case.truth, reconstruct(view, prior, gradients), mean)
         for gradients in (False, True)

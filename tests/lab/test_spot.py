@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from apps.lab.spot import Enrolled, device_of, devices_of
 from apps.lab.spot_table import all_cells, holds, run_missing, table, write_region
 from apps.lab.spot_trials import Cell, run_cell
 from apps.lab.spottampering import match, reverse
+from flwr_faa.authority.budget import allowance
 from flwr_faa.verification.plan import Checkpoint
 from tests.toy import PLANS, slice_of
 
@@ -103,6 +105,23 @@ def test_the_budget_is_the_clients_too_and_a_convolution_needs_all_of_it() -> No
     assert device_of(experiment, 0).budget == 0.5
     with pytest.raises(Exception, match="discloses the image"):
         Record(load("verification=spotcheck verification.budget=0.5 model=cnn")).defence()
+
+
+def test_how_many_checks_a_client_can_stand_is_what_the_table_says() -> None:
+    lines = re.findall(
+        r"^#   (\w+), +model=(\w+) +(\d+) of (\d+) +(\S+) +(\S+) +(\S+)",
+        (CONF / "verification" / "spotcheck.yaml").read_text(),
+        re.MULTILINE,
+    )
+    assert len(lines) == 4
+    for dataset, model, told, width, *checks in lines:
+        experiment = load(f"dataset={dataset} partition=iid model={model} verification=spotcheck clients=20")
+        verifier, smallest = Record(experiment).defence()["verifier"], min(map(len, experiment.partitions))
+        batches = list(verifier.plan.batches(smallest, 0))
+        need = verifier._need(min(len(batches), verifier.steps + 2), min(map(len, batches)))
+        assert (need, verifier._layer.width) == (int(told), int(width))
+        allowed = [allowance(int(width), share) // need for share in (0.25, 0.5, 0.75)]
+        assert [str(n or "-") for n in allowed] == checks
 
 
 def test_optimised_samples_lead_where_the_attacker_wants() -> None:

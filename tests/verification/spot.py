@@ -13,7 +13,7 @@ from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.spotcheck import SpotCheck
 from flwr_faa.verification.spotwire import Answer
-from tests.toy import PLANS, slice_of
+from tests.toy import NARROW, PLANS, slice_of
 
 SHAPE = (1, 8, 8)
 
@@ -41,7 +41,7 @@ class Node:
     device: Device = field(init=False)
 
     def __post_init__(self) -> None:
-        self.plan = PLANS[self.name]
+        self.plan = NARROW if self.name == "narrow" else PLANS[self.name]
         convolution = self.name == "cnn"
         authority = LocalAuthority(self.back_end, self.budget)
         self.verifier = SpotCheck(self.plan, SHAPE, authority, steps=1, max_value=16, allow_convolution=convolution)

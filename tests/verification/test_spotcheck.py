@@ -1,7 +1,9 @@
 """The spot check against one node: honest ones pass with margin, every way to cheat is a contradiction."""
 
 import hashlib
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from apps.lab.spotattacks import changed, off_the_curve
 from apps.lab.spottampering import Tampered
@@ -20,10 +23,11 @@ from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import enrolment, spotclaims
 from flwr_faa.verification.base import Exhausted, Finding
 from flwr_faa.verification.firstlayer import exact_product
+from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import SpotCheck
 from flwr_faa.verification.spotwire import ENROLLED, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
-from tests.toy import PLANS, slice_of
+from tests.toy import NARROW, PLANS, slice_of
 from tests.verification.spot import SHAPE, Node, backends
 
 
@@ -334,13 +338,14 @@ def test_checkpoints_are_cleaned_up_after_the_round(node: Node) -> None:
 
 
 def test_disclosure_is_counted_on_both_sides_and_ends(tmp_path: Path) -> None:
-    node = Node(tmp_path, "logistic", budget=0.25)  # 16 of 64; a check of both steps: 10 + 2 stated, 2 keys
+    node = Node(tmp_path, "narrow", budget=0.25)  # 16 of 64; a check of both steps: 2 + 2 stated, 7, and 2 keys
     node.enrol()
-    assert "12 of its 64 dimensions" in node.verifier.notes[0]
+    assert "up to 14 of 64 dimensions" in node.verifier.notes[0]  # 3 keys where there are more steps
+    assert "the budget of 16 allows 1" in node.verifier.notes[0]
     case = node.train()
     assert not node.judge(case).convicted
     report = node.verifier.disclosure(node.node_id)
-    assert (report.max_rank, report.samples_opened, report.remaining) == (14, 40, 2)
+    assert (report.max_rank, report.samples_opened, report.remaining) == (13, 40, 3)
     later = node.train(24)
     with pytest.raises(Exhausted, match="budget spent"):
         node.verifier.challenge(later)
@@ -362,7 +367,7 @@ def test_disclosure_is_counted_on_both_sides_and_ends(tmp_path: Path) -> None:
 
 
 def test_claims_stated_while_the_authority_is_away_are_counted_when_it_is_back(tmp_path: Path) -> None:
-    node = Node(tmp_path, "logistic")
+    node = Node(tmp_path, "narrow")
     node.enrol()
     authority = node.verifier.authority
     issue = authority.functional_keys
@@ -382,7 +387,7 @@ def test_claims_stated_while_the_authority_is_away_are_counted_when_it_is_back(t
         node.verifier.challenge(later)
     authority.functional_keys = issue  # type: ignore[method-assign]
     assert not node.verifier.judge(later, node.answer(node.verifier.challenge(later))).convicted
-    assert node.verifier.disclosure(node.node_id).max_rank == 12 + 14
+    assert node.verifier.disclosure(node.node_id).max_rank == 11 + 13
 
 
 def test_a_device_that_pinned_the_authority_encrypts_under_no_other_key(tmp_path: Path) -> None:
@@ -428,5 +433,47 @@ def test_a_server_that_registers_a_node_for_itself_first_is_answered_nothing(tmp
 def test_a_convolution_must_be_allowed_and_says_what_it_shows() -> None:
     with pytest.raises(ValueError, match="discloses the image"):
         SpotCheck(PLANS["cnn"], SHAPE)
-    assert "EVERY IMAGE" in SpotCheck(PLANS["cnn"], SHAPE, allow_convolution=True).notes[0]
-    assert SpotCheck(PLANS["logistic"]).tau == 1e-3
+    with pytest.raises(ValueError, match="expected a budget that allows a check, 64 of 64"):
+        SpotCheck(PLANS["cnn"], SHAPE, allow_convolution=True)
+    assert "EVERY IMAGE" in SpotCheck(PLANS["cnn"], SHAPE, LocalAuthority(budget=1), allow_convolution=True).notes[0]
+    assert SpotCheck(NARROW).tau == 1e-3
+
+
+def test_a_budget_that_allows_no_check_is_refused_at_the_start() -> None:
+    def image(units: int, batch: int, budget: float) -> str:
+        plan = TrainingPlan(lambda: nn.Linear(784, units), 0.1, batch)
+        return SpotCheck(plan, authority=LocalAuthority(budget=budget)).notes[0]
+
+    assert "up to 173 of 784" in image(10, 50, 0.25)  # 10 + 2 stated, 10 * 784 / 50 = 157 rounded up, 4 keys
+    assert "the budget of 196 allows 1 " in image(10, 50, 0.25)
+    assert "the budget of 392 allows 2 " in image(10, 50, 0.5)
+    assert "the budget of 196 allows 2 " in image(10, 100, 0.25)
+    with pytest.raises(ValueError, match=r"540 of 784 .*got 196.*larger batches than 50.*narrower than 32.*of 0.69"):
+        image(32, 50, 0.25)
+    assert "the budget of 540 allows 1 " in image(32, 50, 0.69)
+    assert "nothing is refused" in image(32, 50, 1.0)
+
+
+@pytest.mark.parametrize(("size", "told"), [(40, 11), (30, 4 + 13), (22, 64)])
+def test_a_gradient_counts_by_the_size_of_its_own_batch(size: int, told: int, tmp_path: Path) -> None:
+    node = Node(tmp_path, "narrow", data=slice_of(0, size))  # batches of 20 and 20, 20 and 10, 20 and 2
+    node.enrol()
+    assert not node.judge(node.train()).convicted
+    assert node.verifier.disclosure(node.node_id).max_rank == min(64, told + 2)
+    with closing(sqlite3.connect(tmp_path / "disclosed.sqlite")) as db:
+        assert db.execute("SELECT max(known) FROM disclosed").fetchone() == (told + 2,)  # the device's own count
+
+
+def test_equal_samples_in_a_batch_are_one_to_the_devices_count(tmp_path: Path) -> None:
+    samples, labels = slice_of(0)
+    data = np.concatenate([samples[:1].repeat(20, 0), samples[20:]]), labels
+    node = Node(tmp_path, "narrow", data=data, budget=0.5)
+    node.plan = replace(node.plan, batch_size=40)
+    node.verifier = SpotCheck(node.plan, SHAPE, node.verifier.authority, steps=1, max_value=16)
+    node.enrol()
+    case = node.train()
+    node.answer(node.verifier.challenge(case))
+    with closing(sqlite3.connect(tmp_path / "disclosed.sqlite")) as db:
+        known = {known for (known,) in db.execute("SELECT known FROM disclosed")}
+    assert known == {4 + 7 + 1}  # 21 different samples: ceil(2 * 64 / 21), where 40 would count 4
+    node.verifier._pending.clear()
