@@ -24,6 +24,9 @@ from flwr_faa.authority.credential import Credential
 AUTHORITY, SUPERLINK = "authority", "superlink"
 #: A start may take so long on a machine that has other things to do.
 START_SECONDS = 300.0
+#: Pause before a SuperNode that ended is started again. Flower takes a killed one back a minute after its last
+#: heartbeat, and until then it ends with code 305.
+RESTART_SECONDS = 8.0
 
 
 @dataclass
@@ -54,6 +57,8 @@ class Federation:
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
     _ports: dict[str, int] = field(default_factory=dict, init=False)
     _said: dict[str, int] = field(default_factory=dict, init=False)
+    _again: dict[str, Callable[[], None]] = field(default_factory=dict, init=False)
+    _ended: dict[str, float] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Federation:
         self.folder = self.folder.absolute()
@@ -122,7 +127,8 @@ class Federation:
         if attack := self.attacks.get(name, ""):
             options["--attack"] = attack
         words = [word for option in options.items() for word in option]
-        self._start(name, [str(self.folder / name), *words], more, role="supernode")
+        self._again[name] = lambda: self._start(name, [str(self.folder / name), *words], more, role="supernode")
+        self._again[name]()
 
     def start_nodes(self) -> None:
         """Start all SuperNodes and wait until they are connected."""
@@ -135,12 +141,24 @@ class Federation:
         for name in names:
             self.wait_until(name, lambda name=name: f"SuperNode ID: {self.ids[name]}" in self.said(name))
 
+    def keep_up(self) -> None:
+        """Start SuperNodes that ended by themselves again, as systemd would."""
+        for name, again in self._again.items():
+            if not self.running(name):
+                since = self._ended.setdefault(name, time.monotonic())
+                if time.monotonic() - since >= RESTART_SECONDS:
+                    del self._ended[name]
+                    again()
+
     def kill(self, name: str) -> None:
         """Kill -9 a role and all that came of it."""
-        kill(self._processes.pop(name))
+        self._again.pop(name, None)
+        if self.running(name):
+            kill(self._processes.pop(name))
 
     def stop(self, name: str) -> None:
         """End a role as an operator would."""
+        self._again.pop(name, None)
         end([self._processes.pop(name)])
 
     def running(self, name: str) -> bool:
@@ -177,7 +195,12 @@ class Federation:
         self, name: str, run: subprocess.Popen[bytes], seconds: float, watch: Callable[[], None] = lambda: None
     ) -> Path:
         """Wait for a run's end; returns its ``rounds.jsonl``."""
-        self.link.wait(run, seconds, watch)
+
+        def watching() -> None:
+            self.keep_up()
+            watch()
+
+        self.link.wait(run, seconds, watching)
         return self.rounds(name)
 
     def rounds(self, name: str) -> Path:
