@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -156,6 +159,14 @@ class Federation:
         if self.running(name):
             kill(self._processes.pop(name))
 
+    def kill_app(self, name: str) -> bool:
+        """Kill -9 what a SuperNode has running for a message, if anything; the SuperNode itself lives on."""
+        apps = [pid for pid in descendants(self._processes[name].pid) if "flwr-clientapp" in _command(pid)]
+        for pid in apps:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(apps)
+
     def stop(self, name: str) -> None:
         """End a role as an operator would."""
         self._again.pop(name, None)
@@ -262,6 +273,13 @@ class Federation:
             if time.monotonic() > deadline:
                 raise RunError(f"expected {name} within {START_SECONDS:g} s, got no answer; see {self.folder}")
             time.sleep(pause)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it has just ended
+        return ""
 
 
 def _resident(pid: int) -> float:
