@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -24,6 +27,9 @@ from flwr_faa.authority.credential import Credential
 AUTHORITY, SUPERLINK = "authority", "superlink"
 #: A start may take so long on a machine that has other things to do.
 START_SECONDS = 300.0
+#: Pause before a SuperNode that ended is started again. Flower takes a killed one back a minute after its last
+#: heartbeat, and until then it ends with code 305.
+RESTART_SECONDS = 8.0
 
 
 @dataclass
@@ -54,6 +60,8 @@ class Federation:
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
     _ports: dict[str, int] = field(default_factory=dict, init=False)
     _said: dict[str, int] = field(default_factory=dict, init=False)
+    _again: dict[str, Callable[[], None]] = field(default_factory=dict, init=False)
+    _ended: dict[str, float] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Federation:
         self.folder = self.folder.absolute()
@@ -122,7 +130,8 @@ class Federation:
         if attack := self.attacks.get(name, ""):
             options["--attack"] = attack
         words = [word for option in options.items() for word in option]
-        self._start(name, [str(self.folder / name), *words], more, role="supernode")
+        self._again[name] = lambda: self._start(name, [str(self.folder / name), *words], more, role="supernode")
+        self._again[name]()
 
     def start_nodes(self) -> None:
         """Start all SuperNodes and wait until they are connected."""
@@ -135,12 +144,32 @@ class Federation:
         for name in names:
             self.wait_until(name, lambda name=name: f"SuperNode ID: {self.ids[name]}" in self.said(name))
 
+    def keep_up(self) -> None:
+        """Start SuperNodes that ended by themselves again, as systemd would."""
+        for name, again in self._again.items():
+            if not self.running(name):
+                since = self._ended.setdefault(name, time.monotonic())
+                if time.monotonic() - since >= RESTART_SECONDS:
+                    del self._ended[name]
+                    again()
+
     def kill(self, name: str) -> None:
         """Kill -9 a role and all that came of it."""
-        kill(self._processes.pop(name))
+        self._again.pop(name, None)
+        if self.running(name):
+            kill(self._processes.pop(name))
+
+    def kill_app(self, name: str) -> bool:
+        """Kill -9 what a SuperNode has running for a message, if anything; the SuperNode itself lives on."""
+        apps = [pid for pid in descendants(self._processes[name].pid) if "flwr-clientapp" in _command(pid)]
+        for pid in apps:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return bool(apps)
 
     def stop(self, name: str) -> None:
         """End a role as an operator would."""
+        self._again.pop(name, None)
         end([self._processes.pop(name)])
 
     def running(self, name: str) -> bool:
@@ -177,7 +206,12 @@ class Federation:
         self, name: str, run: subprocess.Popen[bytes], seconds: float, watch: Callable[[], None] = lambda: None
     ) -> Path:
         """Wait for a run's end; returns its ``rounds.jsonl``."""
-        self.link.wait(run, seconds, watch)
+
+        def watching() -> None:
+            self.keep_up()
+            watch()
+
+        self.link.wait(run, seconds, watching)
         return self.rounds(name)
 
     def rounds(self, name: str) -> Path:
@@ -239,6 +273,13 @@ class Federation:
             if time.monotonic() > deadline:
                 raise RunError(f"expected {name} within {START_SECONDS:g} s, got no answer; see {self.folder}")
             time.sleep(pause)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it has just ended
+        return ""
 
 
 def _resident(pid: int) -> float:

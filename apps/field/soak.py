@@ -1,10 +1,11 @@
 """``python -m apps.field.soak``: many rounds over real processes, in which something dies every few seconds.
 
 Four SuperNodes, one of them malicious, and the key authority; a seeded draw kills one of them and all that came of it,
-and starts it again; the authority in the first half of the rounds only, since a new process's memory starts anew. The
-run must finish with every round on record, nobody honest convicted, and the authority's log whole. The resident memory
-of SuperLink, with the ServerApp that it runs, and of the authority is written down after every round: over one life of
-the process, from its first tenth to its last, it may grow by no more than ``GROWTH`` MB.
+and starts it again; the authority in the first half of the rounds only, since a new process's memory starts anew.
+Flower takes a killed SuperNode back after a minute only: while one is away, what another one has running for a message
+is killed instead. The run must finish with every round on record, nobody honest convicted, and the authority's log
+whole. The resident memory of SuperLink, with the ServerApp that it runs, and of the authority is written down after
+every round: over one life of the process, from its first tenth to its last, it may grow by no more than ``GROWTH`` MB.
 """
 
 from __future__ import annotations
@@ -65,17 +66,24 @@ class Soak:
         now = time.monotonic()
         if done and now >= self._next:  # all are enrolled
             if self._next:
-                self._kill(self.rng.choice([*NODES, *([AUTHORITY] if done < self.rounds // 2 else [])]), done)
+                self._kill(self.rng.choice([*NODES, *([AUTHORITY] if done <= self.rounds // 2 else [])]), done)
             self._next = now + self.rng.expovariate(1 / self.every)
 
     def _kill(self, name: str, done: int) -> None:
-        self.born[name] = done
-        self.kills[name] = self.kills.get(name, 0) + 1
-        self.federation.kill(name)
+        """The authority; a SuperNode, if all are up; else what it has running."""
+        field = self.federation
         if name == AUTHORITY:
-            self.federation.start_authority()
+            self.born[name] = done
+            field.kill(name)
+            field.start_authority()
+        elif all(field.running(node) for node in NODES):
+            field.kill(name)
+            field.start_node(name)
+        elif not field.running(name) or not field.kill_app(name):
+            return
         else:
-            self.federation.start_node(name)
+            name = f"{name}'s app"
+        self.kills[name] = self.kills.get(name, 0) + 1
 
     def growth(self, name: str) -> float:
         """MB between the highest measurement of the first tenth of its life and that of the last one."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:  # loading torch takes two seconds, and a client enrols without it
+    from torch import nn
 
 
 def logistic(shape: Sequence[int], classes: int, zero: bool = False) -> nn.Module:
     """Logistic regression. With ``zero`` it starts from w = 0, LoMar's setting (Sec. 4.1.2)."""
+    from torch import nn
+
     layer = nn.Linear(math.prod(shape), classes)
     if zero:
         nn.init.zeros_(layer.weight)
@@ -19,6 +23,8 @@ def logistic(shape: Sequence[int], classes: int, zero: bool = False) -> nn.Modul
 
 def mlp(shape: Sequence[int], classes: int) -> nn.Module:
     """One hidden layer of 32 units."""
+    from torch import nn
+
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 32), nn.ReLU(), nn.Linear(32, classes))
 
 
@@ -29,6 +35,8 @@ def cnn(shape: Sequence[int], classes: int, batch_norm: bool = False) -> nn.Modu
     loss. The paper names one ReLU, at the 320; here there is one after each pooling too, or two convolutions in a row
     would be a single linear map but for the pooling. On 8 x 8 pixels two 5 x 5 convolutions need padding.
     """
+    from torch import nn
+
     if len(shape) != 3:
         raise ValueError(f"Expected images of shape (channels, H, W) for a CNN, got {tuple(shape)}")
     padding = 2 if shape[-1] < 16 else 0
@@ -56,6 +64,7 @@ def squeezenet(shape: Sequence[int], classes: int) -> nn.Module:
     """
     if len(shape) != 3 or min(shape[1:]) < 32:
         raise ValueError(f"Expected images of at least 32 x 32 pixels for SqueezeNet, got shape {tuple(shape)}")
+    from torch import nn
     from torchvision.models import squeezenet1_1
 
     model: nn.Module = squeezenet1_1(num_classes=classes)

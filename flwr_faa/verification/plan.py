@@ -153,6 +153,7 @@ class TrainingPlan:
     ) -> Checkpoint:
         import torch
         from torch.nn.functional import cross_entropy
+        from torch.optim.sgd import sgd
 
         samples, labels = data
         loss_of = self.loss or cross_entropy
@@ -163,13 +164,11 @@ class TrainingPlan:
                 layer = find_first_layer(model)
                 # An instance attribute shadows the method; state_dict() and its names stay as they are.
                 layer.forward = lambda _: first_layer(layer, rows[0])
-            parameters = list(model.parameters())
-            sgd = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-            for p, buffer in zip(parameters, start.momentum, strict=False):
-                sgd.state[p]["momentum_buffer"] = torch.from_numpy(np.array(buffer))
+            buffers = [torch.from_numpy(np.array(b)) for b in start.momentum]
+            momenta: list[torch.Tensor | None] = [*buffers] if self.momentum else [None for _ in model.parameters()]
+            trained = [pair for pair in zip(model.parameters(), momenta, strict=True) if pair[0].requires_grad]
 
             def checkpoint() -> Checkpoint:
-                buffers = [sgd.state[p]["momentum_buffer"] for p in parameters] if self.momentum else []
                 return Checkpoint(tuple(to_arrays(model)), tuple(np.array(b.numpy()) for b in buffers))
 
             for index, rows[0] in batches:
@@ -177,9 +176,16 @@ class TrainingPlan:
                     step_seed(nonce, index)
                 )  # so that a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
-                sgd.zero_grad()
-                loss_of(model(inputs), torch.from_numpy(labels[rows[0]])).backward()  # type: ignore[no-untyped-call]
-                sgd.step()
+                loss = loss_of(model(inputs), torch.from_numpy(labels[rows[0]]))
+                gradients = torch.autograd.grad(loss, [p for p, _ in trained], allow_unused=True)
+                # What torch.optim.SGD calls; the class would import torch's compiler first: 1.5 s a process.
+                with torch.no_grad():
+                    for (p, buffer), gradient in zip(trained, gradients, strict=True):
+                        if gradient is not None:
+                            sgd(
+                                [p], [gradient], [buffer], foreach=False, fused=False, lr=self.lr, dampening=0.0,
+                                momentum=self.momentum, weight_decay=self.weight_decay, nesterov=False, maximize=False,
+                            )  # fmt: skip
                 if on_step is not None:
                     on_step(checkpoint())
             return checkpoint()
