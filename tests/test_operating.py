@@ -1,6 +1,7 @@
 """A server that starts again in mid-run forgets nothing, and no log line tells data or keys."""
 
 import base64
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ def silent(message: Any) -> Any:
 
 
 def test_a_server_restarted_between_rounds_forgets_nothing_and_its_log_tells_no_secret(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="flwr")
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)  # Flower's logger keeps to itself
     first = Store(tmp_path / "authority.db")
     KeyAuthority.create(first, "arkworks", 1.0)
     first.close()

@@ -43,10 +43,10 @@ from flwr_faa.crypto.groups import open_group
 from flwr_faa.detection import Everyone
 from flwr_faa.verdict import describe
 from flwr_faa.verification.commitments import Layout
-from flwr_faa.verification.encrypted import BITS
 from flwr_faa.verification.firstlayer import IntegerLayer
 from flwr_faa.verification.paper import EVIDENCE, REQUEST, Paper
 from flwr_faa.verification.plan import Checkpoint
+from flwr_faa.verification.recompute import claimed_layer
 from flwr_faa.verification.spotanswer import opened_checkpoints
 from flwr_faa.verification.spotcheck import SpotCheck
 from flwr_faa.verification.spotwire import Answer, Challenge
@@ -176,13 +176,10 @@ def _deltas(
     plan: TrainingPlan, layer: IntegerLayer, before: Checkpoint, claims: Any, labels: Any, nonce: int, step: int
 ) -> Floats:
     """The loss's gradient with respect to Z1, shape (batch, units): the step once more, from Z1."""
-    import torch
-
-    z = (torch.from_numpy(claims[:, : layer.outputs]).double() / 2.0**BITS).float().requires_grad_()
+    found: list[Any] = []
     blank = np.zeros((len(labels), *layer.sample_shape), np.uint8), labels
-    plan.step(before, blank, nonce, step, lambda module, _: z + module.bias)
-    assert z.grad is not None
-    return np.asarray(z.grad.numpy(), np.float64)
+    plan.step(before, blank, nonce, step, claimed_layer(claims[:, : layer.outputs], found))
+    return np.asarray(found[0].numpy(), np.float64)
 
 
 def _gradient(plan: TrainingPlan, layer: IntegerLayer, before: Checkpoint, after: Checkpoint) -> Floats:

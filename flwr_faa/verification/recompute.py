@@ -71,7 +71,7 @@ def step_error(
     z, projections = claims[:, : layer.outputs], claims[:, layer.outputs :]
     batch = np.zeros((len(labels), *layer.sample_shape), np.uint8), labels
     try:
-        ours = plan.step(before, batch, nonce, index, _claimed(z, deltas))
+        ours = plan.step(before, batch, nonce, index, claimed_layer(z, deltas))
     except (IndexError, RuntimeError, ValueError) as problem:  # torch's ways to say: label out of range
         raise Contradiction(f"no step can be taken on these labels: {type(problem).__name__}") from problem
     if len(deltas) != 1:
@@ -126,7 +126,7 @@ def _matrix(kernels: npt.NDArray[Any]) -> Floats:
     return kernels.astype(np.float64).reshape(len(kernels), -1)
 
 
-def _claimed(z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
+def claimed_layer(z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
     """The first layer with outputs Z1 as claimed; its weight gets no gradient, and ``deltas`` what it would be from."""
     import torch
 

@@ -18,7 +18,7 @@ from flwr_faa import TrainingPlan
 from flwr_faa.updates import Arrays
 from flwr_faa.verification.plan import Data
 
-SHAPE = (1, 8, 8)
+SHAPE, CLASSES = (1, 8, 8), 10
 
 
 def dropout() -> nn.Module:
@@ -40,10 +40,10 @@ def error(plan: TrainingPlan, start: Arrays, one: Arrays, other: Arrays) -> floa
 
 
 PLANS = {
-    "logistic": TrainingPlan(partial(logistic, SHAPE), 0.5, 20, 5, scale=1 / 16),
-    "mlp": TrainingPlan(partial(mlp, SHAPE), 0.5, 20, 2, scale=1 / 16),
-    "cnn": TrainingPlan(partial(cnn, SHAPE), 0.1, 20, scale=1 / 16),
-    "momentum and decay": TrainingPlan(partial(mlp, SHAPE), 0.1, 20, 2, 0.9, 0.01, 1 / 16),
+    "logistic": TrainingPlan(partial(logistic, SHAPE, CLASSES), 0.5, 20, 5, scale=1 / 16),
+    "mlp": TrainingPlan(partial(mlp, SHAPE, CLASSES), 0.5, 20, 2, scale=1 / 16),
+    "cnn": TrainingPlan(partial(cnn, SHAPE, CLASSES), 0.1, 20, scale=1 / 16),
+    "momentum and decay": TrainingPlan(partial(mlp, SHAPE, CLASSES), 0.1, 20, 2, 0.9, 0.01, 1 / 16),
     "dropout": TrainingPlan(dropout, 0.1, 20, 2, scale=1 / 16),
 }
 
