@@ -101,6 +101,7 @@ def test_the_attackers_are_removed(
 def test_a_run_that_went_wrong_is_noticed() -> None:
     right = "faa round=1 node=1 verdict=convicted accepted=False\nfaa round=1 node=2 verdict=convicted accepted=False\n"
     assert CHECK.judge("verified", right, {"1", "2"}) == ""
+    assert CHECK.removed(right, {"1", "3"}) == "round 1: 1 attackers and 1 others out"
     assert "got 1" in CHECK.judge("faa", right, {"1", "3"})
     assert "honest" in CHECK.judge("verified", right + "faa round=2 node=5 verdict=missing accepted=False", {"1", "2"})
     assert "got 2 and 0 lines" in CHECK.judge("faa", "", {"1", "2"})
