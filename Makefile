@@ -7,7 +7,7 @@ PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --root-u
 export FLWR_TELEMETRY_ENABLED=0
 export FLWR_DISABLE_UPDATE_CHECK=1
 
-.PHONY: demo field test lint setup clean
+.PHONY: demo field quickstart test lint setup clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ demo: $(STAMP)
 
 field: $(STAMP)
 	@$(PY) -m apps.field
+
+# The oldest and the newest flwr we claim that pip can install; each environment is 5 GB, and is removed afterwards.
+quickstart: $(STAMP)
+	@$(PY) apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.41.0
 
 test: lint
 	@$(PY) -m pytest -n 2 --dist worksteal

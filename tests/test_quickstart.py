@@ -15,7 +15,7 @@ from apps.lab.local_grid import LocalGrid, run_server_app
 ROOT = Path(__file__).resolve().parents[1]
 APIS, VARIANTS = ("message", "legacy"), ("faa", "lomar", "verified")
 CONFIG = {
-    "num-server-rounds": 2,
+    "num-server-rounds": 1,  # check.py runs more, by `flwr run`
     "fraction-train": 1.0,
     "fraction-fit": 1.0,
     "local-epochs": 2,
@@ -101,6 +101,7 @@ def test_the_attackers_are_removed(
 def test_a_run_that_went_wrong_is_noticed() -> None:
     right = "faa round=1 node=1 verdict=convicted accepted=False\nfaa round=1 node=2 verdict=convicted accepted=False\n"
     assert CHECK.judge("verified", right, {"1", "2"}) == ""
+    assert CHECK.removed(right, {"1", "3"}) == "round 1: 1 attackers and 1 others out"
     assert "got 1" in CHECK.judge("faa", right, {"1", "3"})
     assert "honest" in CHECK.judge("verified", right + "faa round=2 node=5 verdict=missing accepted=False", {"1", "2"})
     assert "got 2 and 0 lines" in CHECK.judge("faa", "", {"1", "2"})

@@ -1,6 +1,6 @@
 """Run both quickstarts for real, from the wheel, against given versions of Flower, with two of ten nodes attacking.
 
-    python apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
+    python apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.41.0
 
 For every version: a fresh virtual environment, the wheel with its extra ``server`` by pip, then ``flwr run`` of every
 variant of both projects. Exit code 1 unless, in each, both attackers are removed in the first round and with
@@ -53,6 +53,15 @@ def judge(variant: str, output: str, attackers: set[str]) -> str:
     if variant == "verified" and any(nodes - attackers for nodes in out.values()):
         return "expected every honest node kept, got one removed"
     return ""
+
+
+def removed(output: str, attackers: set[str]) -> str:
+    """Who was left out of each round, in words."""
+    found: dict[str, list[str]] = {}
+    for server_round, node, _, accepted in LINE.findall(output):
+        found.setdefault(server_round, []).extend([node] if accepted == "False" else [])
+    counts = ((r, len(attackers & set(out)), len(set(out) - attackers)) for r, out in found.items())
+    return "; ".join(f"round {r}: {bad} attackers and {good} others out" for r, bad, good in counts)
 
 
 def run(environment: Path, where: Path, folder: Path) -> tuple[str, set[str], str]:
@@ -144,7 +153,10 @@ def main() -> int:
                         problem = f"expected finished:completed, got {status}; its log ends: {output[-1500:]}"
                     failures += bool(problem)
                     took = time.monotonic() - start
-                    print(f"flwr {flwr} {api} {variant}: {problem or 'as expected'} ({took:.0f} s)", flush=True)
+                    print(
+                        f"flwr {flwr} {api} {variant}: {problem or removed(output, attackers)} ({took:.0f} s)",
+                        flush=True,
+                    )
     return 1 if failures else 0
 
 

@@ -23,7 +23,7 @@ def server_fn(context: Context):
         fraction_evaluate=1.0,
         min_available_clients=2,
         initial_parameters=parameters,
-        verifier=Paper(plan, sample_shape=(64,)),
+        verifier=Paper(plan, sample_shape=(8, 8)),
     )
     return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=num_rounds))
 

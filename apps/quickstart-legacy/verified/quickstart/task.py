@@ -27,8 +27,8 @@ plan = TrainingPlan(model=Net, lr=0.1, batch_size=16, epochs=2, scale=1 / 16)
 def load_samples(context):
     """What ``load_data`` trains on, as integers."""
     partition_id, num_partitions = context.node_config["partition-id"], context.node_config["num-partitions"]
-    images, labels = load_digits(return_X_y=True)
-    images, labels = images[partition_id::num_partitions], labels[partition_id::num_partitions]
+    digits = load_digits()
+    images, labels = digits.images[partition_id::num_partitions], digits.target[partition_id::num_partitions]
     split = int(0.8 * len(labels))
     return images[:split].astype("uint8"), labels[:split]
 

@@ -23,7 +23,7 @@ def main(grid: Grid, context: Context) -> None:
     arrays = ArrayRecord(Net().state_dict())
 
     # Initialize FedAvg strategy
-    strategy = FAADL(fraction_train=fraction_train, verifier=Paper(plan, sample_shape=(64,)))
+    strategy = FAADL(fraction_train=fraction_train, verifier=Paper(plan, sample_shape=(8, 8)))
 
     # Start strategy, run FedAvg for `num_rounds`
     result = strategy.start(
