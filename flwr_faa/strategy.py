@@ -137,7 +137,8 @@ class FAADL(FedAvg):
         if not self._model:
             raise RuntimeError("expected configure_train before aggregate_train, got no global model")
         seconds = {"train": time.perf_counter() - self._started}
-        read = [self._read(m) for m in messages]
+        # For a node that went away the SuperLink answers, under its own id.
+        read = [self._read(m) for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
         read = [
             Reply(r.node_id, problem=r.problem or problems[r.node_id]) if problems and r.node_id in problems else r
             for r in read
@@ -196,7 +197,7 @@ class FAADL(FedAvg):
             for node_id, challenge in challenges.items()
         ]
         replies = self._grid.send_and_receive(messages, timeout=timeout) or ()
-        return {m.metadata.src_node_id: _evidence(m) for m in replies}
+        return {m.metadata.src_node_id: _evidence(m) for m in replies if m.metadata.src_node_id in challenges}
 
     def _metrics(self, messages: list[Message], report: RoundReport) -> MetricRecord:
         kept = {v.node_id for v in report.accepted}

@@ -51,6 +51,7 @@ def legacy_app(record: Record) -> ServerApp:
         strategy = LegacyLabFAADL(
             fraction_fit=config.fraction,
             fraction_evaluate=0.0,
+            min_fit_clients=least(record),
             min_available_clients=config.min_clients,
             initial_parameters=ndarrays_to_parameters(initial),
             evaluate_fn=evaluate,
@@ -83,11 +84,18 @@ def message_strategy(record: Record) -> LabFAADL:
     strategy = LabFAADL(
         fraction_train=config.fraction,
         fraction_evaluate=0.0,
+        min_train_nodes=least(record),
         min_available_nodes=config.min_clients,
         **record.defence(),
     )
     record.reports = strategy.reports
     return strategy
+
+
+def least(record: Record) -> int:
+    """Nodes of a round: Flower takes its share of those connected before it waits for the others."""
+    config = record.experiment.config
+    return max(min(2, config.min_clients), int(config.fraction * config.min_clients))
 
 
 def initial_arrays(record: Record) -> NDArrays:

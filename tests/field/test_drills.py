@@ -3,7 +3,10 @@
 The drills run one after another over the same federation, since a start costs many seconds. Whoever is not hit finishes
 the round, what happened is on record, nobody honest is convicted, and the authority forgets nothing.
 
-``FAA_DRILL_SECONDS`` is what a phase of a round may take; raise it on a machine that has other things to do.
+``FAA_DRILL_SECONDS`` is what a phase of a round may take; raise it on a machine that has other things to do. With more
+than the minute after which Flower calls a killed node offline, a round waits for it and does not go on without it.
+
+The SuperNodes' deaths are drilled with ``FAA_DRILLS=all`` only: that minute, three times over.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from apps.lab.superlink import RunError
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
 
-SECONDS = float(os.environ.get("FAA_DRILL_SECONDS", "40"))
+SECONDS = float(os.environ.get("FAA_DRILL_SECONDS", "90"))
 HONEST, POISONER = ("a", "b", "c"), "p"
 COMMON = f"strategy=fe min_clients=4 rounds=4 timeout={SECONDS} verification.enrol_timeout={SECONDS}"
 
@@ -136,11 +139,15 @@ def supernodes_die_while_they_enrol_train_and_are_challenged(field: Federation, 
         field.kill(name)
         field.start_node(name, data)
 
+    def both_again() -> None:
+        again("c", field.folder / "slices" / "0.npz")
+        field.stop("b")  # in order: it may come back at once
+        field.start_node("b")
+
     script = Script(
         (lambda: "enrolment: encrypting" in field.said("c"), lambda: again("c")),
         (asked(field, "message", "b", 2, "train"), lambda: again("b", tmp_path / "lost.npz")),
-        (asked(field, "message", "c", 3, "train", "query"), lambda: again("c", field.folder / "slices" / "0.npz")),
-        (recorded(field, "message", 3), lambda: again("b")),
+        (asked(field, "message", "c", 3, "train", "query"), both_again),
     )
     field.run("message", f"api=message {COMMON}", 60 * SECONDS, script)
     assert not script.left
@@ -238,7 +245,7 @@ def an_expired_certificate_lets_nobody_in(field: Federation, tmp_path: Path) -> 
 
 DRILLS = (
     who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside,
-    supernodes_die_while_they_enrol_train_and_are_challenged,
+    *((supernodes_die_while_they_enrol_train_and_are_challenged,) if os.environ.get("FAA_DRILLS") == "all" else ()),
     the_authority_dies_is_away_and_is_two_hours_off,
     an_expired_certificate_lets_nobody_in,
 )
@@ -261,7 +268,7 @@ def test_drills(tmp_path: Path) -> None:
                     if not field.running(name):
                         field.start_node(name)
                 drill(field, folder)
-            except (AssertionError, RunError, OSError) as error:
+            except (AssertionError, KeyError, RunError, OSError) as error:
                 error.add_note(drill.__name__)
                 failures.append(error)
     assert descendants(os.getpid()) == before
