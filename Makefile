@@ -7,7 +7,7 @@ PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --root-u
 export FLWR_TELEMETRY_ENABLED=0
 export FLWR_DISABLE_UPDATE_CHECK=1
 
-.PHONY: demo field quickstart test lint setup clean
+.PHONY: demo drills field quickstart test lint setup clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ field: $(STAMP)
 # The oldest and the newest flwr we claim that pip can install; each environment is 5 GB, and is removed afterwards.
 quickstart: $(STAMP)
 	@$(PY) apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.41.0
+
+# Deaths, outages, wrong keys and clocks, over real processes; longer than `make test` may take.
+drills: $(STAMP)
+	@FAA_DRILLS=all $(PY) -m pytest -p no:xdist -m slow tests/field/test_drills.py
 
 test: lint
 	@$(PY) -m pytest -n 2 --dist worksteal

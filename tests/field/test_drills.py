@@ -252,6 +252,7 @@ DRILLS = (
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("FAA_DRILLS"), reason="minutes of two cores: `make drills`")
 @pytest.mark.timeout(100 * SECONDS)
 def test_drills(tmp_path: Path) -> None:
     """One test, since pytest-xdist would deal several out to two federations at once."""
