@@ -2,8 +2,12 @@
 
 A share of attackers that is small against k makes sparse places, a large one makes dense places, clones have no
 distance, and noise has too much: no single number has all attackers on one side (``docs/lomar.md``). So an update's
-score is the largest |z| over all views, each by median and MAD over the updates. For the whole update, the classifier
-and the backbone, with ``d(k)`` the mean distance to the k nearest others and g the geometric median of the updates:
+score is the largest |z| over all views, each by median and MAD over the updates. Attackers pull those towards them, and
+honest updates at the other end then look odd: who is above the threshold gets a second look, measured by the
+unsuspected alone where they are more than half, and the kinder of the two counts. It clears, and never accuses.
+
+The views, of the whole update, the classifier and the backbone, with ``d(k)`` the mean distance to the k nearest others
+and g the geometric median of the updates:
 
     d(1), d(.6n)             how far, nearby and in general
     d(1)/d(.6n), d(3)/d(.6n) how dense it is around it: LoMar's question without a kernel, a bandwidth or a scale
@@ -23,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from flwr_faa.detection.views import ZERO, View, centre_and_spread, clamp
 from flwr_lomar.neighbourhood import Doubles, Indices, Seen
@@ -135,10 +140,20 @@ class Sight:
         return views
 
 
-def z_of(views: list[View], fitted: list[View]) -> Doubles:
-    """The z of each view and update, shape (V, n), by the centres and spreads of the fitted."""
-    usual = [view.usual for view in fitted]
-    return np.array([(view.values - centre) / spread for view, (centre, spread) in zip(views, usual, strict=True)])
+def z_of(views: list[View], fitted: list[View], among: npt.NDArray[np.bool_] | None = None) -> Doubles:
+    """The z of each view and update, shape (V, n), by the centres and spreads of the fitted, or of some among them."""
+    if not views:
+        return np.zeros((0, 0))
+    of = slice(None) if among is None else among
+    values, usual = np.stack([v.values for v in views]), [centre_and_spread(v.values[of]) for v in fitted]
+    centre, spread = np.array(usual).T[:, :, None]
+    return np.asarray((values - centre) / spread)
+
+
+def kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
+    """The z of each update, all views: of the second look if the first is above the limit and the second below that."""
+    before, after = (np.abs(z).max(axis=0, initial=0.0) for z in (first, second))
+    return np.where((before > limit) & (after < before), second, first)
 
 
 def _z(values: Doubles, fitted: Doubles) -> Doubles:
