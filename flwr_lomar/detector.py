@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from flwr_lomar.factor import Kernel, factor_of_new, malicious_factor
 from flwr_lomar.neighbourhood import Doubles
 from flwr_lomar.threshold import EPS, largest_z
-from flwr_lomar.views import Sight, kinder, z_of
+from flwr_lomar.views import Sight, kinder, looks, z_of
 
 #: With fewer updates a median and a MAD have no tail to speak of, and nobody is rejected.
 FEWEST = 6
@@ -73,7 +73,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     Attributes
     ----------
     decision_scores_ : ndarray, shape (n,)
-        ``paper``: -log F. ``robust``: the largest |z| over the views; of outliers the smaller of two looks'.
+        ``paper``: -log F. ``robust``: the largest |z| over the views, in the kindest look (``views``).
     threshold_ : float
         Scores above it are outliers.
     labels_ : ndarray of int, shape (n,)
@@ -145,11 +145,9 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
             self.views_ = self._sight.views(log_factor, self.factor_.place) if n > 1 else []
         limit = self._limit(n)
         if robust:
-            first = z_of(self.views_, self.views_).reshape(-1, n)
-            self._unsuspected = np.abs(first).max(axis=0, initial=0.0) <= limit
-            if 2 * self._unsuspected.sum() <= n:  # they may well be the attackers
-                self._unsuspected[:] = True
-            z = kinder(first, z_of(self.views_, self.views_, self._unsuspected).reshape(-1, n), limit)
+            z = np.zeros((0, n))
+            if self.views_:
+                z, self._calm = looks(self.views_, limit)
             self.decision_scores_ = np.abs(z).max(axis=0, initial=0.0)
             top = np.abs(z).argmax(axis=0) if len(z) else ()
             self.evidence_ = [self.views_[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
@@ -195,9 +193,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         if watch is None:
             return np.asarray(0.0 - log_factor)
         views = sight.views(log_factor)
-        z = kinder(
-            z_of(views, self.views_), z_of(views, self.views_, self._unsuspected), self._limit(len(self.updates_))
-        )
+        z = kinder(z_of(views, self.views_), z_of(views, self.views_, self._calm), self._limit(len(self.updates_)))
         return np.asarray(np.abs(z).max(axis=0))
 
     def _limit(self, n: int) -> float:
