@@ -7,31 +7,48 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 #: Between asking to end and killing.
 END_SECONDS = 5.0
 
 
+def end_on_sigterm() -> None:
+    """From here on SIGTERM is an orderly end of this process, by SystemExit, with the processes it started.
+
+    Only the first one: ``timeout`` and ``make`` send several, and another SystemExit would cut off the cleaning up.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 def end(processes: Iterable[subprocess.Popen[Any]]) -> None:
-    """Ask processes and all that came of them to end; kill those that have not after a while."""
+    """Ask processes and all that came of them to end; kill those that have not after a while, or if interrupted."""
     started = list(processes)
     running = [p.pid for p in started if p.poll() is None]
     mine = [pid for parent in running for pid in [*descendants(parent), parent]]
     for pid in mine:
         _signal(pid, signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
+    try:
+        while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
+            for process in started:
+                process.poll()
+            time.sleep(0.1)
+    finally:
+        for pid in mine:
+            _signal(pid, signal.SIGKILL)
         for process in started:
-            process.poll()
-        time.sleep(0.1)
-    for pid in mine:
-        _signal(pid, signal.SIGKILL)
-    for process in started:
-        process.wait()
+            process.wait()
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
