@@ -16,8 +16,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from flwr_faa.authority.budget import BUDGET
+from flwr_faa.authority.certificate import fingerprint, self_signed
 from flwr_faa.authority.core import KeyAuthority
-from flwr_faa.authority.credential import Credential, fingerprint, self_signed, write_secret
+from flwr_faa.authority.credential import Credential, write_secret
 from flwr_faa.authority.registration import Disclosure
 from flwr_faa.authority.store import Store
 
