@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import csv
 import random
-import signal
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from rich.console import Console
 from apps.field.__main__ import fresh
 from apps.field.federation import AUTHORITY, SUPERLINK, Federation
 from apps.field.verdicts import Node, nodes_of, rounds_of, table
+from apps.lab.processes import end_on_sigterm
 from apps.lab.superlink import RunError
 from flwr_faa.authority.store import Store
 
@@ -102,7 +101,7 @@ def main(
     seed: Annotated[int, typer.Option()] = 1,
 ) -> None:
     """Run it; the exit code says whether all held."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    end_on_sigterm()
     console = Console()
     fresh(folder)
     lab = "dataset=digits partition=iid model=logistic"
