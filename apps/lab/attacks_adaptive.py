@@ -48,6 +48,8 @@ class Evade(Attack):
 
     detector: Any = field(default_factory=MultiView)
     most: float = 10.0
+    #: What the last rehearsal found, by what it started from: attackers of one process need not all repeat it.
+    _found: dict[bytes, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
         updates = fellows_updates(scene)
@@ -55,7 +57,20 @@ class Evade(Attack):
             return list(scene.honest)
         p = self.direction(scene, updates)
         attackers = min(max(1, round(self.share * scene.clients)), len(updates))
-        coin = np.random.default_rng(np.frombuffer(hashlib.sha256(updates.tobytes()).digest(), np.uint32))
+        digest = hashlib.sha256(updates.tobytes()).digest()
+        key = hashlib.sha256(digest + p.tobytes()).digest()
+        gamma = self._found.get(key)
+        if gamma is None:
+            gamma = self._rehearse(scene, updates, attackers, p, np.frombuffer(digest, np.uint32))
+            self._found.clear()
+            self._found[key] = gamma
+        return send(scene, flat_update(scene.honest, scene.model) + gamma * p)
+
+    def _rehearse(
+        self, scene: Scene, updates: Vector, attackers: int, p: Vector, seed: npt.NDArray[np.uint32]
+    ) -> float:
+        """The largest gamma."""
+        coin = np.random.default_rng(seed)
         crowds = [stand_ins(updates, scene.clients - attackers, coin) for _ in range(CROWDS)]
         detector, layout = as_detector(self.detector), Layout.of(scene.model)
 
@@ -63,7 +78,7 @@ class Evade(Attack):
             rounds = (np.concatenate([updates[:attackers] + gamma * p, crowd]) for crowd in crowds)
             return sum(row < attackers for rows in rounds for row in suspects(detector, rows, layout))
 
-        return send(scene, flat_update(scene.honest, scene.model) + largest(caught, self.most) * p)
+        return largest(caught, self.most)
 
     def direction(self, scene: Scene, updates: Vector) -> Vector:
         """p, shape (d,)."""
