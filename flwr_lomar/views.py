@@ -144,9 +144,7 @@ class Sight:
 def z_of(views: list[View], fitted: list[View], among: npt.NDArray[np.bool_] | None = None) -> Doubles:
     """The z of each view and update, shape (V, n), by the centres and spreads of the fitted, or of some among them."""
     of = slice(None) if among is None else among
-    values, usual = np.stack([v.values for v in views]), [centre_and_spread(v.values[of]) for v in fitted]
-    centre, spread = np.array(usual).T[:, :, None]
-    return np.asarray((values - centre) / spread)
+    return _z(np.stack([v.values for v in views]), np.stack([v.values[of] for v in fitted]))
 
 
 def kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
@@ -175,8 +173,8 @@ def looks(views: list[View], limit: float) -> tuple[Doubles, npt.NDArray[np.bool
 
 
 def _z(values: Doubles, fitted: Doubles) -> Doubles:
-    usual = np.array([centre_and_spread(f) for f in fitted])
-    return np.asarray((values - usual[:, :1]) / usual[:, 1:])
+    centre, spread = centre_and_spread(fitted)
+    return np.asarray((values - centre[:, None]) / spread[:, None])
 
 
 def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:

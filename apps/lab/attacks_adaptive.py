@@ -74,11 +74,17 @@ class Evade(Attack):
         crowds = [stand_ins(updates, scene.clients - attackers, coin) for _ in range(CROWDS)]
         detector, layout = as_detector(self.detector), Layout.of(scene.model)
 
-        def caught(gamma: float) -> int:
-            rounds = (np.concatenate([updates[:attackers] + gamma * p, crowd]) for crowd in crowds)
-            return sum(row < attackers for rows in rounds for row in suspects(detector, rows, layout))
+        def caught(gamma: float, enough: int | None = None) -> int:
+            """How many attackers in all crowds; counted no further than above `enough`."""
+            count = 0
+            for crowd in crowds:
+                if enough is None or count <= enough:
+                    rows = np.concatenate([updates[:attackers] + gamma * p, crowd])
+                    count += sum(row < attackers for row in suspects(detector, rows, layout))
+            return count
 
-        return largest(caught, self.most)
+        usual = caught(0.0)
+        return largest(lambda gamma: caught(gamma, usual) <= usual, self.most)
 
     def direction(self, scene: Scene, updates: Vector) -> Vector:
         """p, shape (d,)."""
@@ -126,18 +132,18 @@ def suspects(detector: Detector, rows: Vector, layout: Layout) -> tuple[int, ...
     return detector.detect(batch, 0).suspects
 
 
-def largest(caught: Callable[[float], int], most: float) -> float:
-    """The step before the first at which more are caught than at 0, to a hundredth of it; at most ``most``.
+def largest(passes: Callable[[float], bool], most: float) -> float:
+    """The step before the first that does not pass, to a hundredth of it; at most ``most``.
 
     From below, by doubling and then halving: attackers of nearly half of the clients may be seen at a small step and
     not at a huge one, where the medians give way, but then the rehearsal must be right in everything.
     """
-    usual, low, high = caught(0.0), 0.0, most / 2**HALVINGS
-    while caught(high) <= usual:
+    low, high = 0.0, most / 2**HALVINGS
+    while passes(high):
         if high >= most:
             return most
         low, high = high, 2 * high
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if caught(middle) <= usual else (low, middle)
+        low, high = (middle, high) if passes(middle) else (low, middle)
     return low

@@ -57,7 +57,8 @@ class View:
     @cached_property
     def usual(self) -> tuple[float, float]:
         """Centre and spread of the clients."""
-        return centre_and_spread(self.values, self.least)
+        centre, spread = centre_and_spread(self.values, self.least)
+        return float(centre), float(spread)
 
     @cached_property
     def z(self) -> Vector:
@@ -87,11 +88,13 @@ def robust_z(values: Vector, least: float = 0.0) -> Vector:
     return np.asarray((values - centre) / spread)
 
 
-def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[float, float]:
-    """What ``robust_z`` measures with: the median, and 1.4826 MAD or its stand-in."""
-    centre = float(np.median(values))
-    away = np.abs(values - centre)
-    return centre, max(1.4826 * float(np.median(away)) or 1.2533 * float(away.mean()), least, LEAST_SPREAD)
+def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[Vector, Vector]:
+    """What ``robust_z`` measures with: the median, and 1.4826 MAD or its stand-in, along the last axis."""
+    centre = np.median(values, axis=-1)
+    away = np.abs(values - centre[..., None])
+    spread = 1.4826 * np.median(away, axis=-1)
+    spread = np.where(spread > 0, spread, 1.2533 * away.mean(axis=-1))
+    return centre, np.maximum(spread, max(least, LEAST_SPREAD))
 
 
 def update_views(cloud: Cloud, slack: float = 1.0) -> list[View]:

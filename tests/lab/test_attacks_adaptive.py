@@ -49,11 +49,11 @@ def test_the_step_ends_at_the_detectors_boundary() -> None:
     assert flat_update(Evade(share=0.4, detector=Away(-9.0), most=3.0).craft(scene), MODEL).mean() < -1.9
 
 
-def test_who_is_suspected_all_the_same_counts_before_and_after() -> None:
-    assert largest(lambda gamma: 2 + (gamma > 1.0), 4.0) == pytest.approx(1.0, rel=0.02)
-    assert largest(lambda gamma: 2, 4.0) == 4.0
-    assert largest(lambda gamma: int(gamma > 0), 4.0) == 0.0
-    assert largest(lambda gamma: int(0.5 < gamma < 2), 4.0) == pytest.approx(0.5, rel=0.02)  # the first boundary
+def test_the_step_is_the_one_before_the_first_that_does_not_pass() -> None:
+    assert largest(lambda gamma: gamma <= 1.0, 4.0) == pytest.approx(1.0, rel=0.02)
+    assert largest(lambda gamma: True, 4.0) == 4.0
+    assert largest(lambda gamma: False, 4.0) == 0.0
+    assert largest(lambda gamma: not 0.5 < gamma < 2, 4.0) == pytest.approx(0.5, rel=0.02)  # the first boundary
 
 
 def test_too_few_attackers_send_what_they_trained() -> None:
