@@ -152,7 +152,8 @@ def main(
     )
     text = (
         f"{len(reports)} rounds in {time.monotonic() - began:.0f} s with {sum(soak.kills.values())} kills ({killed}): "
-        f"{changed} rounds changed the model, {accepted} updates of honest nodes were accepted, {len(convicted)} of them convicted; "
+        f"{changed} rounds changed the model, {accepted} updates of honest nodes were accepted, {len(convicted)} honest"
+        " nodes convicted; "
         f"memory over the last life: {memory} (bound: {GROWTH:g} MB more); {lines} lines in the authority's log, chain "
         "whole."
     )
