@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,7 @@ class Watch:
 
 def main(root: Path) -> int:
     """Run it; returns the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
     console = Console(width=160, highlight=False)
     lab = "dataset=digits partition=iid model=logistic"
     with Mixed(root / "field", {"a": "", "b": "", EMULATED: ""}, lab, 60, 1.0) as field:
