@@ -1,6 +1,6 @@
 """``python -m apps.field.soak``: many rounds over real processes, in which something dies every few seconds.
 
-Five SuperNodes, one of them malicious, and the key authority; a seeded draw kills one of them and all that came of it,
+Four SuperNodes, one of them malicious, and the key authority; a seeded draw kills one of them and all that came of it,
 and starts it again; the authority in the first half of the rounds only, since a new process's memory starts anew.
 Flower takes a killed SuperNode back after a minute only: while one is away, what another one has running for a message
 is killed instead. The run must finish with every round on record, nobody honest convicted, and the authority's log
@@ -37,7 +37,7 @@ GROWTH = 60.0
 CHANGED = 0.5
 #: A slice; encrypting one takes a device 60 ms, and has to fit into a phase.
 SAMPLES = 60
-NODES = {"honest-a": "", "honest-b": "", "honest-c": "", "honest-d": "", "poisoner": "sign_flip"}
+NODES = {"honest-a": "", "honest-b": "", "honest-c": "", "poisoner": "sign_flip"}
 MEASURED = (SUPERLINK, AUTHORITY)
 
 
@@ -110,7 +110,7 @@ def main(
     ),
     rounds: Annotated[int, typer.Option()] = 50,
     every: Annotated[float, typer.Option(help="Seconds between kills, on average.")] = 8.0,
-    timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 40.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 25.0,
     seed: Annotated[int, typer.Option()] = 1,
     docs: Annotated[bool, typer.Option("--docs", help="Write the figures into docs/field.md too.")] = False,
 ) -> None:
