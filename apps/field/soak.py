@@ -16,7 +16,7 @@ import signal
 import sys
 import textwrap
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from rich.console import Console
 
 from apps.field.__main__ import fresh
 from apps.field.federation import AUTHORITY, SUPERLINK, Federation
-from apps.field.verdicts import Node, nodes_of, rounds_of, table
+from apps.field.verdicts import nodes_of, rounds_of, table
 from apps.lab.region import write_region
 from apps.lab.superlink import ROOT, RunError
 from flwr_faa.authority.store import Store
@@ -132,7 +132,7 @@ def main(
         lines = store.check_log()
         store.close()
         found = {federation.names[i]: node for i, node in nodes_of(federation.rounds("soak")).items()}
-    console.print(table({name: _short(node) for name, node in sorted(found.items())}))
+    console.print(table(dict(sorted(found.items()))))
     _write(soak, folder / "memory.csv", console)
     reports = rounds_of(federation.rounds("soak"))
     changed = sum(any(node["accepted"] for node in report["nodes"]) for report in reports)
@@ -163,12 +163,6 @@ def main(
     if docs and not failures:
         write_region(ROOT / "docs" / "field.md", "soak", "\n".join(textwrap.wrap(text, 120)))
     raise typer.Exit(1 if failures else 0)
-
-
-def _short(node: Node) -> Node:
-    """With its verdicts counted."""
-    counts = {outcome: node.outcomes.count(outcome) for outcome in dict.fromkeys(node.outcomes)}
-    return replace(node, outcomes=tuple(f"{outcome} {count}," for outcome, count in counts.items()))
 
 
 def _write(soak: Soak, path: Path, console: Console) -> None:
