@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from rich.console import Console
 
 from apps.field.federation import Federation
 from apps.field.verdicts import nodes_of, rounds_of, table
-from apps.lab.processes import descendants
+from apps.lab.processes import descendants, end_on_sigterm, launch
 from flwr_faa.verdict import Outcome
 
 EMULATED = "emulated"
@@ -54,13 +52,8 @@ class Mixed(Federation):
         emulator = f"QEMU_CPU={os.environ['QEMU_CPU']}"
         inside = [word.removeprefix(str(self.root)) for word in arguments]
         with self.log(name).open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                ["chroot", str(self.root), *shell, emulator, "python3", "-m", f"apps.field.{role}", *inside],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            command = ["chroot", str(self.root), *shell, emulator, "python3", "-m", f"apps.field.{role}", *inside]
+            self._processes[name] = launch(command, dict(os.environ), log)
 
     def programs(self) -> dict[int, str]:
         """What runs in there, by pid."""
@@ -87,7 +80,7 @@ class Watch:
 
 def main(root: Path) -> int:
     """Run it; returns the exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    end_on_sigterm()
     console = Console(width=160, highlight=False)
     lab = "dataset=digits partition=iid model=logistic"
     with Mixed(root / "field", {"a": "", "b": "", EMULATED: ""}, lab, 60, 1.0) as field:

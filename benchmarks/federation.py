@@ -1,6 +1,6 @@
 """What a defence costs a whole federation: CPU time of a run, by phase, as a ratio to undefended FedAvg.
 
-    python -m benchmarks.federation [--rounds 30] [--dataset mnist5k] [--clients 100] [--runs FedAvg OC ...]
+    python -m benchmarks.federation [--rounds 30] [--dataset mnist5k] [--clients 100] [--runs NAME ...] [--docs]
 
 The paper's setting (Sec. VII-A): its CNN on MNIST, two labels a client, 20 of 100 clients a round, one epoch in batches
 of 50; a fifth of the clients flip the sign of their weights and are banned when they are convicted. The paper reports
@@ -17,7 +17,7 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,12 @@ import torch
 from apps.lab.config import load
 from apps.lab.local_run import run_locally
 from apps.lab.record import Record
+from apps.lab.region import markdown, write_region
 from flwr_faa import client
 from flwr_faa.pipeline import Pipeline
+from flwr_faa.verification import enrolment
 
+DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
 FAA = "strategy=faa detector=sequential"
 RUNS = {
     "FedAvg": "strategy=fedavg",
@@ -43,7 +46,8 @@ RUNS = {
 #: Who spends CPU time on what: a phase, and the function that all of it passes through.
 PHASES: dict[str, tuple[Any, str]] = {
     "clients: train": (client, "_train"),
-    "clients: enrol, answer": (client, "answer"),
+    "clients: enrol": (enrolment, "enrol"),
+    "clients: answer": (client, "answer"),
     "server: decide": (Pipeline, "run"),
     "evaluation": (Record, "evaluate"),
 }
@@ -76,34 +80,26 @@ def clocks() -> Iterator[Counter[str]]:
         yield spent
 
 
-def measure(name: str, overrides: str, base: float | None) -> float:
-    """Run once and print a line; CPU seconds without evaluation."""
+def measure(overrides: str) -> tuple[dict[str, float], Mapping[str, Any]]:
+    """CPU seconds by phase without evaluation, and the summary of one run."""
     with tempfile.TemporaryDirectory() as folder, clocks() as spent:
         experiment = load(f"{overrides} run.dir={folder}")
         experiment.client(0).fit(experiment.plan.initial_arrays(0), {})  # data loaded, torch warm
         spent.clear()
         start = time.process_time()
         record = run_locally(experiment, Path(folder))
-        total = time.process_time() - start - spent["evaluation"]
-    summary, parts = record.summary, {k: v for k, v in spent.items() if k != "evaluation"}
-    parts["the rest"] = total - sum(parts.values())
-    shown = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in parts.items())
-    print(
-        f"{name:24} | {total:7.1f} s CPU, {total / (base or total):5.2f}x | {shown} | accuracy "
-        f"{summary['final_accuracy']:.3f}, recall {summary['recall']:.2f}, honest convicted "
-        f"{summary['honest_convicted']}, verified a round {summary['verified_per_round']:.1f}",
-        flush=True,
-    )
-    return total
+        total = time.process_time() - start - spent.pop("evaluation")
+    return {**spent, "the rest": total - sum(spent.values())}, record.summary
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--dataset", default="mnist5k")
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
+    parser.add_argument("--docs", action="store_true", help=f"write the table into {DOC.name} too")
     options = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)
@@ -111,10 +107,24 @@ def main() -> None:
         f"dataset={options.dataset} partition=shards model={options.model} attack=sign_flip attack.share=0.2 "
         f"clients={options.clients} fraction=0.2 rounds={options.rounds} seed=1 api=message run.baseline=false"
     )
-    base = None
+    phases = [*(phase for phase in PHASES if phase != "evaluation"), "the rest"]
+    head = ["CPU seconds", "all", "of FedAvg", *phases, "accuracy", "recall", "honest convicted", "verified a round"]
+    lines, base = [], 0.0
     for name in dict.fromkeys(["FedAvg", *options.runs]):
-        total = measure(name, f"{common} {RUNS[name]}", base)
+        spent, summary = measure(f"{common} {RUNS[name]}")
+        total = sum(spent.values())
         base = base or total
+        shown = [f"{spent.get(phase, 0.0):.1f}" for phase in phases]
+        what = [f"{summary['final_accuracy']:.3f}", f"{summary['recall']:.2f}", str(summary["honest_convicted"])]
+        lines.append(
+            [name, f"{total:.1f}", f"{total / base:.2f}x", *shown, *what, f"{summary['verified_per_round']:.1f}"]
+        )
+        print(lines[-1], flush=True)
+    title = f"{options.dataset}, {options.model}, {options.clients} clients, {options.rounds} rounds"
+    text = markdown(title, head, lines)
+    print(text)
+    if options.docs:
+        write_region(DOC, "federation", text)
 
 
 if __name__ == "__main__":

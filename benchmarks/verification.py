@@ -1,10 +1,10 @@
 """What the spot check costs: CPU time by phase, and as a ratio to the same round without verification.
 
-    python benchmarks/verification.py [--back-end charm] [--models logistic mlp cnn] [--samples 200]
+    python -m benchmarks.verification [--back-end charm arkworks] [--models logistic mlp wide cnn] [--docs]
 
-MNIST's shape, random pixels (the cost does not hang on their values), batches of 50, one epoch, two steps at random
-besides the last and the largest. CPU time, not wall clock: the machine may be shared. Even so, neighbours slow memory
-down, so the cost of one addition of points is printed with it.
+Images of the shape of digits and of MNIST, random pixels (the cost does not hang on their values), 200 of them in
+batches of 50, one epoch: all four steps are challenged, the last, the one that moved most, and two others. CPU time,
+not wall clock, medians of three runs; even so neighbours slow memory down, so what an addition of points takes is told.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from apps.lab.region import markdown, write_region
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups
 from flwr_faa.verification import commitments, enrolment, spotanswer
@@ -29,27 +32,53 @@ from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import SpotCheck
 from flwr_faa.verification.spotwire import Challenge
 
-SHAPE = (1, 28, 28)
+DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
+SAMPLES, RUNS = 200, 3
+#: Shape and largest value.
+DATASETS: dict[str, tuple[tuple[int, int, int], int]] = {"digits": ((1, 8, 8), 16), "MNIST": ((1, 28, 28), 255)}
 
 
 class CNN(nn.Module):
-    """The paper's: two 5x5 convolutions, two dense layers."""
+    """The paper's: two 5x5 convolutions with pools, two dense layers; digits are padded, and pooled once."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 5), nn.Conv2d(32, 64, 5)
-        self.fc1, self.fc2 = nn.Linear(1024, 128), nn.Linear(128, 10)
+        self.conv1, self.conv2 = nn.Conv2d(1, 32, 5, padding=0 if side > 8 else 2), nn.Conv2d(32, 64, 5)
+        self.pool = 2 if side > 8 else 1
+        left = (side - 4) // 2 - 4 if side > 8 else 4
+        self.fc1, self.fc2 = nn.Linear(64 * (left // 2) ** 2, 128), nn.Linear(128, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.max_pool2d(torch.relu(self.conv1(x)), 2)
+        x = torch.max_pool2d(torch.relu(self.conv1(x)), self.pool)
         x = torch.max_pool2d(torch.relu(self.conv2(x)), 2)
         return self.fc2(torch.relu(self.fc1(x.flatten(1))))
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "logistic": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)),
-    "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10)),
+def mlp(side: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(side**2, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+#: Of an image's side.
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "logistic": lambda side: nn.Sequential(nn.Flatten(), nn.Linear(side**2, 10)),
+    "mlp": lambda side: mlp(side, 32),
+    "wide": lambda side: mlp(side, 128),
     "cnn": CNN,
+}
+#: Lines of the table, and how a figure is written.
+FIGURES = {
+    "enrolment, ms a sample, once": "{:.0f}",
+    "plain round, s": "{:.3f}",
+    "committed round / plain round": "{:.1f}",
+    "answering / plain round": "{:.1f}",
+    "server: challenge, ms a suspect": "{:.1f}",
+    "server: judging, s a suspect": "{:.2f}",
+    "server: judging / plain round": "{:.0f}",
+    "server: judging, s a challenged step": "{:.3f}",
+    "the same in thousand additions": "{:.0f}",
+    "an addition, us": "{:.2f}",
+    "on the device's disk, kB a sample": "{:.1f}",
+    "evidence, MB a challenged step": "{:.1f}",
 }
 
 
@@ -59,23 +88,26 @@ def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def measure(back_end: str, name: str, samples: int) -> None:
+def measure(back_end: str, dataset: str, name: str) -> list[float]:
+    """`FIGURES` of one run."""
+    shape, largest = DATASETS[dataset]
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (samples, *SHAPE)) * (rng.random((samples, *SHAPE)) < 0.2)
-    data = pixels.astype(np.uint8), rng.integers(0, 10, samples)
-    plan = TrainingPlan(model=MODELS[name], lr=0.05, batch_size=50, momentum=0.9)
+    pixels = rng.integers(0, largest + 1, (SAMPLES, *shape)) * (rng.random((SAMPLES, *shape)) < 0.2)
+    data = pixels.astype(np.uint8), rng.integers(0, 10, SAMPLES)
+    plan = TrainingPlan(model=lambda: MODELS[name](shape[1]), lr=0.05, batch_size=50, momentum=0.9)
     authority = LocalAuthority(back_end, 1.0)
-    verifier = SpotCheck(plan, SHAPE, authority, allow_convolution=name == "cnn")
+    verifier = SpotCheck(plan, shape, authority, max_value=largest, allow_convolution=name == "cnn")
     start = plan.initial_arrays(0)
     with tempfile.TemporaryDirectory() as folder:
         device = Device(Path(folder), 1.0, progress=lambda done, total: None)
-        setup, request = cpu(lambda: verifier.enrolment(1))
+        _, request = cpu(lambda: verifier.enrolment(1))
         enrolled, answer = cpu(lambda: enrolment.enrol(device, data, request))
+        stored = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         verifier.enrol(1, answer)
         plan.train(start, data, 0)  # torch warms up
         plain, _ = cpu(lambda: plan.train(start, data, 1))
         committed, (done, commitment) = cpu(lambda: commitments.train(plan, start, data, 1, device.checkpoints))
-        case = Case(1, 1, 1, start, done, samples, commitment.to_bytes())
+        case = Case(1, 1, 1, start, done, SAMPLES, commitment.to_bytes())
         asking, challenge = cpu(lambda: verifier.challenge(case))
         answering, evidence = cpu(lambda: spotanswer.answer(plan, data, device, challenge))
         judging, finding = cpu(lambda: verifier.judge(case, evidence))
@@ -84,27 +116,29 @@ def measure(back_end: str, name: str, samples: int) -> None:
     group = authority.group
     points = groups.multiples(group, group.generator, list(range(5000, 10000)))
     addition = min(cpu(lambda: groups.total(group, points))[0] for _ in range(3)) / len(points)
-    print(
-        f"{back_end:9} {name:9} | setup {setup:.2f} s, enrolment {1e3 * enrolled / samples:.1f} ms a sample | plain "
-        f"round {plain:.3f} s, committed {committed / plain:.2f}x, answer {answering / plain:.2f}x | server: challenge "
-        f"{1e3 * asking:.1f} ms, suspect {judging:.2f} s ({judging / plain:.1f}x), a step {judging / steps:.3f} s | "
-        f"evidence {len(evidence) / 1e6 / steps:.1f} MB a step | addition {1e6 * addition:.2f} us, "
-        f"a step as many as {judging / steps / addition / 1e3:.0f} thousand | error "
-        f"{finding.error:.1e}",
-        flush=True,
-    )
+    figures = [1e3 * enrolled / SAMPLES, plain, committed / plain, answering / plain, 1e3 * asking, judging]
+    figures += [judging / plain, judging / steps, judging / steps / addition / 1e3, 1e6 * addition]
+    return [*figures, stored / 1e3 / SAMPLES, len(evidence) / 1e6 / steps]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--back-end", nargs="+", default=["charm", "arkworks"])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for back_end in options.back_end:
-        for name in options.models:
-            measure(back_end, name, options.samples)
+    tables = []
+    for back_end, dataset in product(options.back_end, DATASETS):
+        columns = [
+            [median(of) for of in zip(*(measure(back_end, dataset, m) for _ in range(RUNS)), strict=True)]
+            for m in options.models
+        ]
+        lines = [[name, *(form.format(c[i]) for c in columns)] for i, (name, form) in enumerate(FIGURES.items())]
+        tables.append(markdown(f"{back_end}, {dataset}", ["", *options.models], lines))
+        print(tables[-1], flush=True)
+    if options.docs:
+        write_region(DOC, "cost", "\n".join(tables))
 
 
 if __name__ == "__main__":

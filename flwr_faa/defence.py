@@ -166,6 +166,12 @@ class Defence:
         return int(np.random.SeedSequence([self._seed, server_round, stream]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def accounted(read: Iterable[Reply], problems: Mapping[int, str], *silent: Mapping[int, str]) -> list[Reply]:
+    """Every node of a round: replies as read, those with a problem without what they hold, and the silent, with why."""
+    found = [Reply(r.node_id, problem=r.problem or problems[r.node_id]) if r.node_id in problems else r for r in read]
+    return found + [Reply(node_id, problem=why) for nodes in silent for node_id, why in nodes.items()]
+
+
 @contextmanager
 def lowered(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
     """Minimum numbers of nodes, lowered for a while by the banned, which would otherwise be waited for forever."""

@@ -123,15 +123,15 @@ def serve(
     """Show the ledger as a live page in the browser: read-only, for who has the token."""
     with _explained():
         from flwr_faa import live  # here: the other commands do without a web server
+        from flwr_faa.authority import web
 
         if (certificate is None) != (certificate_key is None):
             raise ValueError("expected --certificate and --certificate-key, got one of them")
         History(folder).rounds(1)  # an error now rather than on the page
         tls = (certificate_key, certificate) if certificate_key and certificate else None
         token = live.read_token(token_file) if token_file else live.new_token()
-        live.serve(
-            folder, token, host, port, tls, started=lambda url: typer.echo(live.greeting(url, token, token_file))
-        )
+        page = live.application(folder, token, secure=tls is not None)
+        web.serve(page, host, port, tls, lambda url: typer.echo(live.greeting(url, token, token_file)))
 
 
 def _outcome(verdict: dict[str, Any] | Any) -> str:

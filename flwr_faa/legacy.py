@@ -30,7 +30,7 @@ from flwr.server.criterion import Criterion
 from flwr.server.strategy import FedAvg
 
 from flwr_faa.client import CHALLENGE, COMMIT, COMMITMENT, EVIDENCE, NONCE
-from flwr_faa.defence import Defence, consistent, lowered
+from flwr_faa.defence import Defence, accounted, consistent, lowered
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Policy, Rule
 from flwr_faa.strategy import HEADER
@@ -134,13 +134,8 @@ class FAADL(FedAvg):
             raise RuntimeError("expected configure_fit before aggregate_fit, got no global model")
         seconds = {"train": time.perf_counter() - self._started}
         read = [self._read(client, result) for client, result in results]
-        read = [
-            Reply(r.node_id, problem=r.problem or problems[r.node_id]) if problems and r.node_id in problems else r
-            for r in read
-        ]
-        silent = self._asked.keys() - {r.node_id for r in read}
-        read += [Reply(node, problem="no reply, or the client failed") for node in silent]
-        read += [Reply(node, problem=why) for node, why in self._unenrolled.items()]
+        silent = dict.fromkeys(self._asked.keys() - {r.node_id for r in read}, "no reply, or the client failed")
+        read = accounted(read, problems or {}, silent, self._unenrolled)
         ask = partial(self._ask, server_round, timeout=self.defence.timeout)
         arrays, report = self.defence.decide(server_round, read, self._model, ask, seconds)
         return ndarrays_to_parameters(arrays), report
@@ -203,7 +198,7 @@ class FAADL(FedAvg):
             metrics = dict(
                 self.fit_metrics_aggregation_fn([(by_node[n].num_examples, by_node[n].metrics) for n in sound])
             )
-        return metrics | {f"faa-{name}": count for name, count in report.counts().items()}
+        return metrics | report.metrics()
 
     @contextmanager
     def _unbanned(self, manager: ClientManager, minimum: str) -> Iterator[ClientManager | None]:

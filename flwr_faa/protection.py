@@ -116,8 +116,7 @@ class _Guard(FAADL):
                 message.content.pop(COMMITMENT, None)
             arrays, metrics = super(FAADL, self).aggregate_train(server_round, left)
         metrics = MetricRecord() if metrics is None else metrics
-        for name, count in report.counts().items():
-            metrics[f"faa-{name}"] = count
+        metrics.update(report.metrics())
         return arrays, metrics
 
 
@@ -147,7 +146,7 @@ class _LegacyGuard(legacy.FAADL):
             weights = _weights([r.num_examples for _, r in left], self.defence.policy)
             left = [(c, replace(r, num_examples=weight)) for (c, r), weight in zip(left, weights, strict=True)]
             parameters, metrics = super(legacy.FAADL, self).aggregate_fit(server_round, left, failures)
-        return parameters, {**metrics, **{f"faa-{name}": count for name, count in report.counts().items()}}
+        return parameters, {**metrics, **report.metrics()}
 
 
 def _weights(examples: list[Any], policy: Policy) -> list[int]:

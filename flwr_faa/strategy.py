@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa.client import ACTION, CHALLENGE, COMMIT, COMMITMENT, EVIDENCE, NONCE, to_record
-from flwr_faa.defence import Defence, consistent, lowered
+from flwr_faa.defence import Defence, accounted, consistent, lowered
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Policy, Rule
 from flwr_faa.updates import MAX_EXAMPLES, Reply
@@ -139,13 +139,8 @@ class FAADL(FedAvg):
         seconds = {"train": time.perf_counter() - self._started}
         # For a node that went away the SuperLink answers, under its own id.
         read = [self._read(m) for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
-        read = [
-            Reply(r.node_id, problem=r.problem or problems[r.node_id]) if problems and r.node_id in problems else r
-            for r in read
-        ]
-        silent = self._asked - {r.node_id for r in read}
-        read += [Reply(node_id, problem="no reply in time") for node_id in silent]
-        read += [Reply(node_id, problem=why) for node_id, why in self._unenrolled.items()]
+        silent = dict.fromkeys(self._asked - {r.node_id for r in read}, "no reply in time")
+        read = accounted(read, problems or {}, silent, self._unenrolled)
         model = [a.numpy() for a in self._model.values()]
         ask = partial(self._ask, server_round, timeout=self.defence.timeout)
         arrays, report = self.defence.decide(server_round, read, model, ask, seconds)
@@ -203,8 +198,7 @@ class FAADL(FedAvg):
         kept = {v.node_id for v in report.accepted}
         sound = [m.content for m in self._sound([m for m in messages if m.metadata.src_node_id in kept])]
         metrics = self.train_metrics_aggr_fn(sound, self.weighted_by_key) if sound else MetricRecord()
-        for name, count in report.counts().items():
-            metrics[f"faa-{name}"] = count
+        metrics.update(report.metrics())
         return metrics
 
     def _sound(self, messages: list[Message]) -> list[Message]:

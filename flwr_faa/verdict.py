@@ -161,6 +161,10 @@ class RoundReport:
         by_outcome = {str(outcome): len(self.having(outcome)) for outcome in Outcome}
         return by_outcome | {"accepted": len(self.accepted)}
 
+    def metrics(self) -> dict[str, int]:
+        """These counts under the names that they have among a strategy's metrics."""
+        return {f"faa-{name}": count for name, count in self.counts().items()}
+
     def to_json(self) -> dict[str, Any]:
         """Plain types; numbers that JSON does not have (NaN, infinity) become None."""
         plain: dict[str, Any] = _finite(asdict(self))

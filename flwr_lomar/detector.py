@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from flwr_lomar.factor import Kernel, factor_of_new, malicious_factor
 from flwr_lomar.neighbourhood import Doubles
 from flwr_lomar.threshold import EPS, largest_z
-from flwr_lomar.views import Sight, z_of
+from flwr_lomar.views import Sight, kinder, looks, z_of
 
 #: With fewer updates a median and a MAD have no tail to speak of, and nobody is rejected.
 FEWEST = 6
@@ -73,7 +73,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     Attributes
     ----------
     decision_scores_ : ndarray, shape (n,)
-        ``paper``: -log F. ``robust``: the largest |z| over the views.
+        ``paper``: -log F. ``robust``: the largest |z| over the views, in the kindest look (``views``).
     threshold_ : float
         Scores above it are outliers.
     labels_ : ndarray of int, shape (n,)
@@ -143,22 +143,20 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         log_factor = self.factor_.log_factor
         if robust:
             self.views_ = self._sight.views(log_factor, self.factor_.place) if n > 1 else []
-            z = np.abs(z_of(self.views_, self.views_)).reshape(-1, n)
-            self.decision_scores_ = z.max(axis=0, initial=0.0)
-            self.evidence_ = [self.views_[v].explain(i) for i, v in enumerate(z.argmax(axis=0))] if len(z) else [""] * n
+        limit = self._limit(n)
+        if robust:
+            z = np.zeros((0, n))
+            if self.views_:
+                z, self._calm = looks(self.views_, limit)
+            self.decision_scores_ = np.abs(z).max(axis=0, initial=0.0)
+            top = np.abs(z).argmax(axis=0) if len(z) else ()
+            self.evidence_ = [self.views_[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
         else:
             self.decision_scores_ = 0.0 - log_factor
             self.evidence_ = [f"log F = {f:.4g}" for f in log_factor]
         self._process_decision_scores()  # PyOD: threshold_ and labels_ by contamination, and what predict_proba needs
         if self.threshold != "contamination":
-            if self.threshold is not None and (isinstance(self.threshold, str) or not self.threshold > 0):
-                raise ValueError(f"Expected threshold to be positive, contamination or None, got {self.threshold!r}")
-            if not robust:
-                self.threshold_ = 0.0 - math.log(EPS if self.threshold is None else self.threshold)
-            elif n < FEWEST:
-                self.threshold_ = math.inf
-            else:
-                self.threshold_ = largest_z(n, len(self.views_)) if self.threshold is None else float(self.threshold)
+            self.threshold_ = limit
             self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
@@ -194,7 +192,22 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         )
         if watch is None:
             return np.asarray(0.0 - log_factor)
-        return np.asarray(np.abs(z_of(sight.views(log_factor), self.views_)).max(axis=0))
+        views = sight.views(log_factor)
+        z = kinder(z_of(views, self.views_), z_of(views, self.views_, self._calm), self._limit(len(self.updates_)))
+        return np.asarray(np.abs(z).max(axis=0))
+
+    def _limit(self, n: int) -> float:
+        """The threshold of n scores; infinite where PyOD sets it, by the scores."""
+        given = self.threshold
+        if given == "contamination":
+            return math.inf
+        if given is not None and (isinstance(given, str) or not given > 0):
+            raise ValueError(f"Expected threshold to be positive, contamination or None, got {given!r}")
+        if self.preset == "paper":
+            return 0.0 - math.log(EPS if given is None else given)
+        if n < FEWEST:
+            return math.inf
+        return largest_z(n, len(self.views_)) if given is None else float(given)
 
     def _preset(self) -> Preset:
         if self.preset not in PRESETS:

@@ -2,8 +2,13 @@
 
 A share of attackers that is small against k makes sparse places, a large one makes dense places, clones have no
 distance, and noise has too much: no single number has all attackers on one side (``docs/lomar.md``). So an update's
-score is the largest |z| over all views, each by median and MAD over the updates. For the whole update, the classifier
-and the backbone, with ``d(k)`` the mean distance to the k nearest others and g the geometric median of the updates:
+score is the largest |z| over all views, each by median and MAD over the updates. Attackers who are many and alike pull
+those towards them, and honest updates at the other end then look odd. So who is above the threshold gets another look,
+measured by the unsuspected alone (or by the calmer half, where those are fewer), the kinder look counts, and so on
+until nobody else is cleared. Looks clear; none accuses.
+
+The views, of the whole update, the classifier and the backbone, with ``d(k)`` the mean distance to the k nearest others
+and g the geometric median of the updates:
 
     d(1), d(.6n)             how far, nearby and in general
     d(1)/d(.6n), d(3)/d(.6n) how dense it is around it: LoMar's question without a kernel, a bandwidth or a scale
@@ -23,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from flwr_faa.detection.views import ZERO, View, centre_and_spread, clamp
 from flwr_lomar.neighbourhood import Doubles, Indices, Seen
@@ -135,10 +141,37 @@ class Sight:
         return views
 
 
-def z_of(views: list[View], fitted: list[View]) -> Doubles:
-    """The z of each view and update, shape (V, n), by the centres and spreads of the fitted."""
-    usual = [view.usual for view in fitted]
-    return np.array([(view.values - centre) / spread for view, (centre, spread) in zip(views, usual, strict=True)])
+def z_of(views: list[View], fitted: list[View], among: npt.NDArray[np.bool_] | None = None) -> Doubles:
+    """The z of each view and update, shape (V, n), by the centres and spreads of the fitted, or of some among them."""
+    of = slice(None) if among is None else among
+    values, usual = np.stack([v.values for v in views]), [centre_and_spread(v.values[of]) for v in fitted]
+    centre, spread = np.array(usual).T[:, :, None]
+    return np.asarray((values - centre) / spread)
+
+
+def kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
+    """The z of each update, all views: of the second look if the first is above the limit and the second below that."""
+    before, after = (np.abs(z).max(axis=0, initial=0.0) for z in (first, second))
+    return np.where((before > limit) & (after < before), second, first)
+
+
+def looks(views: list[View], limit: float) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+    """The z of each update in its kindest look, shape (V, n), and by whom the last look measured, shape (n,).
+
+    Ends where a look clears nobody else: scores only fall, so a set of updates to measure by that comes again is the
+    last.
+    """
+    z = z_of(views, views)
+    among = np.ones(z.shape[1], bool)
+    while True:
+        scores = np.abs(z).max(axis=0)
+        calm = scores <= limit
+        if 2 * calm.sum() <= len(calm):
+            calm = scores <= np.sort(scores)[len(calm) // 2]
+        if (calm == among).all():
+            return z, among
+        among = calm
+        z = kinder(z, z_of(views, views, among), limit)
 
 
 def _z(values: Doubles, fitted: Doubles) -> Doubles:

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flwr_faa import device
-from flwr_faa.authority.credential import self_signed
+from flwr_faa.authority.certificate import self_signed
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMINFO = "MemTotal:        3884340 kB\nMemFree:          100 kB\nMemAvailable:    {} kB\nSwapTotal:        102396 kB\n"

@@ -9,8 +9,6 @@ exit code 1 if an honest node was convicted or banned, or a malicious one was no
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from rich.console import Console
 
 from apps.field.federation import Federation
 from apps.field.verdicts import Node, nodes_of, rounds_of, table
+from apps.lab.processes import end_on_sigterm
 from apps.lab.superlink import RunError
 
 #: What is to be found about whom.
@@ -45,7 +44,7 @@ def main(
     rounds: Annotated[int, typer.Option()] = ROUNDS,
 ) -> None:
     """Run the federation; the exit code says whether the right nodes are out for the right reasons."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    end_on_sigterm()
     console, began = Console(), time.monotonic()
     fresh(folder)
     failures = []

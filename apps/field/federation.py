@@ -18,10 +18,9 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from apps.field.keys import CA, node_key
-from apps.field.role import environment
 from apps.field.run import Link, overrides_of
-from apps.lab.processes import descendants, end, free_port, kill
-from apps.lab.superlink import ROOT, RunError
+from apps.lab.processes import ROOT, descendants, end, environment, free_port, kill, launch
+from apps.lab.superlink import RunError
 from flwr_faa.authority.credential import Credential
 
 AUTHORITY, SUPERLINK = "authority", "superlink"
@@ -254,15 +253,8 @@ class Federation:
 
     def _start(self, name: str, arguments: Sequence[str], more: Mapping[str, str], role: str = "") -> None:
         with self.log(name).open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"apps.field.{role or name}", *arguments],
-                cwd=ROOT,
-                env={**environment(self.folder / name / "flwr"), **more},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
-            )
+            command = [sys.executable, "-m", f"apps.field.{role or name}", *arguments]
+            self._processes[name] = launch(command, {**environment(self.folder / name / "flwr"), **more}, log)
 
     def wait_until(self, name: str, condition: Callable[[], bool], pause: float = 0.2) -> None:
         """Wait until something is so that a role is to bring about."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from cryptography.x509.oid import NameOID
 
+from flwr_faa.authority.certificate import certificate, new_key, private_pem
 from flwr_faa.authority.credential import write_secret
 
 CA, CERTIFICATE, KEY, NODE = "ca.crt", "superlink.crt", "superlink.key", "node.key"
-YEARS = 10
-DAY = datetime.timedelta(days=1)
 
 
 def certify(folder: Path, hosts: Sequence[str], until: datetime.datetime | None = None) -> None:
@@ -34,34 +29,12 @@ def certify(folder: Path, hosts: Sequence[str], until: datetime.datetime | None 
         When the certificate expires; in ten years.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-    end = until or now + 365 * YEARS * DAY
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "federation CA")])
-
-    def certificate(name: x509.Name, public: ec.EllipticCurvePublicKey, ca: bool) -> x509.CertificateBuilder:
-        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(min(now, end) - DAY)  # clocks differ
-            .not_valid_after(end)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
-            .add_extension(_usage(ca), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(authority, critical=False)
-        )
-
-    root = certificate(issuer, ca_key.public_key(), ca=True)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "superlink")])
-    names = x509.SubjectAlternativeName([_name(host) for host in dict.fromkeys(hosts)])
-    leaf = certificate(name, key.public_key(), ca=False).add_extension(names, critical=False)
-    write_secret(folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (folder / CA).write_bytes(root.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    (folder / CERTIFICATE).write_bytes(leaf.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    ca_key, key, ca = new_key(), new_key(), "federation CA"
+    root = certificate(ca, ca_key.public_key(), ca, ca_key, ca=True, until=until)
+    leaf = certificate("superlink", key.public_key(), ca, ca_key, ca=False, hosts=hosts, until=until)
+    write_secret(folder / KEY, private_pem(key))
+    (folder / CA).write_bytes(root)
+    (folder / CERTIFICATE).write_bytes(leaf)
 
 
 def node_key(folder: Path) -> Path:
@@ -74,24 +47,3 @@ def node_key(folder: Path) -> Path:
         path.with_suffix(".key.pub").write_bytes(public + b"\n")
         write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     return path
-
-
-def _usage(ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)

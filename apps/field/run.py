@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from apps.field.role import environment
 from apps.field.verdicts import Node, nodes_of, table
-from apps.lab.superlink import ROOT, RunError
+from apps.lab.processes import ROOT, environment, launch
+from apps.lab.superlink import RunError
 
 CONNECTION = "field"
 
@@ -65,15 +65,7 @@ class Link:
         config.write_text(f"overrides = {json.dumps(overrides)}\n")
         command = ["flwr", "run", str(ROOT), CONNECTION, "--stream", "--run-config", str(config)]
         with log.open("ab") as output:
-            return subprocess.Popen(
-                command,
-                env=environment(self.home),
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            return launch(command, environment(self.home), output)
 
     def status(self) -> str:
         """Of the last run, ``finished:completed`` if all went well."""

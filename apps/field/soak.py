@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import csv
 import random
-import signal
-import sys
 import textwrap
 import time
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from rich.console import Console
 from apps.field.__main__ import fresh
 from apps.field.federation import AUTHORITY, SUPERLINK, Federation
 from apps.field.verdicts import nodes_of, rounds_of, table
+from apps.lab.processes import end_on_sigterm
 from apps.lab.region import write_region
 from apps.lab.superlink import ROOT, RunError
 from flwr_faa.authority.store import Store
@@ -110,12 +109,12 @@ def main(
     ),
     rounds: Annotated[int, typer.Option()] = 50,
     every: Annotated[float, typer.Option(help="Seconds between kills, on average.")] = 8.0,
-    timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 25.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 30.0,
     seed: Annotated[int, typer.Option()] = 1,
     docs: Annotated[bool, typer.Option("--docs", help="Write the figures into docs/field.md too.")] = False,
 ) -> None:
     """Run it; the exit code says whether all held."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    end_on_sigterm()
     console = Console()
     fresh(folder)
     lab = "dataset=digits partition=iid model=logistic"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from apps.lab.local_run import ATTACK_FREE
 from apps.lab.picture import draw
+from apps.lab.processes import end_on_sigterm
 from apps.lab.progress import rounds_bar
 from apps.lab.spot import Enrolled
 from apps.lab.superlink import RunError, SuperLink
@@ -36,7 +36,7 @@ Summary = Mapping[str, Any]
 
 def main() -> int:
     """Run the demo; returns the exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, with the processes it started
+    end_on_sigterm()
     console, folder = Console(), Path("runs").absolute() / "demo"
     console.print(
         "20 clients train a classifier of handwritten digits; 8 of them flip the sign of their weights.\n"

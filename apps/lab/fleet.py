@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,9 @@ class _Member(Honest):
 def train_together(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce: int) -> list[Arrays]:
     """``plan.train(arrays, d, nonce)`` for each of the data sets, to rounding.
 
-    Clients with equally many samples share their batch order, since it comes from the nonce and that number alone; they
-    are stepped together.
+    Clients with equally many samples share their batch order, since it comes from the nonce and that number alone. All
+    others are stepped with them by filling batches up with samples that count nothing; not where a loss of the plan's
+    own, or dropout, would see those.
 
     Parameters
     ----------
@@ -95,11 +97,13 @@ def train_together(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], non
     ValueError
         If the model has buffers: batch norm's statistics are written in place, which a stack cannot.
     """
-    sizes: dict[int, list[int]] = {}
-    for i, (_, labels) in enumerate(data):
-        sizes.setdefault(len(labels), []).append(i)
+    from torch.nn.modules.dropout import _DropoutNd
+
+    mixed = plan.loss is None and not any(isinstance(m, _DropoutNd) for m in plan.build(arrays).modules())
+    order = sorted(range(len(data)), key=lambda i: -len(data[i][1]))
     done: dict[int, Arrays] = {}
-    for members in sizes.values():
+    for _, group in groupby(order, key=lambda i: mixed or len(data[i][1])):
+        members = list(group)
         for start in range(0, len(members), STACK):
             some = members[start : start + STACK]
             done |= zip(some, _train_stack(plan, arrays, [data[i] for i in some], nonce), strict=True)
@@ -107,29 +111,52 @@ def train_together(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], non
 
 
 def _train_stack(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce: int) -> list[Arrays]:
+    """Those with the most samples first, so that whoever still has batches left is at the front."""
     import torch
     from torch.func import functional_call, grad, vmap
     from torch.nn.functional import cross_entropy
 
+    sizes = [len(labels) for _, labels in data]
+    even = sizes[0] == sizes[-1]
+    batches = {size: list(plan.batches(size, nonce)) for size in set(sizes)}
     with contract(nonce):
         model, loss_of = plan.build(arrays).train(), plan.loss or cross_entropy
         if buffers := [name for name, _ in model.named_buffers()]:
             raise ValueError(f"Expected a model without buffers to train many at once, got {buffers[0]}")
 
-        def loss(weights: Mapping[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return loss_of(functional_call(model, dict(weights), (inputs,)), labels)
+        def loss(
+            weights: Mapping[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor, parts: torch.Tensor
+        ) -> torch.Tensor:
+            outputs = functional_call(model, dict(weights), (inputs,))
+            return loss_of(outputs, labels) if even else parts @ cross_entropy(outputs, labels, reduction="none")
 
         gradient = vmap(grad(loss), randomness="same")  # dropout: clients of a round have the same masks
         weights = {k: p.detach().expand(len(data), *p.shape).clone() for k, p in model.named_parameters()}
         momentum: dict[str, torch.Tensor] = {}
-        samples, labels = (torch.from_numpy(np.stack(part)) for part in zip(*data, strict=True))
-        for index, rows in enumerate(plan.batches(len(data[0][1]), nonce)):
+        samples, labels = (torch.from_numpy(_padded(parts)) for parts in zip(*data, strict=True))
+        for index in range(len(batches[sizes[0]])):
+            left = [batches[size][index] for size in sizes if index < len(batches[size])]
+            n, rows = len(left), torch.from_numpy(_padded(left))
+            shares = torch.from_numpy(_padded([np.full(len(b), 1 / len(b), np.float32) for b in left]))
             torch.default_generator.manual_seed(step_seed(nonce, index))
-            inputs = samples[:, rows].float().mul_(plan.scale)
-            for name, g in gradient(weights, inputs, labels[:, rows]).items():
-                g = g.add_(weights[name], alpha=plan.weight_decay) if plan.weight_decay else g  # as torch.optim.SGD
+            each = torch.arange(n)[:, None]
+            inputs = samples[each, rows].float().mul_(plan.scale)
+            now = {name: w[:n] for name, w in weights.items()}
+            for name, g in gradient(now, inputs, labels[each, rows], shares).items():
+                g = g.add_(now[name], alpha=plan.weight_decay) if plan.weight_decay else g  # as torch.optim.SGD
                 if plan.momentum:
-                    g = momentum[name] = momentum[name].mul_(plan.momentum).add_(g) if name in momentum else g
-                weights[name].sub_(g, alpha=plan.lr)
+                    g = momentum[name] = momentum[name][:n].mul_(plan.momentum).add_(g) if name in momentum else g
+                now[name].sub_(g, alpha=plan.lr)
     stacks: list[npt.NDArray[Any]] = [w.numpy() for w in weights.values()]
     return [[np.array(stack[i]) for stack in stacks] for i in range(len(data))]
+
+
+def _padded(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One array of all, zeros where one is shorter than the longest."""
+    longest = max(map(len, parts))
+    if all(len(part) == longest for part in parts):
+        return np.stack(parts)
+    filled = np.zeros((len(parts), longest, *parts[0].shape[1:]), parts[0].dtype)
+    for row, part in zip(filled, parts, strict=True):
+        row[: len(part)] = part
+    return filled

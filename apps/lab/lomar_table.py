@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from apps.lab.experiment import CONF
 from apps.lab.lomar_cells import CLIENTS, MODELS, PARTITIONS, SHARES, Group
 from apps.lab.metrics import GRID
+from apps.lab.region import markdown
 
 DOCS = CONF.parent / "docs"
 REGION = re.compile(r"(<!-- lomar -->\n).*?(<!-- /lomar -->)", re.DOTALL)
@@ -240,8 +241,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return f"\n**{title}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"\n{markdown(title, head, lines)}"
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 #: Title, head, lines.
@@ -11,9 +11,13 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return f"**{title}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    """A table with its title."""
+    return f"**{title}**\n\n{untitled(head, lines)}\n"
+
+
+def untitled(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table, without a last line break."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 
 def write_region(path: Path, name: str, text: str) -> None:

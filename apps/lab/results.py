@@ -9,12 +9,13 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apps.lab.experiment import CONF
 from apps.lab.experiments import SIZES, Size, folder, names, spec
 from apps.lab.experiments_run import replace_file
+from apps.lab.region import untitled
 from apps.lab.report_tables import Table, table, worst
 from apps.lab.results_claims import Claim
 from apps.lab.results_claims_faa import FAA_CLAIMS, FAA_NOT_RUN
@@ -91,7 +92,7 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
             parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(found[size])]
     parts += [
         "## Could not be run",
-        _markdown(["where", "claim", "why"], [list(row) for row in (*FAA_NOT_RUN, *LOMAR_NOT_RUN)]),
+        untitled(["where", "claim", "why"], [list(row) for row in (*FAA_NOT_RUN, *LOMAR_NOT_RUN)]),
     ]
     for name, of in found["paper"].items():
         same, rounds = at_common_round(of)
@@ -133,7 +134,7 @@ def _claims(found: Mapping[str, Results]) -> str:
         comparable = not claim.absolute or of.size == "paper"
         decided = verdict(claim, measured) if comparable else "the paper's figure is of other data: not comparable"
         lines.append([claim.source, claim.says, claim.shows, " and ".join(bound), shown, decided])
-    return _markdown(["where", "claim", "measured", "holds if", "here", "verdict"], lines)
+    return untitled(["where", "claim", "measured", "holds if", "here", "verdict"], lines)
 
 
 def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
@@ -150,7 +151,7 @@ def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
         lines.append(["all, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"])
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     note = f"Minutes of one core ({machine}, a machine with other work to do)."
-    return note + "\n\n" + _markdown(["experiment", "size", "runs", "minutes"], lines)
+    return note + "\n\n" + untitled(["experiment", "size", "runs", "minutes"], lines)
 
 
 def _count(of: Results) -> str:
@@ -165,12 +166,7 @@ def _table(of: Table) -> str:
             ours = "" if place.ours is None else str(place.ours)
             cells.append(ours if place.paper is None else f"{ours or 'not run'} (paper {number(place.paper)})")
         lines.append([name, *cells])
-    return f"**{of.title}**\n\n" + _markdown(["", *of.columns], lines)
-
-
-def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"**{of.title}**\n\n" + untitled(["", *of.columns], lines)
 
 
 if __name__ == "__main__":

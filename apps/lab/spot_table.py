@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -25,10 +24,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from apps.lab.experiment import CONF
+from apps.lab.region import untitled, write_region
 from apps.lab.spot_trials import Cell, run_cell
 
 DOCS = CONF.parent / "docs" / "spotcheck.md"
-REGION = re.compile(r"(<!-- table:spotcheck -->\n).*?(<!-- /table -->)", re.DOTALL)
 #: One attacker; three of them, of which the first does not lie.
 ONE, THREE = "attack.share=0.025", "attack.share=0.075"
 #: A batch holds all samples of a node, so that one step opens them all.
@@ -141,10 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write the table into docs/spotcheck.md too")
     options = parser.parse_args(arguments)
     rows = run_missing([c for c in all_cells(options.trials) if options.only in c.name], options.out)
-    markdown = table(rows)
+    text = table(rows)
     if options.write:
-        write_region(DOCS, markdown)
-    print(markdown)
+        write_region(DOCS, "spotcheck", text)
+    print(text)
     bad = [row["name"] for row in rows if not holds(row)]
     for name in bad:
         print(f"not as stated: {name}", file=sys.stderr)
@@ -183,31 +182,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """The attackers, a line each; the honest, in the same way, with their largest error."""
     lies, honest = ([r for r in rows if (r["counts"] == "cleared") is kind] for kind in (False, True))
     head = ["a client with", "trials", "convicted", "no evidence", "cleared", "as stated", "stated"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in lies:
         verdicts = row["verdicts"]
         counts = [str(verdicts.get(name, 0)) for name in ("convicted", "missing", "cleared")]
         share = f"{row['hits']} ({row['hits'] / row['done']:.3f})"
         lines.append([row["name"], str(row["done"]), *counts, share, f"{row['stated']} = {row['probability']:.4g}"])
-    parts = ["".join(f"| {' | '.join(line)} |\n" for line in lines)] if lies else []
+    parts = [f"{untitled(head, lines)}\n"] if lies else []
     if honest:
         head = ["honest clients", "verifications", "convicted", "largest error"]
-        lines = [head, ["---"] * len(head)]
+        lines = []
         for row in honest:
             convicted, name = str(row["done"] - row["hits"]), row["name"].removeprefix("honest: ")
             lines.append([name, str(row["done"]), convicted, f"{row['worst_error']:.1e}"])
         total = sum(r["done"] for r in honest)
         lines.append(["all", str(total), str(total - sum(r["hits"] for r in honest)), ""])
-        parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append(f"{untitled(head, lines)}\n")
     return "\n".join(parts)
-
-
-def write_region(path: Path, markdown: str) -> None:
-    """Replace what stands between the marks of the table in a Markdown file."""
-    text = path.read_text()
-    if not REGION.search(text):
-        raise ValueError(f"expected <!-- table:spotcheck --> and <!-- /table --> in {path}, found none")
-    path.write_text(REGION.sub(lambda found: f"{found[1]}\n{markdown}\n{found[2]}", text))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ first run for all later ones. This one has a free port, its own FLWR_HOME in a t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,9 +18,8 @@ from types import TracebackType
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from apps.lab.processes import end, free_port
+from apps.lab.processes import ROOT, end, environment, free_port, launch
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180.0
 
 
@@ -48,14 +45,7 @@ class SuperLink:
         (self._home / "config.toml").write_text(
             f'[superlink]\ndefault = "lab"\n\n[superlink.lab]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
-        self._environment = {
-            **os.environ,
-            "FLWR_HOME": str(self._home),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        }
+        self._environment = environment(self._home)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._output = self._log.open("w")
         address = ["--host", "127.0.0.1", "--port", str(port)]
@@ -108,17 +98,8 @@ class SuperLink:
         return str(json.loads(listing.stdout)["runs"][0]["status"])
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            command,
-            env=self._environment,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
-        )
-        self._started.append(process)
-        return process
+        self._started.append(launch(command, self._environment, self._output))
+        return self._started[-1]
 
     def _wait_until_healthy(self, superlink: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + START_SECONDS

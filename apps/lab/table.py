@@ -8,7 +8,6 @@ verifier and real encryption too, and its verdicts are compared with replay's.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -18,17 +17,15 @@ from statistics import mean
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from apps.lab import runner
 from apps.lab.cells import ATTACKS, HARD, Cell, all_cells, run_cell
 from apps.lab.experiment import CONF
+from apps.lab.region import Table, markdown, write_region
 from apps.lab.runner import Row
 
 README = CONF.parent / "README.md"
-REGION = re.compile(r"(<!-- table:faa -->\n).*?(<!-- /table -->)", re.DOTALL)
-
-Lines = list[list[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,13 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.paper_seeds:
         parts.append(comparison(rows))
     if options.readme:
-        write_region(README, "\n".join(_markdown(*part) for part in parts))
+        write_region(README, "faa", "\n".join(markdown(*part) for part in parts))
     console = Console()
     for part in parts:
         if console.is_terminal:
             console.print(_rich(*part))
         else:
-            print(_markdown(*part))
+            print(markdown(*part))
     return 0
 
 
@@ -66,7 +63,7 @@ def run_missing(cells: Sequence[Cell], out: Path, jobs: int) -> list[Row]:
     return list(runner.run_missing({key(asdict(cell)): cell for cell in cells}, out, jobs, run_cell, key).values())
 
 
-def main_table(rows: Iterable[Row]) -> tuple[str, list[str], Lines]:
+def main_table(rows: Iterable[Row]) -> Table:
     """One line a data set, attack and share; both detectors side by side."""
     title = "Two-label shards, 20 clients, 20 rounds; sums, means and the worst gap over seeds"
     figures: dict[str, Callable[[Sequence[Row]], str]] = {
@@ -88,7 +85,7 @@ def main_table(rows: Iterable[Row]) -> tuple[str, list[str], Lines]:
     return title, head, lines
 
 
-def hard_table(rows: Iterable[Row]) -> tuple[str, list[str], Lines]:
+def hard_table(rows: Iterable[Row]) -> Table:
     """The attacks that hide well: by when every attacker is banned."""
     title = "Attacks that hide well: digits, share .4, 40 rounds"
     head = ["attack", "round of the last ban, by seed", "honest convicted", "accuracy", "worst gap (points)"]
@@ -102,7 +99,7 @@ def hard_table(rows: Iterable[Row]) -> tuple[str, list[str], Lines]:
     return title, head, lines
 
 
-def comparison(rows: Sequence[Row]) -> tuple[str, list[str], Lines]:
+def comparison(rows: Sequence[Row]) -> Table:
     """Whether the paper's verifier gives replay's verdicts, round by round and client by client."""
     keys = ("dataset", "attack", "share", "detector", "seed", "rounds")
     replay = {tuple(r[k] for k in keys): r for r in rows if r["verifier"] == "replay"}
@@ -110,14 +107,6 @@ def comparison(rows: Sequence[Row]) -> tuple[str, list[str], Lines]:
     different = [r for r in own if r["verdicts"] != replay[tuple(r[k] for k in keys)]["verdicts"]]
     lines = [[str(len(own)), str(len(own) - len(different)), f"{mean(r['seconds'] for r in own):.0f}"]]
     return "Real encryption against plain replay", ["runs", "with equal verdicts", "seconds a run"], lines
-
-
-def write_region(path: Path, markdown: str) -> None:
-    """Replace what stands between the marks of the table in a Markdown file."""
-    text = path.read_text()
-    if not REGION.search(text):
-        raise ValueError(f"expected <!-- table:faa --> and <!-- /table --> in {path}, found none")
-    path.write_text(REGION.sub(lambda found: f"{found[1]}\n{markdown}\n{found[2]}", text))
 
 
 def _gap(row: Row) -> float:
@@ -134,13 +123,8 @@ def _grouped(rows: Sequence[Row], *keys: str) -> list[tuple[tuple[Any, ...], lis
     return [(tuple(group[0][k] for k in keys), group) for group in groups]
 
 
-def _markdown(title: str, head: Sequence[str], lines: Lines) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return f"**{title}**\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def _rich(title: str, head: Sequence[str], lines: Lines) -> Table:
-    table = Table(*head, title=title)
+def _rich(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> RichTable:
+    table = RichTable(*head, title=title)
     for line in lines:
         table.add_row(*line)
     return table

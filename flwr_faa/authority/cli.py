@@ -16,8 +16,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from flwr_faa.authority.budget import BUDGET
+from flwr_faa.authority.certificate import fingerprint, self_signed
 from flwr_faa.authority.core import KeyAuthority
-from flwr_faa.authority.credential import Credential, fingerprint, self_signed, write_secret
+from flwr_faa.authority.credential import Credential, write_secret
 from flwr_faa.authority.registration import Disclosure
 from flwr_faa.authority.store import Store
 
@@ -83,7 +84,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the aggregation server until stopped."""
-    from flwr_faa.authority import service  # here: init and show do without a web server
+    from flwr_faa.authority import service, web  # here: init and show do without a web server
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     store = _open(directory)
@@ -93,14 +94,14 @@ def serve(
     if server is None:
         raise typer.BadParameter(f"expected an authority's directory, got {directory}; see 'faa-authority init'")
     tls = None if clear_text else (directory / TLS_KEY, directory / TLS_CERTIFICATE)
-    running = service.Service(KeyAuthority(store, unregistered=paper), server)
+    application = service.application(service.Service(KeyAuthority(store, unregistered=paper), server))
 
     def started(url: str) -> None:
         with store.transaction():
             store.log("serving", None, url=url, paper=paper)
         typer.echo(f"listening on {url}")
 
-    _explain(lambda: service.serve(running, host, port, tls, started))
+    _explain(lambda: web.serve(application, host, port, tls, started))
 
 
 @app.command()

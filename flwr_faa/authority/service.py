@@ -1,6 +1,6 @@
 """The authority over HTTP: POST /v1/<operation> with a JSON body, signed by the aggregation server.
 
-``Service`` is the whole protocol without I/O; ``application`` wraps it for an ASGI server, ``serve`` runs one.
+``Service`` is the whole protocol without I/O; ``application`` wraps it for an ASGI server.
 
 Every refusal has a status of 400 to 499, a code and a reason, and changes nothing but the log. Requests that are not
 the aggregation server's go to the process's log only: strangers must not be able to fill the authority's disk.
@@ -13,15 +13,12 @@ import asyncio
 import hashlib
 import json
 import logging
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import uvicorn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -31,7 +28,7 @@ from starlette.routing import Route
 
 from flwr_faa.authority.base import MAX_NODE
 from flwr_faa.authority.core import KeyAuthority
-from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, loopback, reply_message, request_message
+from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, reply_message, request_message
 from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, holds
 from flwr_faa.crypto.ipfe import MAX_WIDTH
 
@@ -265,50 +262,6 @@ async def _read(request: Request) -> bytes:
             raise Rejected(413, "large", f"expected at most {MAX_BODY} bytes, got more")
         parts.append(part)
     return b"".join(parts)
-
-
-def serve(
-    service: Service, host: str, port: int, tls: tuple[Path, Path] | None, started: Callable[[str], None]
-) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT).
-
-    Parameters
-    ----------
-    service : Service
-    host, port
-        Where to listen; port 0 is any free one.
-    tls : pair of Path
-        Files of the key and certificate. None is clear text, on loopback only.
-    started : callable
-        Is given the URL once connections are accepted.
-
-    Raises
-    ------
-    ValueError
-        Clear text off loopback.
-    """
-    if tls is None and not loopback(host):
-        raise ValueError(f"expected TLS, or a loopback address, got clear text on {host}")
-    listener = socket.create_server(
-        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
-    )
-    config = uvicorn.Config(
-        application(service),
-        ssl_keyfile=tls and tls[0],
-        ssl_certfile=tls and tls[1],
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=64,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=2,  # idle TLS connections would hold it for 30 s
-    )
-    started(f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _first(error: ValidationError) -> str:

@@ -1,7 +1,7 @@
-"""Two prime-order groups behind one small interface: Charm's P-256 and arkworks' BLS12-381 G1.
+"""What a prime-order group must do, and what is done in any: sums of multiples, fast, and points to bytes and back.
 
-The paper builds on Charm (Section VI-C). Charm has no wheels, so it is an extra, and py-arkworks stands in for it.
-Written additively. A point is whatever object its back end makes; only the back end looks inside.
+The paper builds on Charm (Section VI-C). Charm has no wheels, so it is an extra, and py-arkworks stands in for it
+(``backends.py``). Written additively. A point is whatever object its back end makes; only the back end looks inside.
 
 Points travel uncompressed, ``x || y``, big-endian: twice the bytes, but read four times faster, all checks included
 (no square root). Reading is strict: both coordinates below p, on the curve, in the subgroup, never the identity
@@ -14,19 +14,17 @@ machines of their owners (the client encrypts, the authority derives); do not ti
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
-import operator
 import secrets
 import threading
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, repeat
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from py_arkworks_bls12381 import G1Point, Scalar
+
+from flwr_faa.crypto.backends import ArkworksGroup, CharmGroup
 
 #: A point of some back end, opaque to everything but its group.
 Point = Any
@@ -51,8 +49,6 @@ class Group(Protocol):
     point_size: int
     #: What one multiplication costs, in additions: decides where a table pays.
     mul_cost: int
-    #: Whether ``multiexp`` is the back end's own, so that one large product beats many small ones.
-    native_multiexp: bool
     generator: Point
     identity: Point
 
@@ -60,8 +56,12 @@ class Group(Protocol):
     def add(self, p: Point, q: Point, /) -> Point: ...
     def neg(self, p: Point, /) -> Point: ...
     def mul(self, p: Point, scalar: int) -> Point: ...
-    def multiexp(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        """Sum of ``scalars[i] * points[i]``, all scalars in [1, order); ``msm`` is the one for callers."""
+    @property
+    def multiexp(self) -> Callable[[Sequence[Point], Sequence[int]], Point] | None:
+        """Sum of ``scalars[i] * points[i]``, all scalars in [1, order), if the back end has its own.
+
+        Then one large product beats many small ones. ``msm`` is the one for callers.
+        """
         ...
 
     def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
@@ -79,98 +79,6 @@ class Group(Protocol):
     def in_subgroup(self, points: Sequence[Point]) -> bool:
         """Whether all points, on the curve, are in the group."""
         ...
-
-
-class CharmGroup:
-    """P-256 by ``charm_lite`` (OpenSSL). Secp256k1, Charm's default, is six times slower."""
-
-    name, curve, code, point_size, mul_cost, native_multiexp = "charm", "P-256", 1, 64, 44, False
-    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
-    a, b = -3, 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-    add = staticmethod(operator.mul)  # Charm writes its groups multiplicatively
-    neg = staticmethod(operator.invert)  # unary minus is 25 times slower: it goes through affine coordinates
-
-    def __init__(self) -> None:
-        try:
-            self._ec: Any = importlib.import_module("charm_lite.core.math.elliptic_curve")
-        except ImportError as error:
-            raise ImportError("the charm back end is missing: pip install 'flwr-anomaly[charm]'") from error
-        self._group: Any = self._ec.elliptic_curve(nid=415)
-        self.order = int(self._ec.order(self._group))
-        self.generator: Point = self._ec.getGenerator(self._group)
-        self.identity: Point = self._ec.init(self._group, self._ec.G)
-
-    def mul(self, p: Point, scalar: int) -> Point:
-        return p ** self._ec.init(self._group, self._ec.ZR, scalar % self.order)
-
-    def multiexp(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        return _pippenger(self, points, scalars)
-
-    def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
-        # getXY would give both, but leaks two objects a call; the printed form is "[x, y]".
-        pairs = (str(p)[1:-1].split(", ") for p in points)
-        return [(int(x), int(y)) for x, y in pairs]
-
-    def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
-        decode, group = self._ec.decode, self._group  # "decode" is Charm's name for x as 32 bytes
-        return np.frombuffer(b"".join([decode(group, p, True)[-8:] for p in points]), ">u8").astype(np.uint64)
-
-    def load(self, raw: bytes) -> Point:
-        # Off the curve this call would return its argument with one reference too few (a crash, later): check before.
-        return self._ec.deserialize(self._group, b"1:" + b64encode(b"\x04" + raw))
-
-    def in_subgroup(self, points: Sequence[Point]) -> bool:
-        return True  # cofactor 1
-
-
-class ArkworksGroup:
-    """G1 of BLS12-381 by ``py_arkworks_bls12381``, which has wheels and a native multi-scalar multiplication."""
-
-    name, curve, code, point_size, mul_cost, native_multiexp = "arkworks", "BLS12-381", 2, 96, 200, True
-    order = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
-    prime = 0x1A0111EA397FE69A4B1BA7B6434BACD764774B84F38512BF6730D2A0F6B0F6241EABFFFEB153FFFFB9FEFFFFFFFFAAAB
-    a, b = 0, 4
-    add = staticmethod(operator.add)
-    neg = staticmethod(operator.neg)
-
-    def __init__(self) -> None:
-        self.generator: Point = G1Point()
-        self.identity: Point = G1Point.identity()
-
-    def _scalar(self, scalar: int) -> Scalar:
-        return Scalar.from_le_bytes_mod_order((scalar % self.order).to_bytes(32, "little"))  # Scalar(int): 15x slower
-
-    def mul(self, p: Point, scalar: int) -> Point:
-        return p * self._scalar(scalar)
-
-    def multiexp(self, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-        return G1Point.multiexp_unchecked(list(points), [self._scalar(k) for k in scalars])
-
-    def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
-        raw = (p.to_xy_bytes_be() for p in points)
-        return [(int.from_bytes(xy[:48], "big"), int.from_bytes(xy[48:], "big")) for xy in raw]
-
-    def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
-        return np.frombuffer(b"".join([p.to_xy_bytes_be()[40:48] for p in points]), ">u8").astype(np.uint64)
-
-    def load(self, raw: bytes) -> Point:
-        return G1Point.from_xy_bytes_unchecked_be(raw)
-
-    def in_subgroup(self, points: Sequence[Point]) -> bool:
-        """One by one where few; else sums over 64 random buckets, 11 times.
-
-        A point outside the subgroup goes unseen in a round only if it falls into the one bucket, if any, whose other
-        points cancel its deviation: at most 1/64 a round whatever the other points are, 2^-66 in all.
-        """
-        if len(points) < 1024:
-            return all(p.is_in_subgroup() for p in points)
-        for _ in range(11):
-            buckets: list[Point] = [self.identity] * 64
-            for p, byte in zip(points, secrets.token_bytes(len(points)), strict=True):
-                buckets[byte & 63] += p
-            if not all(bucket.is_in_subgroup() for bucket in buckets):
-                return False
-        return True
 
 
 def open_group(name: str = "auto") -> Group:
@@ -222,7 +130,9 @@ def msm(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
         if k := _centred(group, k):
             chosen.append(p if k > 0 else group.neg(p))
             factors.append(abs(k))
-    return total(group, chosen) if all(k == 1 for k in factors) else group.multiexp(chosen, factors)
+    if all(k == 1 for k in factors):
+        return total(group, chosen)
+    return group.multiexp(chosen, factors) if group.multiexp else _pippenger(group, chosen, factors)
 
 
 def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int]) -> list[Point]:

@@ -221,7 +221,7 @@ def claims_hold(claims: Sequence[Claim]) -> bool:
         if abs(claim.value) >= group.order // 2:
             bits = claim.value.bit_length()
             raise ValueError(f"expected a claim below half the group's order, got one of {bits} bits")
-        if group.native_multiexp:
+        if group.multiexp:
             first = msm(group, [ct.points[0] for ct in claim.ciphertexts], claim.weights)
             points += [p for ct in claim.ciphertexts for p in ct.points[1:]]
             scalars += [w * k for w in claim.weights for k in claim.key.y]

@@ -48,9 +48,9 @@ class Detector(Protocol):
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
         """Further suspects, after some were judged (row -> convicted?); empty ends the round's verification.
 
-        Only called where there is a verifier. A detector without a second thought returns ``()``. The rows stand in
+        Only called where there is a verifier. Nobody, unless a detector has a second thought. The rows stand in
         the order in which they were named, never in that of arrival, and a node that gave no valid evidence counts as
         convicted: silence must not shield accomplices. A node that could not be asked for no fault of its own has no
         verdict: it is in ``detection.audits`` but not in ``judged``.
         """
-        ...
+        return ()

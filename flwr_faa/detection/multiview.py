@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from flwr_faa.detection.base import Detection
+from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.detection.views import View, update_views
 from flwr_faa.updates import Batch
 
 
 @dataclass(frozen=True)
-class MultiView:
+class MultiView(Detector):
     """Suspects every client whose largest robust z over all views exceeds a threshold.
 
     Parameters
@@ -42,7 +42,3 @@ class MultiView:
         scores = cloud.by_row(z.max(axis=0))
         suspects = tuple(row for row in ranked(batch, scores) if scores[row] > self.threshold)
         return Detection(scores, self.threshold, suspects, tuple(lines[k] for k in cloud.place))
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from flwr_faa.detection.base import Detection
+from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.updates import Batch
 
@@ -16,7 +15,7 @@ ON_BOUNDARY = 1e-6
 
 
 @dataclass(frozen=True)
-class OCSVM:
+class OCSVM(Detector):
     """PyOD's one-class SVM; suspects exactly ``floor(nu * n)`` clients, the most anomalous ones.
 
     The paper sets the expected share of attackers to .5, above any it admits, so that the boundary leaves as few of
@@ -53,10 +52,6 @@ class OCSVM:
         side = {-1: "inside the boundary", 0: "on the boundary", 1: "outside the boundary"}
         lines = tuple(f"one-class SVM: {side[int(np.sign(s))]} (score {s:.3g})" for s in outside)
         return Detection(outside, 0.0, suspects, lines)
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()
 
     def _outside(self, squared: Vector) -> Vector:
         pairs = squared[~np.eye(len(squared), dtype=bool)]

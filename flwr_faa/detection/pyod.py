@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from flwr_faa.updates import Batch
 
 
 @dataclass(frozen=True)
-class PyODDetector:
+class PyODDetector(Detector):
     """Suspects what a PyOD detector labels 1, the highest score first; how many, its ``contamination`` says.
 
     A fresh copy is fitted each round, on the principal coordinates of the updates (``geometry.embed``): n rows and at
@@ -78,10 +77,6 @@ class PyODDetector:
         if hasattr(fitted, "evidence_"):
             lines = [f"{line}; {fitted.evidence_[k]}" for line, k in zip(lines, cloud.place, strict=True)]
         return Detection(scores, threshold, suspects, tuple(lines))
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()
 
 
 def as_detector(obj: Any) -> Detector:

@@ -64,8 +64,8 @@ class View:
         """Robust z of each client."""
         return (self.values - self.usual[0]) / self.usual[1]
 
-    def explain(self, i: int) -> str:
-        """One line: how client ``i`` differs from the median client."""
+    def explain(self, i: int, z: float | None = None) -> str:
+        """One line: how client ``i`` differs from the median client, by a z of its own or one measured otherwise."""
         value, usual = float(self.values[i]), float(np.median(self.values))
         side = self.less if value < usual else self.more
         if self.log:
@@ -74,7 +74,7 @@ class View:
         else:
             how = f"{value:.2g}, {side} than the usual {usual:.2g}"
         what = self.what if isinstance(self.what, str) else self.what[i]
-        return f"{what} {how} (z = {self.z[i]:.1f})"
+        return f"{what} {how} (z = {self.z[i] if z is None else z:.1f})"
 
 
 def robust_z(values: Vector, least: float = 0.0) -> Vector:

@@ -6,16 +6,13 @@ Read-only, on loopback unless there is TLS, and nothing without the token. Needs
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from flwr_faa.authority.credential import loopback
 from flwr_faa.history import History
 
 COOKIE = "faa-live"
@@ -129,44 +126,3 @@ def snapshot(history: History) -> dict[str, Any]:
         for v in verdicts
     ]  # fmt: skip
     return {"rounds": history.rounds(ROUNDS), "nodes": nodes, "cells": cells, "lifts": history.lifts()}
-
-
-def serve(
-    folder: Path, token: str, host: str, port: int, tls: tuple[Path, Path] | None, started: Callable[[str], None]
-) -> None:
-    """Serve until told to stop.
-
-    Parameters
-    ----------
-    folder : path
-        The ledger's.
-    token : str
-    host, port
-        Where to listen; port 0 is any free one.
-    tls : pair of Path
-        Files of the key and certificate. None is clear text, on loopback only.
-    started : callable
-        Is given the URL once connections are accepted.
-
-    Raises
-    ------
-    ValueError
-        Clear text off loopback.
-    """
-    if tls is None and not loopback(host):
-        raise ValueError(f"expected TLS, or a loopback address, got clear text on {host}")
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    config = uvicorn.Config(
-        application(folder, token, secure=tls is not None),
-        ssl_keyfile=tls and tls[0],
-        ssl_certfile=tls and tls[1],
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=64,
-        timeout_graceful_shutdown=2,
-    )
-    started(f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-    uvicorn.Server(config).run(sockets=[listener])

@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from logging import getLogger
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from flwr_faa.authority.registration import holds
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.plan import Data
-from flwr_faa.verification.spotwire import Enrol
+from flwr_faa.verification.spotwire import ENROLLED, Enrol
 from flwr_faa.verification.wire import WireError, pack
 
 #: Samples encrypted at a time: enough for the window tables to pay.
@@ -153,9 +153,8 @@ class Enrolment:
                 added.items(),
             )
             known = dict(db.execute("SELECT sample, known FROM disclosed"))
-            if (
-                most := min(self.width, max(known[name] for name in added))
-            ) > allowed:  # raised inside, so nothing is counted
+            most = min(self.width, max(known[name] for name in added))
+            if most > allowed:  # raised inside, so nothing is counted
                 raise WireError(f"expected at most {allowed} functions of a sample, got a request for {most}: refused")
 
 
@@ -174,17 +173,7 @@ def enrol(device: Device, data: Data, request: bytes) -> bytes:
     encoded = signed_key.public
     found = find(device, data, hashlib.sha256(encoded).digest()) or _encrypt(device, data, public, encoded)
     unsigned = Registration(found.root, found.samples, found.width, b"")
-    signed = unsigned.signed(device.identity(), asked.node_id, encoded)
-    return pack(
-        "spotcheck/enrolled",
-        {
-            "root": signed.root,
-            "samples": signed.samples,
-            "width": signed.width,
-            "verify_key": signed.verify_key,
-            "signature": signed.signature,
-        },
-    )
+    return pack(ENROLLED, asdict(unsigned.signed(device.identity(), asked.node_id, encoded)))
 
 
 def find(device: Device, data: Data, key: bytes) -> Enrolment | None:

@@ -172,9 +172,7 @@ class TrainingPlan:
                 return Checkpoint(tuple(to_arrays(model)), tuple(np.array(b.numpy()) for b in buffers))
 
             for index, rows[0] in batches:
-                torch.default_generator.manual_seed(
-                    step_seed(nonce, index)
-                )  # so that a step's masks need no other step
+                torch.default_generator.manual_seed(step_seed(nonce, index))  # a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
                 loss = loss_of(model(inputs), torch.from_numpy(labels[rows[0]]))
                 gradients = torch.autograd.grad(loss, [p for p, _ in trained], allow_unused=True)

@@ -4,7 +4,8 @@ Algorithm 1 of FAA-DL hides nothing and binds nothing (``paper.py``). Here the c
 what it will be asked: to its data by enrolment (``enrolment.py``), to its run by the root over all its checkpoints
 (``commitments.py``). A suspect then opens some steps: those drawn at random, the last, and the one that by its own
 account moved the model most. For each it shows the checkpoints before and after, the batch's ciphertexts and labels,
-and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer vectors s.
+and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer vectors s. What
+it shows is held against its promises in ``spotshown.py``; here is what is remembered of the nodes, and the authority.
 
 1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to.
 2. Claims: the server draws sigma (per sample) and rho (per output), and checks in the exponent, without a discrete
@@ -24,41 +25,30 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from flwr_faa.authority import Authority, AuthorityUnavailable, Disclosure, LocalAuthority, Refused, Registration
 from flwr_faa.authority.budget import allowance
-from flwr_faa.crypto import groups, ipfe
+from flwr_faa.crypto import ipfe
 from flwr_faa.verdict import DataDisclosure
-from flwr_faa.verification import merkle
 from flwr_faa.verification.base import Case, Exhausted, Finding
-from flwr_faa.verification.commitments import Layout, distance, parameters_of
 from flwr_faa.verification.encrypted import check_plan
-from flwr_faa.verification.enrolment import sample_leaf
-from flwr_faa.verification.firstlayer import IntegerLayer, exact_product
-from flwr_faa.verification.plan import Checkpoint, TrainingPlan
-from flwr_faa.verification.recompute import Contradiction, step_error
+from flwr_faa.verification.firstlayer import IntegerLayer
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.recompute import Contradiction
 from flwr_faa.verification.refusals import translated
-from flwr_faa.verification.spotanswer import opened_checkpoints
-from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
+from flwr_faa.verification.spotclaims import Ask
+from flwr_faa.verification.spotshown import Bound, Shown
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.wire import WireError, unpack
 
 #: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
 #: square.
 VECTORS = 2
-
-
-@dataclass(frozen=True)
-class _Pending:
-    challenge: Challenge
-    commitment: Commitment
-    registration: Registration
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ class SpotCheck:
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
     _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _pending: dict[int, _Pending] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pending: dict[int, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
     _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _allowed: str = field(default="", init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -233,23 +223,23 @@ class SpotCheck:
         key = hashlib.sha256(public.to_bytes()).digest()
         receipt = self._receipts[case.node_id]
         challenge = Challenge(commitment.root, registration.root, key, steps, vectors, receipt)
-        self._pending[case.node_id] = _Pending(challenge, commitment, registration)
+        self._pending[case.node_id] = Bound(challenge, commitment, registration)
         return challenge.to_bytes()
 
     # The judgement
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
-        pending = self._pending.get(case.node_id)
-        if pending is None:
+        bound = self._pending.get(case.node_id)
+        if bound is None:
             raise WireError("expected an answer to a challenge, got one without")
         answer = Answer.from_bytes(evidence)
-        batches = list(self.plan.batches(pending.registration.samples, case.nonce))
-        opened = self._shapes(answer, pending, batches)
+        shown = Shown(self.plan, self._layer, self.authority.group, self.max_value, case, bound, answer)
+        shown.check_form()
         tau = self.tau or 0.0
         try:
-            checkpoints = self._checkpoints(case, answer, pending, opened)
-            self._claims(case, answer, pending, batches, checkpoints)
-            error = self._steps(case, answer, pending, batches, checkpoints)
+            checkpoints = shown.checkpoints()
+            self._test_claims(case.node_id, shown.ciphertexts(), shown.asks(checkpoints))
+            error = shown.error(checkpoints)
             contradiction = ""
         except Contradiction as why:
             error, contradiction = math.nan, str(why)
@@ -261,142 +251,23 @@ class SpotCheck:
             self._look(case.node_id)
         if contradiction:
             return Finding(True, error, tau, contradiction)
-        shown = f"{len(pending.challenge.steps)} of {len(batches)} steps; {self._known[case.node_id]}"
+        told = f"{len(bound.challenge.steps)} of {len(shown.batches)} steps; {self._known[case.node_id]}"
         if not error <= tau:
-            return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {shown}")
-        return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {shown}")
+            return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {told}")
+        return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {told}")
 
-    def _shapes(self, answer: Answer, pending: _Pending, batches: list[npt.NDArray[np.intp]]) -> list[int]:
-        """Make sure that the answer has the form that the challenge asks for; indices of the opened checkpoints."""
-        steps, layer = pending.challenge.steps, self._layer
-        opened = opened_checkpoints(steps)
-        chosen = np.concatenate([batches[i] for i in steps])
-        rows, deep = len(np.unique(chosen)), merkle.depth(pending.registration.samples)
-        high = merkle.depth(len(batches) + 1)
-        expected = {
-            "start": (high, merkle.SIZE),
-            "checkpoints": (len(opened), Layout.of(self.plan).size),
-            "checkpoint_paths": (len(opened), high, merkle.SIZE),
-            "ciphertexts": (rows, (layer.width + 1) * self.authority.group.point_size),
-            "paths": (rows, deep, merkle.SIZE),
-            "labels": (rows,),
-            "claims": (len(chosen), layer.outputs + VECTORS, *layer.spatial),
-        }
-        for name, shape in expected.items():
-            if (got := getattr(answer, name).shape) != shape:
-                raise WireError(f"{name}: expected shape {shape}, got {got}")
-        return opened
-
-    def _checkpoints(self, case: Case, answer: Answer, pending: _Pending, opened: list[int]) -> dict[int, Checkpoint]:
-        """The opened checkpoints, after checking that they and both ends are the committed run's."""
-        plan, layout, commitment = self.plan, Layout.of(self.plan), pending.commitment
-        count = len(commitment.moves) + 1
-        if case.num_examples != pending.registration.samples:
-            raise Contradiction(
-                f"reported {case.num_examples} examples, registered {pending.registration.samples} samples"
-            )
-        start = plan.start(case.model)
-        if not merkle.holds(commitment.root, count, 0, merkle.leaf(layout.encode(start)), answer.start):
-            raise Contradiction("the committed run does not start at the broadcast model")
-        found = {}
-        for index, raw, path in zip(opened, answer.checkpoints, answer.checkpoint_paths, strict=True):
-            encoded = raw.tobytes()
-            if not merkle.holds(commitment.root, count, index, merkle.leaf(encoded), path):
-                raise Contradiction(f"checkpoint {index} is not the one committed to")
-            found[index] = layout.decode(encoded)
-            if not all(np.isfinite(a).all() for a in (*found[index].arrays, *found[index].momentum)):
-                raise Contradiction(f"checkpoint {index} is not finite")
-        ends = zip(found[count - 1].arrays, plan.start(case.claimed).arrays, strict=True)
-        if not all(a.tobytes() == b.tobytes() for a, b in ends):
-            raise Contradiction("the committed run does not end at the update that was sent")
-        trained = parameters_of(plan)
-        moved = {i: distance(found[i].arrays, found[i + 1].arrays, trained) for i in pending.challenge.steps}
-        whole = distance(start.arrays, case.claimed, trained)
-        for i, size in moved.items():
-            if not math.isclose(size, commitment.moves[i], rel_tol=1e-3, abs_tol=1e-12):
-                raise Contradiction(f"step {i} moved by {size:.4g}, committed to {commitment.moves[i]:.4g}")
-        if not whole <= 1.001 * float(commitment.moves.sum(dtype=np.float64)) + 1e-12:
-            raise Contradiction(f"the update's norm is {whole:.4g}, more than its committed steps together")
-        return found
-
-    def _claims(
-        self,
-        case: Case,
-        answer: Answer,
-        pending: _Pending,
-        batches: list[npt.NDArray[np.intp]],
-        checkpoints: dict[int, Checkpoint],
-    ) -> None:
-        """Check data and claims: enrolled, well-formed, in range, and Z1 and P what they are said to be."""
-        challenge, registration = pending.challenge, pending.registration
-        layer, group = self._layer, self.authority.group
-        rows = np.unique(np.concatenate([batches[i] for i in challenge.steps])).tolist()
-        for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
-            if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
-                raise Contradiction(f"sample {row} is not the one enrolled")
-        check_range(answer.claims[:, layer.outputs :], challenge.vectors, self.max_value)
-        try:
-            points = groups.decode(group, answer.ciphertexts.tobytes(), subgroup=False)
-        except ValueError as error:
-            raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
-        n = layer.width + 1
-        ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
-        asks = []
-        for step, numbers, outputs in _by_step(challenge, batches, answer):
-            batch = numbers.tolist()
-            try:
-                own = layer.quantise(checkpoints[step].arrays[layer.weight])
-            except ValueError as error:
-                raise Contradiction(f"checkpoint {step} has no usable first layer: {error}") from error
-            kernels = np.concatenate([own, challenge.vectors])
-            sigma, rho = positive(len(batch), SIGMA_BITS), positive(outputs[0].size, RHO_BITS)
-            y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
-            disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
-            value = exact_product(outputs.reshape(len(batch), -1), rho)
-            combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
-            units = 0 if layer.spatial else layer.outputs  # a convolution has disclosed everything already
-            asks.append(Ask(registration.root, batch, disclosed.tolist(), units, y, sigma.tolist(), combined))
+    def _test_claims(self, node_id: int, ciphertexts: Mapping[int, ipfe.Ciphertext], asks: list[Ask]) -> None:
+        """Have the claims counted, and test them in the exponent. Raises Contradiction, or Exhausted."""
         claims = []
         for i, ask in enumerate(asks):
             try:
                 with translated():
                     (key,) = self.authority.functional_keys(
-                        case.node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed, units=ask.units
+                        node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed, units=ask.units
                     )
             except Exhausted:
-                self._owed.setdefault(case.node_id, []).extend(asks[i:])
+                self._owed.setdefault(node_id, []).extend(asks[i:])
                 raise
             claims.append(ipfe.Claim([ciphertexts[row] for row in ask.rows], ask.sigma, key, ask.combined))
         if not ipfe.claims_hold(claims):
             raise Contradiction("a claim about the first layer is not true of the enrolled data")
-
-    def _steps(
-        self,
-        case: Case,
-        answer: Answer,
-        pending: _Pending,
-        batches: list[npt.NDArray[np.intp]],
-        checkpoints: dict[int, Checkpoint],
-    ) -> float:
-        """The largest error of any challenged step."""
-        challenge, worst = pending.challenge, 0.0
-        rows = np.unique(np.concatenate([batches[i] for i in challenge.steps]))
-        for step, batch, claims in _by_step(challenge, batches, answer):
-            labels = answer.labels[np.searchsorted(rows, batch)]
-            error = step_error(
-                self.plan, self._layer, (checkpoints[step], checkpoints[step + 1]), claims, labels, challenge.vectors,
-                case.nonce, step,
-            )  # fmt: skip
-            worst = max(worst, error) if not math.isnan(error) else math.inf
-        return worst
-
-
-def _by_step(
-    challenge: Challenge, batches: list[npt.NDArray[np.intp]], answer: Answer
-) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.int64]]]:
-    """Each challenged step with its batch's rows and the claims about them, which stand one after another."""
-    at = 0
-    for step in challenge.steps:
-        batch = batches[step]
-        yield step, batch, answer.claims[at : at + len(batch)]
-        at += len(batch)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from flwr_faa.authority import LocalAuthority
-from flwr_faa.authority.credential import self_signed
+from flwr_faa.authority.certificate import self_signed
 from tests.authority.parties import Signer
 from tests.authority.world import World, make_world
 from tests.crypto.conftest import CHARM

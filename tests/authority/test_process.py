@@ -19,9 +19,10 @@ import httpx
 import pytest
 
 from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused, connect
+from flwr_faa.authority.certificate import self_signed
 from flwr_faa.authority.client import RemoteAuthority
 from flwr_faa.authority.core import KeyAuthority
-from flwr_faa.authority.credential import Credential, self_signed
+from flwr_faa.authority.credential import Credential
 from flwr_faa.authority.store import Store
 from flwr_faa.crypto import ipfe
 from tests.authority.parties import WIDTH, Process, Signer, functions, run

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused, connect
+from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused, connect, web
 from flwr_faa.authority import service as protocol
 from flwr_faa.authority.client import RemoteAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, Credential, loopback
@@ -209,7 +209,7 @@ def test_clear_text_only_on_loopback(world: World) -> None:
     for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "example.org", ""):
         assert not loopback(host)
         with pytest.raises(ValueError, match="expected TLS, or a loopback address"):
-            protocol.serve(world.service, host, 0, None, print)
+            web.serve(protocol.application(world.service), host, 0, None, print)
     for url in ("http://10.0.0.1:9443", "http://authority", "ftp://localhost", "localhost:9443"):
         with pytest.raises(ValueError, match="expected https://"):
             RemoteAuthority(url, world.credential)

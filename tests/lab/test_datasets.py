@@ -13,7 +13,6 @@ import pytest
 
 from apps.lab import datasets
 from apps.lab.datasets.tables import quantise
-from apps.lab.partitions import iid
 from tests.lab import smalldata
 
 
@@ -156,17 +155,6 @@ def test_the_default_folder_is_in_the_users_cache(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("FAA_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert root() == tmp_path / "flwr-anomaly" / "data"
-
-
-def test_slices_hold_one_client_each(tmp_path: Path) -> None:
-    train = datasets.digits().train
-    partitions = iid(train[1], 20, 1)
-    paths = datasets.save_slices(train, partitions, tmp_path)
-    assert [p.name for p in paths][:2] == ["client-0000.npz", "client-0001.npz"]
-    for path, rows in zip(paths, partitions, strict=True):
-        samples, labels = datasets.load_slice(path)
-        np.testing.assert_array_equal(samples, train[0][rows])
-        np.testing.assert_array_equal(labels, train[1][rows])
 
 
 def test_quantise_keeps_order_and_uses_the_whole_range() -> None:

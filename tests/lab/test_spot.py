@@ -17,8 +17,9 @@ from apps.lab.demo import disclosed
 from apps.lab.experiment import CONF
 from apps.lab.local_run import run_locally
 from apps.lab.record import Record
+from apps.lab.region import write_region
 from apps.lab.spot import Enrolled, device_of, devices_of
-from apps.lab.spot_table import all_cells, holds, run_missing, table, write_region
+from apps.lab.spot_table import all_cells, holds, run_missing, table
 from apps.lab.spot_trials import Cell, run_cell
 from apps.lab.spottampering import match, reverse
 from flwr_faa.authority.budget import allowance
@@ -169,7 +170,7 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
     assert [row["stated"] for row in rows] == [cell.stated for cell in cells]
     docs = tmp_path / "docs.md"
     docs.write_text("before\n<!-- table:spotcheck -->\nstale\n<!-- /table -->\nafter\n")
-    write_region(docs, table(rows))
+    write_region(docs, "spotcheck", table(rows))
     text = docs.read_text()
     assert "| two samples' ciphertexts swapped | 200 | 199 | 1 | 0 | 200 (1.000) | 1 = 1 |" in text
     assert "| cnn, 2 threads, mkldnn off | 200 | 0 | 1.0e-06 |" in text and "stale" not in text

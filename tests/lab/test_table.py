@@ -58,8 +58,8 @@ def test_a_finished_cell_is_a_line_and_not_run_again(tmp_path: Path, monkeypatch
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- table:faa -->\nold\n<!-- /table -->\nafter\n")
-    table.write_region(readme, "new\n")
+    table.write_region(readme, "faa", "new\n")
     assert readme.read_text() == "before\n<!-- table:faa -->\n\nnew\n\n<!-- /table -->\nafter\n"
     readme.write_text("no marks")
-    with pytest.raises(ValueError, match="expected <!-- table:faa -->"):
-        table.write_region(readme, "new\n")
+    with pytest.raises(ValueError, match="Expected <!-- table:faa -->"):
+        table.write_region(readme, "faa", "new\n")

@@ -67,7 +67,8 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
     ledger, log = tmp_path / "ledger", tmp_path / "log"
     write(ledger, 4).close()
     (tmp_path / "token").write_text(TOKEN)
-    command = [sys.executable, "-m", "flwr_faa.live", str(ledger), "--port", "0", "--token-file", tmp_path / "token"]
+    program = "from flwr_faa.ledger_cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(ledger), "--port", "0", "--token-file", tmp_path / "token"]
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=output, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}

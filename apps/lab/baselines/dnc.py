@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from flwr_faa.detection.base import Detection
+from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.updates import Batch
 
 
 @dataclass(frozen=True)
-class DnC:
+class DnC(Detector):
     """Suspects the updates that stretch the batch most along its principal direction.
 
         g' = g on b columns drawn at random;   c_i = g'_i - mean_j g'_j;   v = top right singular vector of c
@@ -48,7 +47,3 @@ class DnC:
         order, removed = ranked(batch, scores), min(round(self.share * n), n - 1)
         reasons = tuple(f"DnC's score {s:.4g}" for s in scores)
         return Detection(scores, float(scores[order[removed]]), tuple(order[:removed]), reasons)
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from apps.lab.baselines.krum import krum_scores
-from flwr_faa.detection.base import Detection
+from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.updates import Batch
 
@@ -19,7 +19,7 @@ TOP = 0.99
 
 
 @dataclass(frozen=True)
-class FoolsGold:
+class FoolsGold(Detector):
     """Gives little weight to updates that point the same way: honest clients differ, sybils do not.
 
         c_ij = cos(g_i, g_j), c_ii = 0;   v_i = max_j c_ij
@@ -52,10 +52,6 @@ class FoolsGold:
         suspects = tuple(row for row in ranked(batch, scores) if scores[row] >= 1.0)
         reasons = tuple(f"FoolsGold's weight {1 - s:.3g}" for s in scores)
         return Detection(scores, float(np.nextafter(1.0, 0.0)), suspects, reasons)
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()
 
     def __call__(self, batch: Batch, rows: Sequence[int]) -> Vector:
         """The weighted mean of the rows."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.detection.base import Detection
+from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.updates import Batch
 
 
 @dataclass(frozen=True)
-class Krum:
+class Krum(Detector):
     """Keeps the updates with the lowest score, and suspects the others.
 
         score(i) = sum of ||g_i - g_j||^2 over the n - f - 2 nearest j != i          (at least one)
@@ -43,10 +42,6 @@ class Krum:
         kept = min(n, max(1, self.keep if self.keep is not None else n - round(self.share * n)))
         reasons = tuple(f"Krum's score {s:.4g}" for s in scores)
         return Detection(scores, float(scores[order[-kept]]), tuple(order[: n - kept]), reasons)
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()
 
 
 def krum_scores(batch: Batch, share: float) -> npt.NDArray[np.float64]:

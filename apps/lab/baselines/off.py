@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from flwr_faa.detection.base import Detection
+from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Batch
 
 
 @dataclass(frozen=True)
-class Nobody:
+class Nobody(Detector):
     """Suspects nobody: what is left is averaging."""
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
         """Every score is 0."""
         n = len(batch)
         return Detection(np.zeros(n), 0.0, (), ("",) * n)
-
-    def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Nobody."""
-        return ()
 
 
 def no_verifier() -> None:

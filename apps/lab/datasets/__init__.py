@@ -6,7 +6,7 @@ Importing this needs numpy alone; what a set is read with loads when the set is 
 from apps.lab.datasets.base import Dataset
 from apps.lab.datasets.faces import orl, vggface2
 from apps.lab.datasets.images import digits, fashion_mnist, mnist, mnist5k
-from apps.lab.datasets.store import DataMissingError, load_slice, save_slices
+from apps.lab.datasets.store import DataMissingError
 from apps.lab.datasets.tables import amazon, kddcup99, shuttle
 
 __all__ = [
@@ -16,11 +16,9 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "kddcup99",
-    "load_slice",
     "mnist",
     "mnist5k",
     "orl",
-    "save_slices",
     "shuttle",
     "vggface2",
 ]

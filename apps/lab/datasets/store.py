@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -67,35 +67,6 @@ def stored(name: str, make: Callable[[Path], Dataset], expected: str) -> Dataset
                     ) from why
                 _write(path, {"train": dataset.train, "test": dataset.test})
     return _read(path, path.stat().st_mtime_ns)
-
-
-def save_slices(train: Data, partitions: Sequence[npt.NDArray[np.intp]], folder: Path) -> list[Path]:
-    """Each client's samples and labels in a file of its own, for devices that should hold nothing else.
-
-    Parameters
-    ----------
-    train : tuple of ndarray
-        All training samples and their labels.
-    partitions : sequence of ndarray
-        Rows of each client.
-    folder : Path
-
-    Returns
-    -------
-    list of Path
-        ``client-0000.npz`` and so on, in the order of the partitions.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"client-{i:04d}.npz" for i in range(len(partitions))]
-    for path, rows in zip(paths, partitions, strict=True):
-        _write(path, {"train": (train[0][rows], train[1][rows])})
-    return paths
-
-
-def load_slice(path: Path) -> Data:
-    """What :func:`save_slices` wrote for one client."""
-    with np.load(path, allow_pickle=False) as file:
-        return file["train_samples"], file["train_labels"]
 
 
 def _write(path: Path, parts: Mapping[str, Data]) -> None:
