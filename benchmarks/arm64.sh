@@ -3,9 +3,9 @@
 #
 #     benchmarks/arm64.sh [STAGE...]        # root; default: every stage in order; each says how long it took
 #
-# Stages: system (Debian 12 for arm64), install (the wheel with its dependencies, by pip in there), compile (byte code),
-# check (`faa-device check`).
-# Needs: apt-get install debootstrap qemu-user-static binfmt-support. Takes 3 GB in $ROOT.
+# Stages: system (Debian 12 for arm64), install (the wheel with its dependencies for aarch64), compile (byte code), check
+# (`faa-device check`), join (a SuperNode in there takes part in a round of a loopback federation: benchmarks/arm64.py).
+# Needs: apt-get install debootstrap qemu-user-static binfmt-support. Takes 2 GB in $ROOT.
 set -eu
 HERE=${HERE:-$(cd "$(dirname "$0")/.." && pwd)}
 ROOT=${ROOT:-/var/tmp/faa-arm64}
@@ -16,7 +16,7 @@ export QEMU_CPU=${QEMU_CPU:-cortex-a72}
 
 inside() {
   chroot "$ROOT" /usr/bin/env -i HOME=/root PATH=/opt/faa/bin:/usr/bin:/bin QEMU_CPU="$QEMU_CPU" OMP_NUM_THREADS=1 \
-    FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 ${PIP_CERT:+PIP_CERT="$PIP_CERT"} "$@"
+    FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 "$@"
 }
 
 mounted() {  # /proc is needed by Python and Flower; the same for /dev
@@ -47,15 +47,20 @@ system() {
 }
 
 install() {
-  rm -rf "$ROOT/wheel" && mkdir -p "$ROOT/wheel" "$ROOT/etc/ssl/certs"
+  site=$ROOT/opt/faa/lib/python3.11/site-packages
+  rm -rf "$ROOT/wheel" "$ROOT/opt/faa" && mkdir -p "$ROOT/wheel"
   (cd "$HERE" && "$PY" -m hatchling build -t wheel -d "$ROOT/wheel" >/dev/null)
-  cp /etc/resolv.conf "$ROOT/etc/resolv.conf"
-  if [ -n "${PIP_CERT:-}" ]; then cp "$PIP_CERT" "$ROOT$PIP_CERT"; fi
-  inside python3 -m venv /opt/faa
-  # scikit-learn is the quickstart's: its data set is in there
-  inside sh -c 'pip install --quiet --no-compile --no-cache-dir /wheel/*.whl "scikit-learn>=1.5,<2"'
-  inside pip list --format=freeze | grep -iE '^(flwr|torch|numpy|cryptography|py.arkworks|nvidia)' || true
-  du -sm "$ROOT/opt/faa/lib" | cut -f1 | sed 's/$/ MB unpacked/'
+  inside python3 -m venv --without-pip /opt/faa
+  # Resolved for aarch64 by this side's uv: pip in there takes more than ten minutes before it has loaded itself.
+  # hydra-core is the lab app's, on the device too; antlr4 is its only package that comes as source (pure Python).
+  "$(dirname "$PY")/uv" pip install --quiet --python-version 3.11 --python-platform aarch64-manylinux_2_36 \
+    --only-binary :all: --no-binary antlr4-python3-runtime --target "$site" "$ROOT"/wheel/*.whl "hydra-core>=1.3.2,<1.4"
+  for script in "$site"/bin/*; do
+    sed "1s|^#!.*python.*|#!/opt/faa/bin/python3|" "$script" >"$ROOT/opt/faa/bin/$(basename "$script")"
+    chmod +x "$ROOT/opt/faa/bin/$(basename "$script")"
+  done
+  ls "$site" | grep -E '^(flwr|flwr_anomaly|torch|numpy|cryptography|py_arkworks_bls12381|nvidia.*)-.*dist-info$' || true
+  du -sm "$site" | cut -f1 | sed 's/$/ MB unpacked/'
 }
 
 compile() {  # on this side, which is fast; byte code does not depend on the processor, only on Python 3.11
@@ -67,8 +72,18 @@ check() {
   inside /opt/faa/bin/faa-device check --folder /var/lib/faa || true
 }
 
+join() {
+  rm -rf "$ROOT/field" "$ROOT/src" && mkdir -p "$ROOT/src"
+  cp -r "$HERE/apps" "$HERE/conf" "$ROOT/src"
+  # Flower starts another process for a message if one has not reported within 30 s; on a busy machine an emulated one
+  # has not even loaded Flower by then. Only the copy in there is told to wait longer.
+  sed -i 's/^HEARTBEAT_DEFAULT_INTERVAL = 30$/HEARTBEAT_DEFAULT_INTERVAL = 600/' \
+    "$ROOT/opt/faa/lib/python3.11/site-packages/flwr/common/constant.py"
+  (cd "$HERE" && PYTHONPATH="$HERE" "$PY" -m benchmarks.arm64 "$ROOT")
+}
+
 trap unmount EXIT
-[ $# -gt 0 ] || set -- system install compile check
+[ $# -gt 0 ] || set -- system install compile check join
 for stage in "$@"; do
   if [ "$stage" != system ]; then mounted; fi
   start=$(date +%s)

@@ -112,7 +112,7 @@ def check_torch() -> tuple[Check, int]:
     """A real committed step of training as a client does it, in a process of its own; and its peak memory."""
     told, problem = _probe(_STEP)
     if not told:
-        todo = "pip install 'torch>=2.9,<2.11' (a CPU build on aarch64)"
+        todo = "pip install 'torch>=2.9,<2.10' (a CPU build on aarch64)"
         if "illegal instruction" in problem:
             todo = "this build of torch does not fit this processor: try 'pip install torch==2.9.1', or a Pi 5"
         return Check("torch", "fail", problem, todo), 0

@@ -26,9 +26,9 @@ from flwr_faa.authority.credential import Credential
 AUTHORITY, SUPERLINK = "authority", "superlink"
 #: A start may take so long on a machine that has other things to do.
 START_SECONDS = 300.0
-#: Pause before a SuperNode that ended is started again. Flower takes a killed one back a minute after its last
-#: heartbeat, and until then it ends with code 305.
-RESTART_SECONDS = 8.0
+#: Pause before a SuperNode that ended is started again, as in contrib/systemd. Flower takes a killed one back a minute
+#: after its last heartbeat, and until then it ends with code 305.
+RESTART_SECONDS = 15.0
 
 
 @dataclass

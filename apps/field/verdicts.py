@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,20 @@ def _node(rows: list[dict[str, Any]]) -> Node:
 
 
 def table(nodes: Mapping[str, Node]) -> Table:
-    """A line for every node, under the name that it is given."""
+    """A line for every node, under the name that it is given; the verdicts of a long run are counted."""
     shown = Table("node", "verdicts, round by round", "accepted", "banned", "why")
     for name, node in nodes.items():
         shown.add_row(
             name,
-            " ".join(node.outcomes),
+            _told(node.outcomes),
             f"{node.rounds}/{len(node.outcomes)}",
             "yes" if node.banned else "no",
             node.reason,
         )
     return shown
+
+
+def _told(outcomes: tuple[str, ...]) -> str:
+    if len(outcomes) <= 10:
+        return " ".join(outcomes)
+    return ", ".join(f"{count} {outcome}" for outcome, count in Counter(outcomes).items())

@@ -39,7 +39,9 @@ def init(
     directory: Directory,
     host: Annotated[list[str] | None, typer.Option(help="Name or address that it is reached by; repeatable.")] = None,
     budget: Annotated[float, typer.Option(help="Share of a sample's dimensions that may become known.")] = BUDGET,
-    back_end: Annotated[str, typer.Option(help="auto, charm or arkworks; the server needs the same.")] = "auto",
+    back_end: Annotated[
+        str, typer.Option(help="arkworks, or charm where server and all devices have it.")
+    ] = "arkworks",
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM; else self-signed.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     ca: Annotated[Path | None, typer.Option(help="What the server checks that certificate against, PEM.")] = None,

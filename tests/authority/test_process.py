@@ -21,6 +21,7 @@ import pytest
 from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused, connect
 from flwr_faa.authority.certificate import self_signed
 from flwr_faa.authority.client import RemoteAuthority
+from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import Credential
 from flwr_faa.authority.store import Store
 from flwr_faa.crypto import ipfe
@@ -49,6 +50,13 @@ def started() -> Iterator[list[Process]]:
     yield processes
     for process in processes:
         process.kill()
+
+
+def test_keys_are_such_as_every_device_can_use(directory: Path) -> None:
+    """Charm is an extra that a Raspberry Pi does not have, whatever is installed where the authority is made."""
+    store = Store(directory / "authority.db")
+    assert KeyAuthority(store).group.name == "arkworks"
+    store.close()
 
 
 def test_a_session_over_tls_and_a_restart(directory: Path, started: list[Process]) -> None:

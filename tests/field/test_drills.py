@@ -5,8 +5,6 @@ the round, what happened is on record, nobody honest is convicted, and the autho
 
 ``FAA_DRILL_SECONDS`` is what a phase of a round may take; raise it on a machine that has other things to do. With more
 than the minute after which Flower calls a killed node offline, a round waits for it and does not go on without it.
-
-The SuperNodes' deaths are drilled with ``FAA_DRILLS=all`` only: that minute, three times over.
 """
 
 from __future__ import annotations
@@ -32,9 +30,15 @@ from flwr_faa.authority.store import Store
 
 SECONDS = float(os.environ.get("FAA_DRILL_SECONDS", "90"))
 HONEST, POISONER = ("a", "b", "c"), "p"
-COMMON = f"strategy=fe min_clients=4 rounds=4 timeout={SECONDS} verification.enrol_timeout={SECONDS}"
+
 
 Verdicts = list[dict[str, tuple[str, str]]]
+
+
+def told(api: str, rounds: int, clients: int = 4) -> str:
+    """Overrides of a run in which everybody is challenged in every round."""
+    patience = f"timeout={SECONDS} verification.enrol_timeout={SECONDS}"
+    return f"strategy=fe api={api} rounds={rounds} min_clients={clients} {patience}"
 
 
 def two_hours_ahead(folder: Path) -> dict[str, str]:
@@ -56,9 +60,9 @@ class Script:
             self.left.popleft()[1]()
 
 
-def asked(field: Federation, run: str, name: str, number: int, *kinds: str) -> Callable[[], bool]:
-    """Whether a node has been sent messages of these kinds in a round, in this order."""
-    pattern = re.compile(".*?".join(f"Receiving: {kind}" for kind in kinds), re.DOTALL)
+def logged(field: Federation, run: str, name: str, number: int, *words: str) -> Callable[[], bool]:
+    """Whether a node has said this in a round, in this order: "Receiving: train", "Sending: query" and the like."""
+    pattern = re.compile(".*?".join(words), re.DOTALL)
     start: list[int] = []  # where that round begins in its log, which does not always say
 
     def due() -> bool:
@@ -111,25 +115,55 @@ def check_nobody_honest_is_convicted(found: Verdicts) -> None:
         assert all(report[name][0] != "convicted" for name in HONEST if name in report), (number, report)
 
 
-def refused(field: Federation, name: str, words: str, told: Callable[[], bool] = lambda: True) -> None:
-    """Wait until a SuperNode says that it was not let in, and end it."""
-    field.wait_until(name, lambda: re.search(words, field.said(name)) is not None and told())
-    assert "SuperNode ID" not in field.said(name)
-    field.kill(name)
-
-
 def who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside(field: Federation, tmp_path: Path) -> None:
-    field.start_node("stranger")
-    refused(field, "stranger", "Exit Code: 305|not registered|[Aa]uthenticat")
+    """While the others go on."""
+    link = field.log(SUPERLINK)
+    before = link.stat().st_size
     field.stop("c")
     certify(tmp_path, ["127.0.0.1"])
-    field.start_node("c", ca=tmp_path / CA)
-    refused(field, "c", "CERTIFICATE_VERIFY_FAILED")
+    field.start_node("stranger")
+    field.start_node("astray", ca=tmp_path / CA)
     field.start_node("c", **two_hours_ahead(tmp_path))
-    link = field.log(SUPERLINK)
-    refused(field, "c", "terminated", lambda: 'activate-node HTTP/1.1" 401' in link.read_text())
+    field.run("outside", told("message", rounds=1, clients=3), 60 * SECONDS)
+    reasons = {"stranger": "Exit Code: 305|not registered|[Aa]uthenticat", "astray": "CERTIFICATE_VERIFY_FAILED"}
+    for name, words in {**reasons, "c": "terminated"}.items():
+        assert re.search(words, field.said(name)) and "SuperNode ID" not in field.said(name), name
+        field.kill(name)
+    assert b'activate-node HTTP/1.1" 401' in link.read_bytes()[before:]
+    (one,) = verdicts(field, "outside")
+    assert {name: verdict for name, (verdict, _) in one.items()} == {
+        "a": "cleared",
+        "b": "cleared",
+        POISONER: "convicted",
+    }
+    check_nothing_is_lost(field, "outside")
     field.start_node("c")
     field.wait_online(["c"])
+
+
+def two_nodes_answer_each_others_challenge(field: Federation, tmp_path: Path) -> None:
+    """Key, data, checkpoints: between training and challenge, each is the other's device."""
+    slices = field.folder / "slices"
+
+    def swap() -> None:
+        for one, other in ((field.folder / "a", field.folder / "b"), (slices / "0.npz", slices / "1.npz")):
+            one.rename(tmp_path / "kept")
+            other.rename(one)
+            (tmp_path / "kept").rename(other)
+
+    trained = [logged(field, "crossed", name, 1, "Sending: train", "Sent successfully") for name in ("a", "b")]
+    script = Script((lambda: sum(due() for due in trained) == 2, swap), (recorded(field, "crossed", 1), swap))
+    field.run("crossed", told("message", rounds=2), 60 * SECONDS, script)
+    assert not script.left
+    found = verdicts(field, "crossed")
+    check_nobody_honest_is_convicted(found)
+    one, two = found
+    for name in ("a", "b"):
+        assert one[name][0] == "missing" and "the client failed" in one[name][1], one[name]
+        assert "expected a challenge on the data set that this node trains on" in field.log(name).read_text()
+    assert one["c"][0] == "cleared" and one[POISONER][0] == "convicted"
+    assert {name: two[name][0] for name in HONEST} == dict.fromkeys(HONEST, "cleared")
+    check_nothing_is_lost(field, "crossed")
 
 
 def supernodes_die_while_they_enrol_train_and_are_challenged(field: Federation, tmp_path: Path) -> None:
@@ -146,10 +180,10 @@ def supernodes_die_while_they_enrol_train_and_are_challenged(field: Federation, 
 
     script = Script(
         (lambda: "enrolment: encrypting" in field.said("c"), lambda: again("c")),
-        (asked(field, "message", "b", 2, "train"), lambda: again("b", tmp_path / "lost.npz")),
-        (asked(field, "message", "c", 3, "train", "query"), both_again),
+        (logged(field, "message", "b", 2, "Receiving: train"), lambda: again("b", tmp_path / "lost.npz")),
+        (logged(field, "message", "c", 3, "Receiving: train", "Receiving: query"), both_again),
     )
-    field.run("message", f"api=message {COMMON}", 60 * SECONDS, script)
+    field.run("message", told("message", rounds=4), 60 * SECONDS, script)
     assert not script.left
     found = verdicts(field, "message")
     check_nobody_honest_is_convicted(found)
@@ -203,13 +237,13 @@ def the_authority_dies_is_away_and_is_two_hours_off(field: Federation, tmp_path:
         field.kill(AUTHORITY)
 
     script = Script(
-        (asked(field, "legacy", "a", 1, "train", "get_properties"), restart),
+        (logged(field, "legacy", "a", 1, "Receiving: train", "Receiving: get_properties"), restart),
         (recorded(field, "legacy", 1), room_and_no_authority),
         (recorded(field, "legacy", 2), lambda: restart(**two_hours_ahead(tmp_path))),
         (recorded(field, "legacy", 3), restart),
     )
     with disk:
-        field.run("legacy", f"api=legacy {COMMON}", 60 * SECONDS, script)
+        field.run("legacy", told("legacy", rounds=4), 60 * SECONDS, script)
     assert not script.left
     found = verdicts(field, "legacy")
     check_nobody_honest_is_convicted(found)
@@ -230,24 +264,33 @@ def the_authority_dies_is_away_and_is_two_hours_off(field: Federation, tmp_path:
     assert all(rank >= before.get(name, 0) for name, rank in known(field).items())
 
 
-def an_expired_certificate_lets_nobody_in(field: Federation, tmp_path: Path) -> None:
-    """The last drill: the federation is over afterwards."""
-    field.kill("c")
+def an_expired_certificate_lets_nobody_in_until_it_is_renewed(field: Federation, tmp_path: Path) -> None:
+    """The next drill shows that all are back."""
+    field.stop("c")
     field.stop(SUPERLINK)
-    folder = field.folder / SUPERLINK
-    for name in (CA, CERTIFICATE, KEY):
-        (folder / name).unlink()
+    folder, files = field.folder / SUPERLINK, (CA, CERTIFICATE, KEY)
+    for name in files:
+        (folder / name).rename(tmp_path / name)
     certify(folder, ["127.0.0.1"], datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1))
     field.start_superlink(wait=False)
     field.start_node("c")
-    refused(field, "c", "certificate has expired")
+    field.wait_until("c", lambda: "certificate has expired" in field.said("c"))
+    assert "SuperNode ID" not in field.said("c")
+    field.kill("c")
+    field.stop(SUPERLINK)
+    for name in files:
+        (tmp_path / name).replace(folder / name)
+    field.start_superlink()
+    field.start_node("c")
+    field.wait_online(["c"])
 
 
 DRILLS = (
+    supernodes_die_while_they_enrol_train_and_are_challenged,
     who_has_no_registered_key_the_wrong_ca_or_the_wrong_time_stays_outside,
-    *((supernodes_die_while_they_enrol_train_and_are_challenged,) if os.environ.get("FAA_DRILLS") == "all" else ()),
+    two_nodes_answer_each_others_challenge,
+    an_expired_certificate_lets_nobody_in_until_it_is_renewed,
     the_authority_dies_is_away_and_is_two_hours_off,
-    an_expired_certificate_lets_nobody_in,
 )
 
 
