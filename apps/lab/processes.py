@@ -70,10 +70,10 @@ def end(processes: Iterable[subprocess.Popen[Any]]) -> None:
     started = list(processes)
     running = [p.pid for p in started if p.poll() is None]
     mine = [pid for parent in running for pid in [*descendants(parent), parent]]
-    for pid in mine:
-        _signal(pid, signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS
-    try:
+    try:  # from the first one told on: an interruption may follow at once
+        for pid in mine:
+            _signal(pid, signal.SIGTERM)
         while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in mine):
             for process in started:
                 process.poll()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.lab import processes
+
 ROOT = Path(__file__).parents[2]
 
 #: Says that it was told to end, and does not.
@@ -66,3 +68,21 @@ def test_told_to_end_while_it_ends(number: signal.Signals) -> None:
         assert (said, code) == ("ended\n", 143)
     else:  # impatient: the child is killed at once
         assert (said, code) == ("", -signal.SIGINT)
+
+
+def test_interrupted_as_soon_as_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest moment there is, which a run of real signals met once in some hundred."""
+    send = processes._signal
+
+    def impatient(pid: int, what: signal.Signals) -> None:
+        send(pid, what)
+        if what == signal.SIGTERM:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "_signal", impatient)
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
+    assert child.stdout
+    assert child.stdout.readline() == b"up\n"
+    with pytest.raises(KeyboardInterrupt):
+        processes.end([child])
+    assert child.poll() == -signal.SIGKILL
