@@ -137,7 +137,8 @@ def _train_stack(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce
         for index in range(len(batches[sizes[0]])):
             left = [batches[size][index] for size in sizes if index < len(batches[size])]
             n, rows = len(left), torch.from_numpy(_padded(left))
-            shares = torch.from_numpy(_padded([np.full(len(b), 1 / len(b), np.float32) for b in left]))
+            counts = np.array([len(b) for b in left])[:, None]
+            shares = torch.from_numpy((np.arange(rows.shape[1]) < counts) / counts.astype(np.float32))
             torch.default_generator.manual_seed(step_seed(nonce, index))
             each = torch.arange(n)[:, None]
             inputs = samples[each, rows].float().mul_(plan.scale)
