@@ -141,16 +141,15 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         )
         self.updates_, self.n_features_in_ = updates, updates.shape[1]
         log_factor = self.factor_.log_factor
+        views = self._sight.views(log_factor, self.factor_.place) if robust and n > 1 else []
+        limit = self._limit(n, len(views))
         if robust:
-            self.views_ = self._sight.views(log_factor, self.factor_.place) if n > 1 else []
-        limit = self._limit(n)
-        if robust:
-            z = np.zeros((0, n))
-            if self.views_:
-                z, self._calm = looks(self.views_, limit)
+            self.views_, z = views, np.zeros((0, n))
+            if views:
+                z, self._calm = looks(views, limit)
             self.decision_scores_ = np.abs(z).max(axis=0, initial=0.0)
             top = np.abs(z).argmax(axis=0) if len(z) else ()
-            self.evidence_ = [self.views_[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
+            self.evidence_ = [views[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
         else:
             self.decision_scores_ = 0.0 - log_factor
             self.evidence_ = [f"log F = {f:.4g}" for f in log_factor]
@@ -183,21 +182,23 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         rows = _matrix(X).astype(self.updates_.dtype, copy=False)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Expected {self.n_features_in_} features, got {rows.shape[1]}")
-        if self.preset == "robust" and not self.views_:
+        robust = self.preset == "robust"
+        if robust and not self.views_:
             return np.zeros(len(rows))
         sight = Sight(self._sight, self.factor_.place)
-        watch = sight if self.preset == "robust" else None
+        watch = sight if robust else None
         log_factor, _ = factor_of_new(
             rows, self.updates_, self.factor_, self.label_blocks, kernel=self._kernel(), watch=watch
         )
         if watch is None:
             return np.asarray(0.0 - log_factor)
         views = sight.views(log_factor)
-        z = kinder(z_of(views, self.views_), z_of(views, self.views_, self._calm), self._limit(len(self.updates_)))
+        limit = self._limit(len(self.updates_), len(views))
+        z = kinder(z_of(views, self.views_), z_of(views, self.views_, self._calm), limit)
         return np.asarray(np.abs(z).max(axis=0))
 
-    def _limit(self, n: int) -> float:
-        """The threshold of n scores; infinite where PyOD sets it, by the scores."""
+    def _limit(self, n: int, views: int) -> float:
+        """The threshold of n scores from so many views; infinite where PyOD sets it, by the scores."""
         given = self.threshold
         if given == "contamination":
             return math.inf
@@ -207,7 +208,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
             return 0.0 - math.log(EPS if given is None else given)
         if n < FEWEST:
             return math.inf
-        return largest_z(n, len(self.views_)) if given is None else float(given)
+        return largest_z(n, views) if given is None else float(given)
 
     def _preset(self) -> Preset:
         if self.preset not in PRESETS:
