@@ -6,15 +6,14 @@ Student's t; the score of each is its largest |z| by median and MAD.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from apps.lab.experiment import CONF
+from apps.lab.region import untitled, write_region
 from flwr_lomar.threshold import TAILS, largest_z
 
 RATE, DRAWS = 0.01, 100_000
-REGION = re.compile(r"(<!-- null -->\n).*?(<!-- /null -->)", re.DOTALL)
+HEAD = ("n", "views", "threshold", "false alarms, simulated")
 
 
 def rate_above(n: int, views: int, rng: np.random.Generator, rate: float = RATE, draws: int = DRAWS) -> float:
@@ -33,13 +32,14 @@ def rate_above(n: int, views: int, rng: np.random.Generator, rate: float = RATE,
 def main() -> None:
     """Print a table, and put it into docs/lomar.md."""
     rng = np.random.default_rng(1)
-    lines = ["| n | views | threshold | false alarms, simulated |", "| --- | --- | --- | --- |"]
-    for views in (12, 28):
-        for n in (6, 10, 20, 50, 100, 300, 1000):
-            lines.append(f"| {n} | {views} | {largest_z(n, views):.2f} | {rate_above(n, views, rng):.4f} |")
-    text, path = "\n".join(lines), CONF.parent / "docs" / "lomar.md"
+    lines = [
+        [str(n), str(views), f"{largest_z(n, views):.2f}", f"{rate_above(n, views, rng):.4f}"]
+        for views in (12, 28)
+        for n in (6, 10, 20, 50, 100, 300, 1000)
+    ]
+    text = untitled(HEAD, lines)
     print(text)
-    path.write_text(REGION.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", path.read_text()))
+    write_region(CONF.parent / "docs" / "lomar.md", "lomar-null", text)
 
 
 if __name__ == "__main__":

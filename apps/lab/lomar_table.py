@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +26,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from apps.lab.experiment import CONF
 from apps.lab.lomar_cells import CLIENTS, MODELS, PARTITIONS, SHARES, Group
 from apps.lab.metrics import GRID
-from apps.lab.region import markdown
+from apps.lab.region import markdown, write_region
 
 DOCS = CONF.parent / "docs"
-REGION = re.compile(r"(<!-- lomar -->\n).*?(<!-- /lomar -->)", re.DOTALL)
 KEYS = tuple(f.name for f in fields(Group))
 GOAL_TPR, GOAL_FPR = 0.95, 0.02
 
@@ -56,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report(rows)
     print(text)
     if options.write:
-        path = DOCS / "lomar.md"
-        path.write_text(REGION.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", path.read_text()))
+        write_region(DOCS / "lomar.md", "lomar", text)
         draw([r for r in rows if r["partition"] == "two labels" and r["clients"] == 100], DOCS / "lomar-roc.png")
     return 0
 
