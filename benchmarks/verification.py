@@ -10,9 +10,11 @@ not wall clock, medians of three runs; even so neighbours slow memory down, so w
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -22,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from apps.lab.models import cnn, logistic, mlp
 from apps.lab.region import markdown, write_region
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups
@@ -38,32 +41,15 @@ SAMPLES, RUNS = 200, 3
 DATASETS: dict[str, tuple[tuple[int, int, int], int]] = {"digits": ((1, 8, 8), 16), "MNIST": ((1, 28, 28), 255)}
 
 
-class CNN(nn.Module):
-    """The paper's: two 5x5 convolutions with pools, two dense layers; digits are padded, and pooled once."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 5, padding=0 if side > 8 else 2), nn.Conv2d(32, 64, 5)
-        self.pool = 2 if side > 8 else 1
-        left = (side - 4) // 2 - 4 if side > 8 else 4
-        self.fc1, self.fc2 = nn.Linear(64 * (left // 2) ** 2, 128), nn.Linear(128, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.max_pool2d(torch.relu(self.conv1(x)), self.pool)
-        x = torch.max_pool2d(torch.relu(self.conv2(x)), 2)
-        return self.fc2(torch.relu(self.fc1(x.flatten(1))))
+def wide(shape: Sequence[int], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, classes))
 
 
-def mlp(side: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(side**2, width), nn.ReLU(), nn.Linear(width, 10))
-
-
-#: Of an image's side.
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "logistic": lambda side: nn.Sequential(nn.Flatten(), nn.Linear(side**2, 10)),
-    "mlp": lambda side: mlp(side, 32),
-    "wide": lambda side: mlp(side, 128),
-    "cnn": CNN,
+MODELS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
+    "logistic": logistic,
+    "mlp": mlp,
+    "wide": wide,
+    "cnn": cnn,
 }
 #: Lines of the table, and how a figure is written.
 FIGURES = {
@@ -94,13 +80,13 @@ def measure(back_end: str, dataset: str, name: str) -> list[float]:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, largest + 1, (SAMPLES, *shape)) * (rng.random((SAMPLES, *shape)) < 0.2)
     data = pixels.astype(np.uint8), rng.integers(0, 10, SAMPLES)
-    plan = TrainingPlan(model=lambda: MODELS[name](shape[1]), lr=0.05, batch_size=50, momentum=0.9)
+    plan = TrainingPlan(model=partial(MODELS[name], shape, 10), lr=0.05, batch_size=50, momentum=0.9)
     authority = LocalAuthority(back_end, 1.0)
     verifier = SpotCheck(plan, shape, authority, max_value=largest, allow_convolution=name == "cnn")
     start = plan.initial_arrays(0)
     with tempfile.TemporaryDirectory() as folder:
         device = Device(Path(folder), 1.0, progress=lambda done, total: None)
-        _, request = cpu(lambda: verifier.enrolment(1))
+        request = verifier.enrolment(1)
         enrolled, answer = cpu(lambda: enrolment.enrol(device, data, request))
         stored = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         verifier.enrol(1, answer)
