@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import fields
 from logging import INFO, WARNING
@@ -109,6 +110,19 @@ class Defence:
         for node, problem in failed.items():
             log(WARNING, "faa node=%d %s", node, problem)
         return {} if self.observe else failed
+
+    def present(self, connected: Callable[[], Set[int]]) -> Set[int]:
+        """The connected nodes, once one of them is not banned.
+
+        Waits for who has taken part in this run and is away, as Flower waits for its least number of nodes: rounds of
+        nobody would pass within the minute that a SuperNode takes to come back. Not if all of those are banned too.
+        """
+        while not (found := connected()) - self.ledger.bans.keys():
+            if not {v.node_id for report in self.reports for v in report.nodes} - self.ledger.bans.keys():
+                break
+            log(INFO, "Waiting for a node that is not banned: %d connected.", len(found))
+            time.sleep(1)
+        return found
 
     def check_grid(self, grid: object) -> None:
         """Refuse a simulation-only verifier in a deployment.

@@ -204,7 +204,7 @@ class FAADL(FedAvg):
     def _unbanned(self, manager: ClientManager, minimum: str) -> Iterator[ClientManager | None]:
         """The manager without the banned; the strategy's minima are lowered by their number while it is open."""
         banned = self.defence.ledger.bans.keys()
-        connected = {node_id(client) for client in manager.all().values()}
+        connected = self.defence.present(lambda: {node_id(client) for client in manager.all().values()})
         if connected and connected <= banned:
             log(ERROR, "every connected node is banned: nobody is asked this round")
             yield None

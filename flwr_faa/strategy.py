@@ -218,7 +218,7 @@ class FAADL(FedAvg):
     def _unbanned(self, grid: Grid, minimum: str) -> Iterator[Grid | None]:
         """The grid without the banned; the strategy's minima are lowered by their number while it is open."""
         banned = self.defence.ledger.bans.keys()
-        connected = set(grid.get_node_ids())
+        connected = self.defence.present(lambda: set(grid.get_node_ids()))
         if connected and connected <= banned:
             log(ERROR, "every connected node is banned: nobody is asked this round")
             yield None

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from flwr_faa import Ledger, Policy
 from flwr_faa.detection import Everyone, Sequential
-from flwr_faa.verdict import Outcome
+from flwr_faa.verdict import Outcome, RoundReport, Verdict
 from flwr_faa.verification import paper
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
@@ -266,6 +266,23 @@ def test_all_banned_is_no_endless_wait(api: str) -> None:
                        detector=Sequential(audits=3))  # fmt: skip
     assert len(run.reports[0].convicted) == 3
     assert all(np.array_equal(a, b) for a, b in zip(run.arrays, PLAN.initial_arrays(0), strict=True))
+
+
+def test_who_is_not_banned_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three nodes that took part one is banned; the other two are away for a while, and it is there."""
+    from flwr_faa import defence
+
+    verdicts = tuple(
+        Verdict(n, Outcome.CONVICTED if n == 1 else Outcome.TRUSTED, n > 1, banned=n == 1) for n in (1, 2, 3)
+    )
+    own = defence.Defence(None, None, Policy(), None, 1.0, None)
+    connected, slept = iter([{1}, set(), {1, 3}]), []
+    monkeypatch.setattr(defence.time, "sleep", slept.append)
+    assert own.present(lambda: {1}) == {1}  # nobody known yet to wait for
+    own.reports.append(RoundReport(1, verdicts))
+    own.ledger.record(own.reports[0])
+    assert own.present(lambda: next(connected)) == {1, 3}
+    assert slept == [1, 1]
 
 
 def test_replay_refuses_a_deployment() -> None:
