@@ -128,15 +128,16 @@ class Sight:
             for (what, less, more, log), values in zip(OF_BLOCK, np.hstack(self._blocks[name]), strict=True):
                 views.append(View(f"{name}, {what}", values[at], f"{name}: {what}", less, more, log))
         if self._labels:
-            mine, theirs = ({r: np.hstack(x) for r, x in s._labels.items()} for s in (self, self.fitted or self))
-            z = np.stack([_z(mine[r], theirs[r]) for r in sorted(mine)])[:, :, at]  # label, view, update
+            labels = sorted(self._labels)
+            mine, theirs = (np.stack([np.hstack(s._labels[r]) for r in labels]) for s in (self, self.fitted or self))
+            z = _z(mine, theirs)[:, :, at]  # label, view, update
             near, dense = "z of 3 nearest neighbours", "z of 3 nearest neighbours against six tenths of all"
             for side, what, label, values in (
                 ("nearest", near, z[:, 0].argmin(axis=0), z[:, 0].min(axis=0)),
                 ("densest", dense, z[:, 1].argmin(axis=0), z[:, 1].min(axis=0)),
                 ("sparsest", dense, z[:, 1].argmax(axis=0), z[:, 1].max(axis=0)),
             ):
-                lines = [f"label {sorted(mine)[r]}, its {side}: {what}" for r in label]
+                lines = [f"label {labels[r]}, its {side}: {what}" for r in label]
                 views.append(View(f"label, {side}", values, lines, "lower", "higher", False))
         return views
 
@@ -174,7 +175,7 @@ def looks(views: list[View], limit: float) -> tuple[Doubles, npt.NDArray[np.bool
 
 def _z(values: Doubles, fitted: Doubles) -> Doubles:
     centre, spread = centre_and_spread(fitted)
-    return np.asarray((values - centre[:, None]) / spread[:, None])
+    return np.asarray((values - centre[..., None]) / spread[..., None])
 
 
 def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:

@@ -123,6 +123,7 @@ def main(
         federation.start_nodes()
         soak = Soak(federation, "soak", every, random.Random(seed), rounds)
         told = f"api=message rounds={rounds} timeout={timeout} verification.enrol_timeout={timeout} min_clients=1"
+        told += f" strategy.policy.max_strikes={rounds}"  # every silence is a kill here; 3 ban all in 30 rounds
         try:
             federation.run("soak", told, 10 * timeout * rounds, soak)
         except RunError as failure:
