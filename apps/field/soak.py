@@ -160,8 +160,9 @@ def main(
     console.print(text, soft_wrap=True, highlight=False)
     for failure in failures:
         console.print(failure, style="bold red", soft_wrap=True)
-    if docs and not failures:
-        write_region(ROOT / "docs" / "field.md", "soak", "\n".join(textwrap.wrap(text, 120)))
+    if docs:  # what did not hold too
+        told = [text, *(f"**{failure}**" for failure in failures)]
+        write_region(ROOT / "docs" / "field.md", "soak", "\n\n".join("\n".join(textwrap.wrap(t, 120)) for t in told))
     raise typer.Exit(1 if failures else 0)
 
 
