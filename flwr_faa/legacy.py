@@ -203,8 +203,8 @@ class FAADL(FedAvg):
     @contextmanager
     def _unbanned(self, manager: ClientManager, minimum: str) -> Iterator[ClientManager | None]:
         """The manager without the banned; the strategy's minima are lowered by their number while it is open."""
-        banned = self.defence.ledger.bans.keys()
         connected = self.defence.present(lambda: {node_id(client) for client in manager.all().values()})
+        banned = self.defence.ledger.bans.keys()  # read after that, which may take long: bans can be lifted
         if connected and connected <= banned:
             log(ERROR, "every connected node is banned: nobody is asked this round")
             yield None

@@ -217,8 +217,8 @@ class FAADL(FedAvg):
     @contextmanager
     def _unbanned(self, grid: Grid, minimum: str) -> Iterator[Grid | None]:
         """The grid without the banned; the strategy's minima are lowered by their number while it is open."""
-        banned = self.defence.ledger.bans.keys()
         connected = self.defence.present(lambda: set(grid.get_node_ids()))
+        banned = self.defence.ledger.bans.keys()  # read after that, which may take long: bans can be lifted
         if connected and connected <= banned:
             log(ERROR, "every connected node is banned: nobody is asked this round")
             yield None

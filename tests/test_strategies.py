@@ -285,6 +285,25 @@ def test_who_is_not_banned_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert slept == [1, 1]
 
 
+@BOTH
+def test_a_ban_lifted_while_waiting_holds_no_more(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from flwr_faa import FAADL, defence, legacy
+
+    strategy: Any = FAADL() if api == "message" else legacy.FAADL()
+    own = strategy.defence
+    away, banned = Verdict(2, Outcome.TRUSTED, True), Verdict(1, Outcome.CONVICTED, False, banned=True)
+    own.reports.append(RoundReport(1, (banned, away)))
+    own.ledger.record(own.reports[0])
+    monkeypatch.setattr(defence.time, "sleep", lambda seconds: own.ledger.lift(1))
+    there = SimpleNamespace(get_node_ids=lambda: [1], all=lambda: {"1": SimpleNamespace(cid="1")})
+    minimum = "min_train_nodes" if api == "message" else "min_fit_clients"
+    with strategy._unbanned(there, minimum) as view:
+        assert view is not None
+        assert list(view.get_node_ids() if api == "message" else map(int, view.all())) == [1]
+
+
 def test_replay_refuses_a_deployment() -> None:
     from flwr_faa.defence import Defence
 
