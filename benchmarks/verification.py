@@ -10,7 +10,6 @@ not wall clock, medians of three runs; even so neighbours slow memory down, so w
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -41,14 +40,10 @@ SAMPLES, RUNS = 200, 3
 DATASETS: dict[str, tuple[tuple[int, int, int], int]] = {"digits": ((1, 8, 8), 16), "MNIST": ((1, 28, 28), 255)}
 
 
-def wide(shape: Sequence[int], classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, classes))
-
-
 MODELS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "logistic": logistic,
     "mlp": mlp,
-    "wide": wide,
+    "wide": partial(mlp, units=128),
     "cnn": cnn,
 }
 #: Lines of the table, and how a figure is written.

@@ -21,11 +21,11 @@ def logistic(shape: Sequence[int], classes: int, zero: bool = False) -> nn.Modul
     return nn.Sequential(nn.Flatten(), layer)
 
 
-def mlp(shape: Sequence[int], classes: int) -> nn.Module:
-    """One hidden layer of 32 units."""
+def mlp(shape: Sequence[int], classes: int, units: int = 32) -> nn.Module:
+    """One hidden layer."""
     from torch import nn
 
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 32), nn.ReLU(), nn.Linear(32, classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), units), nn.ReLU(), nn.Linear(units, classes))
 
 
 def cnn(shape: Sequence[int], classes: int, batch_norm: bool = False) -> nn.Module:
