@@ -161,8 +161,8 @@ def main(
     for failure in failures:
         console.print(failure, style="bold red", soft_wrap=True)
     if docs:  # what did not hold too
-        told = [text, *(f"**{failure}**" for failure in failures)]
-        write_region(ROOT / "docs" / "field.md", "soak", "\n\n".join("\n".join(textwrap.wrap(t, 120)) for t in told))
+        paragraphs = [textwrap.fill(part, 120) for part in (text, *(f"**{failure}**" for failure in failures))]
+        write_region(ROOT / "docs" / "field.md", "soak", "\n\n".join(paragraphs))
     raise typer.Exit(1 if failures else 0)
 
 
