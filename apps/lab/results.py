@@ -98,7 +98,8 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
         same, rounds = at_common_round(of)
         head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
         rows = (
-            f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s), all compared after round {rounds} (`{name}`)."
+            f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s), in the time they were given (`{name}`). "
+            f"Defences are compared after the last round that all of them reached: {rounds}."
         )
         parts += [head, rows, *(_table(table(same, view)) for view in of.spec.tables)]
     if (harder := found["quick"].get("harder/heatmap")) is not None:

@@ -87,20 +87,25 @@ def read(path: Path) -> Results:
     return Results(spec(runs["experiment"].iloc[0]), runs["size"].iloc[0], runs, curves)
 
 
-def at_common_round(of: Results) -> tuple[Results, int]:
-    """The same with the figures that every run had after the last round that all of them reached, and that round.
+def at_common_round(of: Results) -> tuple[Results, str]:
+    """The same with the figures that every defence had after the last round that all of them reached, and those rounds.
 
-    Runs with a time limit stop where they are; the fast ones would otherwise be compared with the slow ones.
+    Runs with a time limit stop where they are; the fast ones would otherwise be compared with the slow ones. Rounds are
+    common to the defences of one attack and whatever else a row of the grid names, since only those are compared.
     """
-    common = int(of.runs["rounds"].min())
+    setting = [axis for axis in of.axes if axis != "defence" and axis in of.runs]
+    by_setting = of.runs.groupby(setting, sort=False, dropna=False)["rounds"]
+    common, told = by_setting.transform("min"), by_setting.min()
+    varied = [level for level in told.index.names if told.index.unique(level).size > 1]
+    names = [" ".join(map(str, at)) for at in told.reset_index()[varied].itertuples(index=False)]
+    rounds = ", ".join(f"{n} ({name})" if name else f"{n}" for n, name in zip(told, names, strict=True))
     if (of.runs["rounds"] == common).all():
-        return of, common
-    runs, there = of.runs.copy(), of.curves[of.curves["x"] == common]
+        return of, rounds
+    runs, y = of.runs.copy(), of.curves.set_index(["curve", "cell", "seed", "x"])["y"].to_dict()
     for metric, curve in (("final_accuracy", "accuracy"), ("final_loss", "loss"), *((c, c) for c in BY_ROUND)):
-        values = there[there["curve"] == curve].set_index(["cell", "seed"])["y"].to_dict()
-        if values:
-            runs[metric] = [values.get(key) for key in zip(runs["cell"], runs["seed"], strict=True)]
-    return replace(of, runs=runs), common
+        if (of.curves["curve"] == curve).any():
+            runs[metric] = [y.get((curve, *at)) for at in zip(runs["cell"], runs["seed"], common, strict=True)]
+    return replace(of, runs=runs), rounds
 
 
 def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:

@@ -91,16 +91,21 @@ def test_the_worst_case_of_each_defence() -> None:
     assert str(Figure(0.5, None, 1)) == "0.500"
 
 
-def test_runs_with_a_limit_are_compared_where_all_of_them_came() -> None:
-    rows = [{"cell": c, "seed": 1, "rounds": r, "final_accuracy": 0.9} for c, r in (("a", 2), ("b", 5))]
+def test_runs_with_a_limit_are_compared_where_all_defences_came() -> None:
+    reached = {("Krum", "ALIE"): 2, ("FedAvg", "ALIE"): 5, ("Krum", "Gaussian"): 4, ("FedAvg", "Gaussian"): 3}
+    rows = [
+        {"cell": defence + attack, "seed": 1, "defence": defence, "attack": attack, "rounds": r, "final_accuracy": 0.9}
+        for (defence, attack), r in reached.items()
+    ]
     curves = [
-        {"cell": c, "seed": 1, "curve": "accuracy", "x": x, "y": x / 10}
-        for c, r in (("a", 2), ("b", 5))
-        for x in range(r)
-    ] + [{"cell": c, "seed": 1, "curve": "accuracy", "x": 2, "y": y} for c, y in (("a", 0.2),)]
+        {"cell": defence + attack, "seed": 1, "curve": "accuracy", "x": x, "y": x / 10}
+        for (defence, attack), r in reached.items()
+        for x in range(r + 1)
+    ]
     same, rounds = at_common_round(results(rows, curves))
-    assert rounds == 2
-    assert list(same.runs["final_accuracy"]) == [0.2, 0.2]
+    assert rounds == "2 (ALIE), 3 (Gaussian)"
+    assert list(same.runs["final_accuracy"]) == [0.2, 0.2, 0.3, 0.3]
+    assert at_common_round(results(rows[:1], curves))[1] == "2"
 
 
 @pytest.fixture
