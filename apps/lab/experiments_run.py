@@ -239,9 +239,9 @@ def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]
             if row is None:
                 continue
             figures = {k: v for k, v in row.items() if k not in OTHER}
-            table.append(
-                {**head, **cell.axes, "seed": seed, "cell": cell.digest, **figures, **{t: row[t] for t in TIMES}}
-            )
+            planned = {"planned_rounds": row["config"]["rounds"]}
+            times = {t: row[t] for t in TIMES}
+            table.append({**head, **cell.axes, "seed": seed, "cell": cell.digest, **planned, **figures, **times})
             configurations[cell.digest] = {**row["config"], "seed": None}
             points += [
                 {"cell": cell.digest, "seed": seed, "curve": name, "x": x, "y": y}

@@ -67,18 +67,19 @@ def collect(runs: Path, size: Size) -> dict[str, Results]:
     return found
 
 
-def verdict(claim: Claim, measured: Figure) -> str:
-    """Whether a claim holds, as far as the interval tells."""
+def verdict(claim: Claim, measured: Figure, unfinished: bool = False) -> str:
+    """Whether a claim holds, as far as the interval tells; with what should be known about the runs."""
     half = measured.half or 0.0
     low, high = measured.mean - half, measured.mean + half
     least = -float("inf") if claim.least is None else claim.least
     most = float("inf") if claim.most is None else claim.most
-    alone = " (one seed)" if measured.half is None else ""
+    known = ["one seed"] * (measured.half is None) + ["unfinished runs"] * unfinished
+    note = f" ({', '.join(known)})" if known else ""
     if least <= low and high <= most:
-        return f"holds{alone}"
+        return f"holds{note}"
     if high < least or low > most:
-        return f"**does not hold**{alone}"
-    return "not decided: the interval crosses the bound"
+        return f"**does not hold**{note}"
+    return f"not decided: the interval crosses the bound{note}"
 
 
 def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
@@ -97,10 +98,10 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
     for name, of in found["paper"].items():
         same, rounds = at_common_round(of)
         head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
-        rows = (
-            f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s), in the time they were given (`{name}`). "
-            f"Defences are compared after the last round that all of them reached: {rounds}."
-        )
+        rows = f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s) (`{name}`)."
+        if of.unfinished:
+            planned = of.runs["planned_rounds"].max()
+            rows += f" Ended with their time: of {planned} rounds all defences reached, and are compared at, {rounds}."
         parts += [head, rows, *(_table(table(same, view)) for view in of.spec.tables)]
     if (harder := found["quick"].get("harder/heatmap")) is not None:
         parts += ["## Harder than the papers", f"{_count(harder)}; {harder.spec.title.lower()}."]
@@ -132,8 +133,12 @@ def _claims(found: Mapping[str, Results]) -> str:
         bound += [f"at most {number(claim.most)}"] if claim.most is not None else []
         seeds = f"{measured.seeds} seed{'s' if measured.seeds > 1 else ''}"
         shown = f"{measured}, {seeds}"
-        comparable = not claim.absolute or of.size == "paper"
-        decided = verdict(claim, measured) if comparable else "the paper's figure is of other data: not comparable"
+        if claim.absolute and of.size != "paper":
+            decided = "the paper's figure is of other data: not comparable"
+        elif claim.absolute and of.unfinished:
+            decided = "the paper's figure is of more rounds: not comparable"
+        else:
+            decided = verdict(claim, measured, of.unfinished)
         lines.append([claim.source, claim.says, claim.shows, " and ".join(bound), shown, decided])
     return untitled(["where", "claim", "measured", "holds if", "here", "verdict"], lines)
 

@@ -38,6 +38,11 @@ class Results:
         """In the order of the grid."""
         return list(dict.fromkeys(axis for block in self.spec.grid for axis in block))
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether runs ended with their time, before their last round."""
+        return bool((self.runs["rounds"] < self.runs["planned_rounds"]).any())
+
     def values(self, axis: str) -> list[Any]:
         """Of an axis, in the order of the grid, as far as there are runs."""
         if axis not in self.runs:
