@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apps.lab.experiment import CONF
-from apps.lab.experiments import SIZES, Size, folder, names, spec
+from apps.lab.experiments import SIZES, Size, cells, folder, names, spec
 from apps.lab.experiments_run import replace_file
 from apps.lab.region import untitled
 from apps.lab.report_tables import Table, table, worst
@@ -98,7 +98,7 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
     for name, of in found["paper"].items():
         same, rounds = at_common_round(of)
         head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
-        rows = f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed(s) (`{name}`)."
+        rows = f"{_count(of)} (`{name}`)."
         if of.unfinished:
             planned = of.runs["planned_rounds"].max()
             rows += f" Ended with their time: of {planned} rounds all defences reached, and are compared at, {rounds}."
@@ -161,7 +161,10 @@ def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
 
 
 def _count(of: Results) -> str:
-    return f"{len(of.runs)} runs, {of.runs['seed'].nunique()} seed{'s' if of.runs['seed'].nunique() > 1 else ''}"
+    seeds = of.runs["seed"].nunique()
+    whole = seeds * sum(1 for _ in cells(of.spec, of.size))
+    runs = f"{len(of.runs)} of {whole}" if len(of.runs) < whole else f"{whole}"
+    return f"{runs} runs, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _table(of: Table) -> str:
