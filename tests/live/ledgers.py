@@ -5,8 +5,8 @@ from pathlib import Path
 from flwr_faa.ledger import Ledger
 from flwr_faa.verdict import Outcome, RoundReport, Verdict
 
-#: Node ids are 64 bits wide.
-HONEST, LIAR, SILENT = 2**64 - 3, 11, 12
+#: Node ids are 64 bits wide; none is so short that a clock shows it too.
+HONEST, LIAR, SILENT = 2**64 - 3, 7_001_011, 7_001_012
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\x1b[2Jcleared \x07"
 COMMAND = "=HYPERLINK(1)"
 
