@@ -5,16 +5,27 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from flwr_faa import defence
+from flwr_faa.verification import spotcheck, spotclaims
+
+# The same examples in every run, and no time limits: a busy machine is no fault of the code.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """No seed means one that is drawn, and of a hundred honest updates one is an outlier: the same one in every run.
 
-    Flower's legacy client manager samples by ``random``, and the quickstarts shuffle by torch's own generator.
+    The server's secret choices, of steps to challenge and of vectors, differ from one challenge to the next, but not
+    from run to run. Flower's legacy client manager samples by ``random``; the quickstarts shuffle by torch's generator.
     """
+    draw = random.Random(5)
+    secret = SimpleNamespace(SystemRandom=lambda: draw, token_bytes=draw.randbytes)
+    monkeypatch.setattr(spotcheck, "secrets", secret)
+    monkeypatch.setattr(spotclaims, "secrets", secret)
     monkeypatch.setattr(defence, "secrets", SimpleNamespace(randbits=lambda bits: 5))
     random.seed(5)
     torch.manual_seed(5)

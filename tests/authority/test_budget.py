@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_faa.authority import BudgetExceeded, Refused
@@ -67,7 +67,6 @@ class Truth:
         return max(rank(self.keys + stated) for stated in self.values.values())
 
 
-@settings(deadline=None)
 @given(st.lists(requests, max_size=6), st.integers(0, WIDTH))
 def test_bound_is_never_below_the_rank_nor_above_the_budget(asked: list, budget: int) -> None:
     truth = Truth(Account(WIDTH, budget))
@@ -78,7 +77,6 @@ def test_bound_is_never_below_the_rank_nor_above_the_budget(asked: list, budget:
         assert truth.rank() <= truth.account.rank <= budget
 
 
-@settings(deadline=None)
 @given(st.lists(requests, max_size=4), st.lists(requests, max_size=4), st.permutations(range(SAMPLES)))
 def test_another_set_may_be_the_same_samples_in_another_order(first: list, then: list, order: list[int]) -> None:
     truth = Truth(Account(WIDTH, WIDTH))
@@ -94,7 +92,6 @@ def test_another_set_may_be_the_same_samples_in_another_order(first: list, then:
         assert truth.rank() <= truth.account.rank
 
 
-@settings(deadline=None)
 @given(requests)
 def test_the_same_again_costs_nothing_even_with_a_spent_budget(request: tuple) -> None:
     truth = Truth(Account(WIDTH, WIDTH))
@@ -124,7 +121,6 @@ def test_equal_functions_count_once_and_the_zero_function_not_at_all() -> None:
     assert digests([y], WIDTH, ORDER, b"another") != digest(y)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.permutations(range(SAMPLES)), st.integers(1, SAMPLES)), max_size=4))
 def test_all_counts_together_bound_the_rank_of_all_gradients(steps: list) -> None:
     draw, equations, counts = np.random.default_rng(len(steps)), [np.zeros(SAMPLES * WIDTH)], [0] * SAMPLES

@@ -238,7 +238,7 @@ asked = st.tuples(
 moved = st.tuples(st.sampled_from([1, 2]), st.permutations(range(4)))  # the same samples, shuffled, on some node
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(asked | moved, max_size=12))
 def test_whatever_happens_no_more_is_known_than_is_said_nor_than_allowed(happening: list) -> None:
     authority, key = LocalAuthority("arkworks", budget=0.6), Ed25519PrivateKey.generate()

@@ -17,7 +17,7 @@ from tests.authority.parties import WIDTH
 from tests.authority.world import KEYS, ROOT, World
 
 EXAMPLES = int(os.environ.get("FAA_FUZZ", "100"))  # for each test
-FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 json_values = st.recursive(
     st.none()

@@ -166,7 +166,7 @@ def test_points_outside_the_subgroup_are_refused(honest: int) -> None:
 
 
 @given(data=st.binary(max_size=300))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_garbage_is_no_point(group: Group, data: bytes) -> None:
     if len(data):
         with pytest.raises(ValueError, match=r"expected .*, got"):

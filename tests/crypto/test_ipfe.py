@@ -75,7 +75,7 @@ def test_integers_of_any_kind_and_size(group: Group) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_small_vectors(group: Group, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 6))
     vector = st.lists(st.integers(-300, 300), min_size=n, max_size=n)
@@ -248,7 +248,7 @@ def test_every_byte_counts(group: Group, sent: dict[str, bytes], kind: str) -> N
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_fuzzed_bytes_are_refused_or_canonical(group: Group, sent: dict[str, bytes], data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["K", "C"]))
     good = sent[kind]

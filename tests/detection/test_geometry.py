@@ -59,7 +59,7 @@ def test_identical_rows_are_one_point():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_order_of_the_rows_changes_no_bit(seed, n):
     rng = np.random.default_rng(seed)
     updates = crowd(n, seed)

@@ -36,13 +36,13 @@ def test_defined_for_few_identical_and_zero_updates(n, fill):
 
 
 @given(hnp.arrays(np.float32, (8, 35), elements=st.floats(-1e8, 1e8, width=32)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_update_makes_a_score_nan(updates):
     assert np.isfinite(MultiView().detect(batch_of(updates, CROWD_SHAPES)).scores).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_order_and_ids_change_nothing(seed, n):
     rng = np.random.default_rng(seed)
     updates = crowd(n, seed)
@@ -58,7 +58,7 @@ def test_order_and_ids_change_nothing(seed, n):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_scale_of_the_updates_does_not_matter(seed, scale):
     updates = crowd(20, seed, np.float64)
     found, again = (MultiView().detect(batch_of(x, CROWD_SHAPES)) for x in (updates, scale * updates))

@@ -25,7 +25,7 @@ def test_the_same_twenty_updates_in_many_orders_have_the_same_suspects():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 14), st.sampled_from([0.1, 0.25, 0.5, 0.8]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_suspects_are_the_prescribed_share_and_cover_everything_outside(seed, n, nu):
     rng = np.random.default_rng(seed)
     updates = crowd(n, seed)

@@ -122,7 +122,7 @@ class TestOrder:
         dtype=st.sampled_from([np.float32, np.float64]),
         preset=st.sampled_from([{}, {"kernel": "printed", "relative": False}]),
     )
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_permuted_rows_have_permuted_answers_bit_for_bit(self, seed, n, labels, clones, dtype, preset):
         rng = np.random.default_rng(seed)
         updates, blocks = draw(seed, n, labels, dtype=dtype)

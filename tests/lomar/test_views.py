@@ -93,7 +93,7 @@ def test_views_are_what_they_say(dtype):
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 40), clones=st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_order_of_the_updates_changes_nothing(seed, n, clones):
     x = updates(n, seed, np.float32)
     x[: min(clones, n)] = x[-1]

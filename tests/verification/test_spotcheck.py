@@ -261,7 +261,7 @@ def test_malformed_answers_and_commitments_are_no_evidence(node: Node) -> None:
         node.verifier.challenge(replace(case, node_id=3))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_fuzzed_answers_never_raise_anything_else(node: Node, data: st.DataObject) -> None:
     case = node.train()
@@ -278,7 +278,7 @@ def test_fuzzed_answers_never_raise_anything_else(node: Node, data: st.DataObjec
         node.verifier._pending.clear()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([Enrol, Challenge, Answer]), st.binary(max_size=80))
 def test_parsers_refuse_with_one_exception(message: Any, tail: bytes) -> None:
     for kind in ("spotcheck/enrol", "spotcheck/challenge", "spotcheck/answer"):
