@@ -23,11 +23,12 @@ while True:
 
 #: Starts it, and ends it in order.
 PROGRAM = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from apps.lab import processes
 
 processes.END_SECONDS = 2.0
 processes.end_on_sigterm()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
 try:
     time.sleep(60)
