@@ -55,7 +55,9 @@ def run_missing(
         task = progress.add_task("", total=len(cells), completed=len(done))
         with _pool(min(jobs, len(missing))) as pool:
             try:
-                for finished in as_completed([pool.submit(work, cell) for cell in missing]):
+                submitted = [pool.submit(work, cell) for cell in missing]
+                # as_completed forgets the order of those that were done before it looked.
+                for finished in as_completed(submitted) if jobs > 1 else submitted:
                     if (failure := finished.exception()) is not None:
                         failed.append(failure)
                         continue
