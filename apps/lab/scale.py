@@ -81,9 +81,9 @@ def setting(strategy: str, rounds: int, overrides: Sequence[str] = ()) -> Experi
 
 def table(records: Mapping[str, Continued]) -> Table:
     """One line a strategy."""
-    head = ["strategy", "rounds", "accuracy", "accuracy on 7", "7 taken for 1", "other labels", "attackers left out"]
-    head += ["honest left out", "minutes, first 20 rounds", "CPU minutes, first 20", "minutes, all"]
-    head += ["seconds a round: training and messages", "detection", "aggregation"]
+    head = ["strategy", "accuracy, round 20", "rounds", "accuracy", "accuracy on 7", "7 taken for 1", "other labels"]
+    head += ["attackers left out", "honest left out", "minutes, first 20 rounds", "CPU minutes, first 20"]
+    head += ["minutes, all", "seconds a round: training and messages", "detection", "aggregation"]
     lines = []
     for strategy, record in records.items():
         summary = record.summary
@@ -91,7 +91,8 @@ def table(records: Mapping[str, Continued]) -> Table:
         figures = [summary["final_accuracy"], last["source"], last["attack_success"], last["other"]]
         shares = [summary["scores"]["tpr_left_out"], summary["scores"]["fpr_left_out"]]
         minutes = [sum(record.wall[:20]) / 60, sum(record.cpu[:20]) / 60, sum(record.wall) / 60]
-        lines.append([strategy, str(record.done), *map(_three, figures), *map(_three, shares)])
+        early = summary["accuracy"][min(20, record.done)]  # the list starts with the untrained model
+        lines.append([strategy, _three(early), str(record.done), *map(_three, figures), *map(_three, shares)])
         lines[-1] += [f"{m:.1f}" for m in minutes]
         phases = [summary["seconds"].get(phase, 0.0) / record.done for phase in ("train", "detect", "aggregate")]
         lines[-1] += [f"{seconds:.1f}" for seconds in phases]
