@@ -162,7 +162,7 @@ def main(
         console.print(failure, style="bold red", soft_wrap=True)
     if docs:  # what did not hold too
         paragraphs = [textwrap.fill(part, 120) for part in (text, *(f"**{failure}**" for failure in failures))]
-        write_region(ROOT / "docs" / "field.md", "soak", "\n\n".join(paragraphs) + "\n")
+        write_region(ROOT / "docs" / "field.md", "soak", "\n\n".join(paragraphs))
     raise typer.Exit(1 if failures else 0)
 
 

@@ -21,7 +21,7 @@ def untitled(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def write_region(path: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- table:name -->`` and the next ``<!-- /table -->``.
+    """Replace what stands between ``<!-- table:name -->`` and the next ``<!-- /table -->``; blank lines around it.
 
     Raises
     ------
@@ -32,4 +32,4 @@ def write_region(path: Path, name: str, text: str) -> None:
     before = path.read_text()
     if not region.search(before):
         raise ValueError(f"Expected <!-- table:{name} --> and <!-- /table --> in {path}, got neither")
-    path.write_text(region.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", before))
+    path.write_text(region.sub(lambda found: f"{found[1]}\n{text.rstrip()}\n\n{found[2]}", before))
