@@ -19,7 +19,7 @@ from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
 from flwr_faa.verdict import Outcome, RoundReport, describe
-from flwr_faa.verification.base import Enrolling, Exhausted, Verifier
+from flwr_faa.verification.base import Enrolling, Exhausted, Verifier, one_node
 from flwr_faa.verification.wire import WireError
 
 #: As the pipeline's, with the seconds to wait.
@@ -92,8 +92,9 @@ class Defence:
         failed: dict[int, str] = {}
         for node in node_ids:
             try:
-                if (request := self.verifier.enrolment(node)) is not None:
-                    pending[node] = request
+                with one_node(node):
+                    if (request := self.verifier.enrolment(node)) is not None:
+                        pending[node] = request
             except (Exhausted, WireError) as why:
                 failed[node] = f"not enrolled: {why}"
         if pending:
@@ -104,7 +105,8 @@ class Defence:
             try:
                 if isinstance(answer, str):
                     raise WireError(answer)
-                self.verifier.enrol(node, answer)
+                with one_node(node):
+                    self.verifier.enrol(node, answer)
             except (Exhausted, WireError) as why:
                 failed[node] = f"not enrolled: {why}"
         for node, problem in failed.items():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
 from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import Case, Disclosing, Exhausted, Finding, Verifier
+from flwr_faa.verification.base import Case, Disclosing, Exhausted, Finding, Verifier, logger, one_node
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
@@ -110,7 +110,7 @@ class Pipeline:
         model : sequence of ndarray
             The global model that was broadcast.
         ask : callable
-            Gets challenges to their nodes and evidence back; must not raise.
+            Gets challenges to their nodes and evidence back. If it raises, nobody could be asked.
         nonce, seed : int
             The round's: ``nonce`` went to the clients (batch order), ``seed`` never leaves the server (audits).
         strikes : mapping
@@ -199,15 +199,17 @@ class Pipeline:
                 examples = int(float(reply.num_examples))  # type: ignore[arg-type]
                 case = Case(server_round, reply.node_id, nonce, model, reply.arrays, examples, reply.commitment)
                 try:
-                    challenges[reply.node_id] = self.verifier.challenge(case)
+                    with one_node(reply.node_id):
+                        challenges[reply.node_id] = self.verifier.challenge(case)
                     cases[row] = case
                 except (Exhausted, WireError) as why:
                     by_row[row] = _dropped(by_row[row], why)
             with clock("ask"):
-                answers = ask(challenges) if challenges else {}
+                answers = _asked(ask, challenges)
             with clock("judge"):
                 for row, case in cases.items():
-                    by_row[row] = self._judge(by_row[row], case, answers.get(case.node_id, "no answer in time"))
+                    answer = answers.get(case.node_id, "no answer in time")
+                    by_row[row] = self._judge(by_row[row], case, answer)
             done.update(rows)
             # A budget that is spent or an authority that is away says nothing about anybody: no verdict to learn from,
             # or an outage would have the look-alikes of everybody asked, and the whole round left out.
@@ -218,12 +220,15 @@ class Pipeline:
                 pending = self.detector.more(batch, detection, judged) if judged else ()
         return {v.node_id: v for v in by_row.values()}
 
-    def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str) -> Verdict:
+    def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str | Exhausted) -> Verdict:
         assert self.verifier is not None
         try:
+            if isinstance(evidence, Exhausted):
+                raise evidence
             if isinstance(evidence, str):
                 raise WireError(evidence)
-            finding: Finding = self.verifier.judge(case, evidence)
+            with one_node(case.node_id):
+                finding: Finding = self.verifier.judge(case, evidence)
         except (Exhausted, WireError) as why:
             return _dropped(verdict, why)
         outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
@@ -256,6 +261,15 @@ class Pipeline:
     def _ban(self, verdict: Verdict, strikes: int) -> Verdict:
         struck_out = verdict.verdict is Outcome.MISSING and strikes + 1 >= self.policy.max_strikes
         return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
+
+
+def _asked(ask: Ask, challenges: Mapping[int, bytes]) -> Mapping[int, bytes | str | Exhausted]:
+    """What the nodes answer. If asking itself fails, that is the server's line, and nobody's guilt."""
+    try:
+        return ask(challenges) if challenges else {}
+    except Exception as error:  # noqa: BLE001 - a transport may raise what it likes
+        logger.error("faa: asking %d nodes for evidence failed: %r", len(challenges), error)
+        return dict.fromkeys(challenges, Exhausted(f"it could not be asked ({type(error).__name__})"))
 
 
 def _dropped(verdict: Verdict, why: Exhausted | WireError) -> Verdict:

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Protocol, runtime_checkable
 
 from flwr_faa.updates import Arrays
 from flwr_faa.verdict import DataDisclosure
+from flwr_faa.verification.wire import WireError
+
+logger = getLogger("flwr")  # Flower's own, to whose lines these belong
 
 
 class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
     """A node cannot be asked and it is not its guilt: its data have been asked about as often as they may be (or there
     is no authority to ask about them).
     """
+
+
+@contextmanager
+def one_node(node_id: int) -> Iterator[None]:
+    """Turn whatever a verifier raises about one node's bytes into a `WireError`, so that it costs that node alone.
+
+    `Exhausted` and `WireError` keep their meaning. Anything else is a hole in a parser: the type goes to the log.
+    """
+    try:
+        yield
+    except (Exhausted, WireError):
+        raise
+    # A client sent what nobody thought of: the one place where that becomes the client's own loss.
+    except Exception as error:
+        logger.warning("faa node=%d: the verifier raised %s: %.200r", node_id, type(error).__name__, error)
+        raise WireError(f"it made the verifier fail ({type(error).__name__})") from error
 
 
 @dataclass(frozen=True, eq=False)
