@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
@@ -35,6 +36,11 @@ def one_node(node_id: int) -> Iterator[None]:
     except Exception as error:
         logger.warning("faa node=%d: the verifier raised %s: %.200r", node_id, type(error).__name__, error)
         raise WireError(f"it made the verifier fail ({type(error).__name__})") from error
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest of these errors, infinite if one is NaN; ``max`` overlooks a NaN that is not the first."""
+    return max((math.inf if math.isnan(error) else float(error) for error in errors), default=0.0)
 
 
 @dataclass(frozen=True, eq=False)

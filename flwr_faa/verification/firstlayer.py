@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Integers = npt.NDArray[np.int64]
 
+#: Outputs of an integer layer are below this, so float64 is exact in any order of summation. No honest claim is larger.
+LIMIT = 2**53
+
 
 @dataclass(frozen=True, eq=False)
 class IntegerLayer:
@@ -113,7 +116,7 @@ class IntegerLayer:
         import torch
 
         largest = np.abs(kernels.astype(np.float64)).reshape(len(kernels), -1).sum(1).max()
-        if not largest * np.abs(samples.astype(np.float64)).max(initial=0) < 2**53:
+        if not largest * np.abs(samples.astype(np.float64)).max(initial=0) < LIMIT:
             raise ValueError("expected weights whose outputs stay below 2^53, got larger ones")
         with torch.no_grad():
             z = self._map(self._batch(samples), torch.from_numpy(kernels).double())
@@ -151,11 +154,11 @@ class IntegerLayer:
 
 def digits(values: Integers, bits: int) -> list[tuple[int, Integers]]:
     """``values = sum of part << shift``, every part below 2^bits in size, as (shift, part)."""
-    signs, rest = np.where(values < 0, -1, 1), np.abs(values)
-    parts, shift = [], 0
+    signs, rest = np.where(values < 0, -1, 1), np.abs(values).astype(np.uint64)  # also -2^63, whose abs is itself
+    mask, step, parts, shift = np.uint64(2**bits - 1), np.uint64(bits), [], 0
     while shift == 0 or rest.any():
-        parts.append((shift, signs * (rest & (2**bits - 1))))
-        rest, shift = rest >> bits, shift + bits
+        parts.append((shift, signs * (rest & mask).astype(np.int64)))
+        rest, shift = rest >> step, shift + bits
     return parts
 
 

@@ -80,7 +80,9 @@ class Paper:
         expected = {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray}
         fields = unpack(evidence, EVIDENCE, expected)
         clear, labels, (n, w) = fields["clear"], fields["labels"], self._rows
-        if clear.shape[1:] != (n - 1, w) or clear.dtype.kind != "i" or len(clear) != len(labels) or not len(labels):
+        if labels.dtype != np.int64 or labels.ndim != 1 or not labels.size or clear.dtype != np.int32:
+            raise WireError(f"expected int64 labels and int32 rows, got {labels.dtype} {labels.shape}, {clear.dtype}")
+        if clear.shape != (len(labels), n - 1, w):
             raise WireError(f"expected rows of shape (m, {n - 1}, {w}), got {clear.shape} with {len(labels)} labels")
         try:
             ciphertexts = ipfe.ciphertexts_from_bytes(self.authority.group, fields["encrypted"])

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.updates import Arrays
+from flwr_faa.verification.base import worst
 
 if TYPE_CHECKING:
     import torch
@@ -174,7 +175,9 @@ class TrainingPlan:
             for index, rows[0] in batches:
                 torch.default_generator.manual_seed(step_seed(nonce, index))  # a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
-                loss = loss_of(model(inputs), torch.from_numpy(labels[rows[0]]))
+                output = model(inputs)
+                _check_labels(labels[rows[0]], tuple(output.shape))
+                loss = loss_of(output, torch.from_numpy(labels[rows[0]]))
                 gradients = torch.autograd.grad(loss, [p for p, _ in trained], allow_unused=True)
                 # What torch.optim.SGD calls; the class would import torch's compiler first: 1.5 s a process.
                 with torch.no_grad():
@@ -214,7 +217,7 @@ class TrainingPlan:
             else:
                 start = w.astype(np.float64).ravel()
                 groups[name in trained].append((c.ravel() - start, r.ravel() - start))
-        return max(_relative(pairs) for pairs in groups.values())
+        return worst(_relative(pairs) for pairs in groups.values())
 
 
 def find_first_layer(model: nn.Module) -> nn.Module:
@@ -263,6 +266,14 @@ def contract(seed: int) -> Iterator[None]:
         torch.set_deterministic_debug_mode(strict)
         torch.set_num_threads(threads)
         _GLOBALS.release()
+
+
+def _check_labels(labels: npt.NDArray[Any], output: tuple[int, ...]) -> None:
+    """Raise ValueError for labels that are no columns of the output: torch passes over some, -100 for one."""
+    classes = output[1] if len(output) > 1 else 1
+    if classes > 1 and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes):
+        got = f"{labels.min()} to {labels.max()}, {labels.dtype}"
+        raise ValueError(f"expected integer labels from 0 to {classes - 1}, got {got}")
 
 
 def _relative(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.verification.base import worst
 from flwr_faa.verification.commitments import parameters_of
 from flwr_faa.verification.encrypted import BITS
 from flwr_faa.verification.firstlayer import IntegerLayer, Integers
@@ -72,8 +73,8 @@ def step_error(
     batch = np.zeros((len(labels), *layer.sample_shape), np.uint8), labels
     try:
         ours = plan.step(before, batch, nonce, index, claimed_layer(z, deltas))
-    except (IndexError, RuntimeError, ValueError) as problem:  # torch's ways to say: label out of range
-        raise Contradiction(f"no step can be taken on these labels: {type(problem).__name__}") from problem
+    except (IndexError, RuntimeError, ValueError) as problem:  # label out of range, as the plan and torch say it
+        raise Contradiction(f"no step can be taken on these labels: {problem}") from problem
     if len(deltas) != 1:
         raise WireError(f"expected a model that uses its first layer once, got {len(deltas)} times")
     delta = deltas[0].detach().numpy().astype(np.float64)
@@ -100,7 +101,7 @@ def step_error(
     if plan.momentum:
         m1, without = (_matrix(c.momentum[layer.parameter]) for c in (after, ours))
         errors.append(_error((m1 - without) @ s - gradient, without @ s + gradient, floor / plan.lr))
-    return max(errors)
+    return worst(errors)
 
 
 def _error(off: Floats, moved: Floats, size: Floats) -> float:

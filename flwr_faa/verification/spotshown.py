@@ -17,10 +17,10 @@ import numpy.typing as npt
 from flwr_faa.authority import Registration
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
-from flwr_faa.verification.base import Case
+from flwr_faa.verification.base import Case, worst
 from flwr_faa.verification.commitments import Layout, distance, parameters_of
 from flwr_faa.verification.enrolment import sample_leaf
-from flwr_faa.verification.firstlayer import IntegerLayer, Integers, exact_product
+from flwr_faa.verification.firstlayer import LIMIT, IntegerLayer, Integers, exact_product
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.recompute import Contradiction, step_error
 from flwr_faa.verification.spotanswer import opened_checkpoints
@@ -97,6 +97,8 @@ class Shown:
         for name, shape in expected.items():
             if (got := getattr(self.answer, name).shape) != shape:
                 raise WireError(f"{name}: expected shape {shape}, got {got}")
+        if self.answer.claims.min() <= -LIMIT or self.answer.claims.max() >= LIMIT:  # what comes next must not overflow
+            raise WireError("claims: expected integers below 2^53 in size, got larger ones")
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """The opened checkpoints; raises Contradiction unless they and both ends are the committed run's."""
@@ -166,15 +168,14 @@ class Shown:
 
     def error(self, checkpoints: Mapping[int, Checkpoint]) -> float:
         """The largest error of any challenged step."""
-        worst = 0.0
-        for step, batch, claims in self._by_step():
-            labels = self.answer.labels[np.searchsorted(self.rows, batch)]
-            error = step_error(
-                self.plan, self.layer, (checkpoints[step], checkpoints[step + 1]), claims, labels,
-                self.bound.challenge.vectors, self.case.nonce, step,
-            )  # fmt: skip
-            worst = max(worst, error) if not math.isnan(error) else math.inf
-        return worst
+        labels, vectors = self.answer.labels, self.bound.challenge.vectors
+        return worst(
+            step_error(
+                self.plan, self.layer, (checkpoints[step], checkpoints[step + 1]), claims,
+                labels[np.searchsorted(self.rows, batch)], vectors, self.case.nonce, step,
+            )
+            for step, batch, claims in self._by_step()
+        )  # fmt: skip
 
     def _by_step(self) -> Iterator[tuple[int, Rows, Integers]]:
         """Each challenged step with its batch's rows and the claims about them, which stand one after another."""

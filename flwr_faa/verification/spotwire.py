@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ class Commitment:
         L2 norm by which every step moved the parameters.
     """
 
+    FIELDS: ClassVar[dict[str, type]] = {"root": bytes, "moves": np.ndarray}
+
     root: bytes
     moves: npt.NDArray[np.float32]
 
@@ -60,7 +62,7 @@ class Commitment:
 
     @classmethod
     def from_bytes(cls, data: bytes, steps: int) -> Commitment:
-        fields = unpack(data, COMMITMENT, {"root": bytes, "moves": np.ndarray})
+        fields = unpack(data, COMMITMENT, cls.FIELDS)
         moves = fields["moves"]
         if len(fields["root"]) != SIZE or moves.dtype != np.float32 or moves.shape != (steps,):
             raise WireError(f"expected a root of {SIZE} bytes and {steps} moves, got {moves.shape} of {moves.dtype}")
@@ -109,7 +111,7 @@ class Challenge:
         steps, vectors = fields["steps"], fields["vectors"]
         if {len(fields[name]) for name in expected} != {SIZE}:
             raise WireError(f"expected three hashes of {SIZE} bytes, got others")
-        if steps.dtype != np.int64 or steps.ndim != 1 or not len(steps) or not (np.diff(steps) > 0).all():
+        if steps.dtype != np.int64 or steps.ndim != 1 or not len(steps) or not (steps[1:] > steps[:-1]).all():
             raise WireError("expected steps in ascending order, got others")
         largest = 2 ** (VECTOR_BITS - 1)
         if vectors.dtype != np.int64 or vectors.size == 0 or vectors.min() < -largest or vectors.max() >= largest:

@@ -20,6 +20,8 @@ Value: TypeAlias = int | str | bytes | npt.NDArray[Any]
 _MAGIC = b"FAA\x01"
 _DTYPES = ("|u1", "<i2", "<i4", "<i8", "<f4", "<f8")
 _MAX_DIMS = 6
+#: Bytes of an array whose empty axes, if any, had length one: no numeric limit of NumPy's is met below.
+_MAX_BYTES = 2**32
 
 
 class WireError(ValueError):
@@ -148,5 +150,7 @@ class _Reader:
             raise WireError(f"expected a known dtype and at most {_MAX_DIMS} axes, got code {code} and {dims} axes")
         shape = tuple(self.integer("<Q") for _ in range(dims))
         dtype = np.dtype(_DTYPES[code])
-        raw = self.take(math.prod(shape) * dtype.itemsize)  # python integers: cannot overflow
+        if math.prod(n or 1 for n in shape) * dtype.itemsize > _MAX_BYTES:  # python integers: cannot overflow
+            raise WireError(f"expected an array of at most {_MAX_BYTES} bytes, got shape {shape}")
+        raw = self.take(math.prod(shape) * dtype.itemsize)
         return np.frombuffer(raw, dtype).reshape(shape).copy()

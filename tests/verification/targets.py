@@ -1,0 +1,134 @@
+"""Whatever reads what another party sent, beside an honest message for it: what the fuzzers and their tests aim at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flwr_faa.authority import LocalAuthority, SignedPublicKey
+from flwr_faa.crypto import groups, ipfe
+from flwr_faa.verification import enrolment, paper, replay, spotwire
+from flwr_faa.verification.base import Exhausted, Finding
+from flwr_faa.verification.paper import Paper
+from flwr_faa.verification.replay import Replay
+from flwr_faa.verification.wire import Value, WireError, unpack
+from tests.toy import slice_of
+from tests.verification.spot import SHAPE, Node
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader of messages.
+
+    Attributes
+    ----------
+    kind, honest
+        Of a message that is accepted.
+    send : callable
+        Reads a message as its receiver does.
+    refuses : tuple of exceptions
+        The only ones that it may raise.
+    """
+
+    kind: str
+    honest: dict[str, Value]
+    send: Callable[[bytes], object]
+    refuses: tuple[type[Exception], ...] = (WireError,)
+
+    def survives(self, data: bytes) -> object:
+        """What comes of a message; None if it is refused as it may be. Any other exception is the fuzzer's find."""
+        try:
+            return self.send(data)
+        except self.refuses:
+            return None
+
+
+def targets(folder: Path) -> dict[str, Target]:
+    """All of them, around one enrolled node that has trained, and is challenged."""
+    node = Node(folder)
+    request = node.verifier.enrolment(node.node_id)
+    assert request is not None
+    enrolled = enrolment.enrol(node.device, node.data, request)
+    node.verifier.enrol(node.node_id, enrolled)
+    case = node.train()
+    challenge = node.verifier.challenge(case)
+    bound = node.verifier._pending[node.node_id]
+    evidence = node.answer(challenge)
+
+    def judge(data: bytes) -> Finding:
+        node.verifier._pending[node.node_id] = bound
+        return node.verifier.judge(case, data)
+
+    def ask(data: bytes) -> bytes:
+        return node.verifier.challenge(replace(case, commitment=data))
+
+    def enrol(data: bytes) -> None:
+        node.verifier.enrol(node.node_id, data)
+
+    arrays = dict.fromkeys(spotwire._ANSWER, np.ndarray)
+    names = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
+    asked = {"run": bytes, "data": bytes, "key": bytes, "steps": np.ndarray, "vectors": np.ndarray, "receipt": bytes}
+    plain = Paper(node.plan, SHAPE, authority=LocalAuthority("arkworks"), max_value=16)
+    few = slice_of(0, 3)
+    small = replace(case, num_examples=3, claimed=node.plan.train(case.model, few, case.nonce))
+    wanted = plain.challenge(small)
+    shown = paper.answer(few, wanted)
+    plaintext = Replay(node.plan)
+    fields = {
+        "answer": (spotwire.ANSWER, evidence, arrays, judge),
+        "commitment": (spotwire.COMMITMENT, case.commitment, spotwire.Commitment.FIELDS, ask),
+        "enrolled": (spotwire.ENROLLED, enrolled, names, enrol),
+        "enrol": (
+            spotwire.ENROL,
+            request,
+            {"node": bytes, "group": str, "public_key": bytes},
+            lambda data: enrolment.enrol(node.device, node.data, data),
+        ),
+        "challenge": (spotwire.CHALLENGE, challenge, asked, node.answer),
+        "paper evidence": (
+            paper.EVIDENCE,
+            shown,
+            {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray},
+            lambda data: plain.judge(small, data),
+        ),
+        "paper request": (
+            paper.REQUEST,
+            wanted,
+            {"group": str, "public_key": bytes, "rows": int},
+            lambda data: paper.answer(few, data),
+        ),
+        "replay evidence": (
+            replay.EVIDENCE,
+            replay.answer(few, plaintext.challenge(small)),
+            {"samples": np.ndarray, "labels": np.ndarray},
+            lambda data: plaintext.judge(small, data),
+        ),
+        "replay request": (
+            replay.REQUEST,
+            plaintext.challenge(small),
+            {"round": int},
+            lambda data: replay.answer(few, data),
+        ),
+    }
+    return {
+        name: Target(kind, unpack(data, kind, expected), send, (WireError, Exhausted))
+        for name, (kind, data, expected, send) in fields.items()
+    }
+
+
+def decoders() -> dict[str, tuple[bytes, Callable[[bytes], Any]]]:
+    """Decoders of bytes without named fields, which raise ValueError; and bytes that each accepts."""
+    group = groups.open_group("arkworks")
+    public, _ = ipfe.setup(group, 3)
+    rows = ipfe.ciphertexts_to_bytes(ipfe.encrypt_rows(public, [[1, 2, 3], [4, 5, 6]]))
+    signed = SignedPublicKey(7, public.to_bytes(), bytes(64)).to_bytes()
+    return {
+        "public key": (public.to_bytes(), lambda data: ipfe.PublicKey.from_bytes(group, data)),
+        "ciphertexts": (rows, lambda data: ipfe.ciphertexts_from_bytes(group, data)),
+        "points": (groups.encode(group, public.points), lambda data: groups.decode(group, data)),
+        "signed public key": (signed, SignedPublicKey.from_bytes),
+    }
