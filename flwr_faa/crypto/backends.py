@@ -56,6 +56,9 @@ class CharmGroup:
     def in_subgroup(self, points: Sequence[Point]) -> bool:
         return True  # cofactor 1
 
+    def clear_cofactor(self, p: Point) -> Point:
+        return p
+
 
 class ArkworksGroup:
     """G1 of BLS12-381 by ``py_arkworks_bls12381``, which has wheels and a native multi-scalar multiplication."""
@@ -64,6 +67,7 @@ class ArkworksGroup:
     order = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
     prime = 0x1A0111EA397FE69A4B1BA7B6434BACD764774B84F38512BF6730D2A0F6B0F6241EABFFFEB153FFFFB9FEFFFFFFFFAAAB
     a, b = 0, 4
+    h_eff = 0xD201000000010001
     add = staticmethod(operator.add)
     neg = staticmethod(operator.neg)
 
@@ -105,3 +109,10 @@ class ArkworksGroup:
             if not all(bucket.is_in_subgroup() for bucket in buckets):
                 return False
         return True
+
+    def clear_cofactor(self, p: Point) -> Point:
+        """RFC 9380, 8.8.1: times h_eff. By doubling: the back end's own product is only right in the subgroup."""
+        result = p
+        for bit in bin(self.h_eff)[3:]:
+            result = result + result + p if bit == "1" else result + result
+        return result

@@ -80,6 +80,10 @@ class Group(Protocol):
         """Whether all points, on the curve, are in the group."""
         ...
 
+    def clear_cofactor(self, p: Point) -> Point:
+        """A fixed multiple of a point on the curve that lies in the group."""
+        ...
+
 
 def open_group(name: str = "auto") -> Group:
     """The back end of that name, one object a process.

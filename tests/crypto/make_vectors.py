@@ -4,10 +4,12 @@ By the second implementation in `oracle.py`, never by the code under test. Rando
 order: the master key, then one r a row.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
 from tests.crypto.oracle import CURVES, Curve, Scalars
+from tests.crypto.schnorr import NAMES, commit, generator, prove
 
 HERE = Path(__file__).parent / "vectors"
 X = [[0, 1, 255], [-7, 7395, -(2**31)], [2**70, 0, -1]]
@@ -52,9 +54,37 @@ def aont() -> list[dict[str, object]]:
     return cases
 
 
+def commitments(name: str, curve: Curve) -> dict[str, object]:
+    """Three samples of two values, and the proof of one statement about them; draws a, alpha of the proof last."""
+    seed = f"flwr-anomaly commitments {name}"
+    draw = Scalars(seed)
+    samples, weights, function, context = [[0, 255], [17, 1], [0, 0]], [3, 2**127 + 5, 1], [2**90, -7], b"round 4"
+    blindings = [draw(curve.q) for _ in samples]
+    points = [commit(name, x, r) for x, r in zip(samples, blindings, strict=True)]
+    value = sum(w * sum(a * b for a, b in zip(x, function, strict=True)) for w, x in zip(weights, samples, strict=True))
+    proof = prove(name, points, samples, blindings, weights, function, context, draw)
+    return {
+        "back_end": name,
+        "seed": seed,
+        "generators": [curve.encode(generator(name, i)).hex() for i in range(20)],
+        "sha256 of the first 101": hashlib.sha256(
+            b"".join(curve.encode(generator(name, i)) for i in range(101))
+        ).hexdigest(),
+        "x": samples,
+        "blindings": [f"{r:x}" for r in blindings],
+        "commitments": [curve.encode(c).hex() for c in points],
+        "weights": weights,
+        "function": function,
+        "value": value,
+        "context": context.hex(),
+        "proof": proof.hex(),
+    }
+
+
 def vectors() -> dict[str, object]:
     """File name -> contents."""
     files: dict[str, object] = {f"ipfe-{n}.json": ipfe(n, code, CURVES[n]) for code, n in enumerate(CURVES, start=1)}
+    files |= {f"commitments-{name}.json": commitments(name, CURVES[name]) for name in NAMES}
     return files | {"aont.json": aont()}
 
 

@@ -1,0 +1,200 @@
+"""Commitments and the proofs about them, against plain integers and against whoever would like to cheat."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flwr_faa.crypto import groups, linear, pedersen
+from flwr_faa.crypto.generators import generators
+from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.linear import Proof, Statement
+from tests.crypto import schnorr
+from tests.crypto.make_vectors import HERE
+from tests.crypto.oracle import CURVES, Scalars
+
+WIDTH = 3
+
+
+def _case(group: Group, samples: list[list[int]], context: bytes = b"here") -> tuple[Statement, list[int]]:
+    """A true statement with random weights, and the blindings of its commitments."""
+    blindings = [groups.random_scalar(group) for _ in samples]
+    points = pedersen.commit_rows(group, np.array(samples, np.int64), blindings)
+    weights = linear.challenge_weights(context, b"sigma", len(samples))
+    function = linear.challenge_weights(context, b"rho", len(samples[0]))
+    value = sum(w * int(np.dot(x, np.array(function, object))) for w, x in zip(weights, samples, strict=True))
+    return Statement(group, points, weights, function, value, context), blindings
+
+
+def _proved(group: Group, samples: list[list[int]], context: bytes = b"here") -> tuple[Statement, Proof]:
+    statement, blindings = _case(group, samples, context)
+    return statement, linear.prove(statement, samples, blindings)
+
+
+def _affine(group: Group, points: list[object]) -> list[tuple[int, int]]:
+    return group.coordinates(points)
+
+
+def test_bases_commitments_and_proof_byte_by_byte(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = json.loads((HERE / f"commitments-{group.name}.json").read_text())
+    draw = Scalars(vector["seed"])
+    assert [groups.encode(group, [g]).hex() for g in generators(group, 19)] == vector["generators"]
+    blindings = [draw(group.order) for _ in vector["x"]]
+    points = pedersen.commit_rows(group, np.array(vector["x"]), blindings)
+    assert [groups.encode(group, [c]).hex() for c in points] == vector["commitments"]
+    monkeypatch.setattr(linear, "_random_scalar", lambda g: draw(g.order))
+    context = bytes.fromhex(vector["context"])
+    statement = Statement(group, points, vector["weights"], vector["function"], vector["value"], context)
+    proof = linear.prove(statement, vector["x"], blindings)
+    assert proof.to_bytes(group).hex() == vector["proof"]
+    assert linear.verify([statement], [Proof.from_bytes(group, bytes.fromhex(vector["proof"]), 2)]) == [True]
+
+
+def test_bases_are_different_points_of_the_group(group: Group) -> None:
+    bases = list(generators(group, 800))
+    assert group.in_subgroup(bases)
+    assert len(set(group.coordinates([*bases, group.generator]))) == 802
+
+
+@given(st.lists(st.lists(st.integers(0, pedersen.MAX_VALUE), min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4))
+@pytest.mark.parametrize("name", ["arkworks", "charm"])
+def test_a_commitment_is_the_sum_it_is_defined_as(name: str, samples: list[list[int]]) -> None:
+    group = _open(name)
+    blindings = [groups.random_scalar(group) for _ in samples]
+    points = pedersen.commit_rows(group, np.array(samples, np.int64), blindings)
+    for x, r, point in zip(samples, blindings, points, strict=True):
+        assert group.coordinates([point]) == [schnorr.commit(name, x, r)]
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros(3, int), np.full((1, 3), -1), np.full((1, 3), 2**16), np.zeros((1, 3)), np.zeros((2, 3), int)]
+)
+def test_what_cannot_be_committed_to_is_refused(group: Group, rows: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        pedersen.commit_rows(group, rows, [1])
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 255), min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4),
+    st.sampled_from(["value", "weight", "function", "context", "order", "nothing"]),
+    st.integers(0, 3),
+)
+@pytest.mark.parametrize("name", ["arkworks", "charm"])
+def test_both_implementations_accept_and_refuse_the_same(
+    name: str, samples: list[list[int]], change: str, at: int
+) -> None:
+    group = _open(name)
+    statement, proof = _proved(group, samples)
+    at %= len(samples)
+    weights, function = list(statement.weights), list(statement.function)
+    if change == "value":
+        statement = replace(statement, value=statement.value + 1)
+    elif change == "weight":
+        weights[at] += 1
+        statement = replace(statement, weights=weights)
+    elif change == "function":
+        function[at % WIDTH] -= 1
+        statement = replace(statement, function=function)
+    elif change == "context":
+        statement = replace(statement, context=b"elsewhere")
+    elif change == "order":
+        statement = replace(statement, commitments=[*statement.commitments[1:], statement.commitments[0]])
+    told = linear.verify([statement], [proof]) == [True]
+    points = _affine(group, list(statement.commitments))
+    assert told is schnorr.accepts(
+        name, points, list(statement.weights), list(statement.function), statement.value, statement.context,
+        proof.to_bytes(group),
+    )  # fmt: skip
+    assert told is (change == "nothing" or (change == "order" and len(samples) == 1))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+@pytest.mark.parametrize("name", ["arkworks", "charm"])
+def test_any_changed_byte_is_refused(name: str, at: int, by: int) -> None:
+    group = _open(name)
+    statement, proof = _proved(group, [[1, 2, 3], [0, 255, 7]])
+    raw = bytearray(proof.to_bytes(group))
+    raw[at % len(raw)] ^= by
+    try:
+        changed = Proof.from_bytes(group, bytes(raw), WIDTH)
+    except ValueError:
+        return  # no point of the group, or a scalar out of range
+    assert linear.verify([statement], [changed]) == [False]
+
+
+@given(st.binary(max_size=300))
+@pytest.mark.parametrize("name", ["arkworks", "charm"])
+def test_other_bytes_raise_value_error_alone(name: str, raw: bytes) -> None:
+    group = _open(name)
+    size = group.point_size + 32 * (WIDTH + 2)
+    for data in (raw, raw.ljust(size, b"\0")[:size]):
+        with pytest.raises(ValueError, match="expected"):
+            Proof.from_bytes(group, data, WIDTH)
+
+
+def test_a_scalar_has_one_encoding(group: Group) -> None:
+    _, proof = _proved(group, [[1, 2, 3]])
+    raw = bytearray(proof.to_bytes(group))
+    (z,) = proof.response[:1]
+    if z + group.order < 2**256:
+        raw[-32 * WIDTH : -32 * (WIDTH - 1)] = (z + group.order).to_bytes(32, "big")
+        with pytest.raises(ValueError, match="below the group's order"):
+            Proof.from_bytes(group, bytes(raw), WIDTH)
+
+
+def test_a_mask_outside_the_subgroup_is_refused() -> None:
+    group = open_group("arkworks")
+    _, proof = _proved(group, [[1, 2, 3]])
+    outside = CURVES["arkworks"].encode(CURVES["arkworks"].outside(5))
+    with pytest.raises(ValueError, match="subgroup"):
+        Proof.from_bytes(group, outside + proof.to_bytes(group)[group.point_size :], WIDTH)
+
+
+def test_a_false_statement_cannot_be_proved(group: Group) -> None:
+    statement, blindings = _case(group, [[1, 2, 3]])
+    with pytest.raises(ValueError, match="true"):
+        linear.prove(replace(statement, value=statement.value + 1), [[1, 2, 3]], blindings)
+
+
+def test_the_guilty_are_named_wherever_they_stand(group: Group) -> None:
+    proved = [_proved(group, [[i, 2, 3]], b"%d" % i) for i in range(9)]
+    for guilty in ({0}, {8}, {3, 4}, {1, 6, 7}, set(range(9))):
+        statements = [replace(s, weights=[s.weights[0] + (i in guilty)]) for i, (s, _) in enumerate(proved)]
+        found = linear.verify(statements, [p for _, p in proved])
+        assert found == [i not in guilty for i in range(9)]
+
+
+def test_two_errors_that_cancel_with_equal_weights_do_not(group: Group) -> None:
+    statement, proof = _proved(group, [[1, 2, 3]])
+    other, second = _proved(group, [[4, 5, 6]], b"there")
+    # Equations (2) are off by +G_0 and by -G_0, so their plain sum holds.
+    one = replace(proof, blinding=(proof.blinding + 1) % group.order)
+    two = replace(second, blinding=(second.blinding - 1) % group.order)
+    assert linear.verify([statement, other], [one, two]) == [False, False]
+
+
+def test_a_proof_is_good_for_its_own_context_alone(group: Group) -> None:
+    statement, proof = _proved(group, [[1, 2, 3]], b"round 1, node 4")
+    again = replace(statement, context=b"round 2, node 4")
+    assert linear.verify([statement, again], [proof, proof]) == [True, False]
+
+
+def test_forms_that_do_not_fit_are_no_proofs(group: Group) -> None:
+    statement, proof = _proved(group, [[1, 2, 3]])
+    short = replace(proof, response=proof.response[:-1])
+    assert linear.verify([statement, replace(statement, weights=[])], [short, proof]) == [False, False]
+    assert linear.verify([], []) == []
+    with pytest.raises(ValueError, match="expected 1 proofs"):
+        linear.verify([statement], [])
+
+
+def _open(name: str) -> Group:
+    try:
+        return open_group(name)
+    except ImportError:
+        pytest.skip("charm is not installed")
