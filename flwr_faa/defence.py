@@ -19,7 +19,7 @@ from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
 from flwr_faa.verdict import Outcome, RoundReport, describe
-from flwr_faa.verification.base import Enrolling, Exhausted, Verifier, one_node
+from flwr_faa.verification.base import Enrolling, Exhausted, Misconfigured, Verifier, one_node
 from flwr_faa.verification.wire import WireError
 
 #: As the pipeline's, with the seconds to wait.
@@ -95,7 +95,7 @@ class Defence:
                 with one_node(node):
                     if (request := self.verifier.enrolment(node)) is not None:
                         pending[node] = request
-            except (Exhausted, WireError) as why:
+            except (Exhausted, Misconfigured, WireError) as why:
                 failed[node] = f"not enrolled: {why}"
         if pending:
             log(INFO, "faa: asking %d nodes to enrol", len(pending))
@@ -107,7 +107,7 @@ class Defence:
                     raise WireError(answer)
                 with one_node(node):
                     self.verifier.enrol(node, answer)
-            except (Exhausted, WireError) as why:
+            except (Exhausted, Misconfigured, WireError) as why:
                 failed[node] = f"not enrolled: {why}"
         for node, problem in failed.items():
             log(WARNING, "faa node=%d %s", node, problem)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
 from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import Case, Disclosing, Exhausted, Finding, Verifier, logger, one_node
+from flwr_faa.verification.base import Case, Disclosing, Enrolling, Exhausted, Finding, Verifier, logger, one_node
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
@@ -125,7 +125,7 @@ class Pipeline:
             sign for its ``g_i = w_i - w``). ``w`` itself where nobody is kept or the round failed closed.
         """
         clock = _Clock(dict(seconds or {}))
-        batch = self._prefer(read_replies(replies, model, self.policy.weighting))
+        batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting))
         verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
         detection = Detection(np.empty(0), float("nan"), (), ())
         if len(batch):
@@ -151,6 +151,20 @@ class Pipeline:
         return arrays, RoundReport(
             server_round, nodes, name, detection.threshold, failed_closed, clock.seconds, disclosures
         )
+
+    def _as_enrolled(self, replies: Sequence[Reply]) -> list[Reply]:
+        """The replies, without those that report another number of examples than their node has enrolled.
+
+        The number is a weight in every average, and only a suspect would be asked about it.
+        """
+        checked = []
+        for reply in replies:
+            enrolled = self.verifier.samples(reply.node_id) if isinstance(self.verifier, Enrolling) else None
+            if enrolled is not None and not reply.problem and not self.observe and reply.num_examples != enrolled:
+                why = f"num-examples: expected the {enrolled} samples that it has enrolled, got {reply.num_examples!r}"
+                reply = Reply(reply.node_id, problem=why)
+            checked.append(reply)
+        return checked
 
     def _prefer(self, batch: Batch) -> Batch:
         """The batch, in which whoever's data are less known is more likely to be drawn for an audit."""

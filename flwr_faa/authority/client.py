@@ -135,8 +135,7 @@ class RemoteAuthority:
 
     def disclosure(self, node_id: int) -> Disclosure:
         """What is known of the node's data so far."""
-        found = self._ask("disclosure", {"node_id": node_id})
-        return Disclosure(**found | {"remaining": tuple(found["remaining"])})
+        return Disclosure(**self._ask("disclosure", {"node_id": node_id}))
 
     def _ask(self, operation: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         path, body = f"/v1/{operation}", json.dumps(fields, separators=(",", ":")).encode()

@@ -149,17 +149,10 @@ class KeyAuthority:
             if owner is None or found is None:
                 return self._disclosure_unregistered(node_id)
             account, sets = self._account(found), self.store.counts(owner)
-            stated = self.store.stated_counts(found.id)
-            left = account.budget - account.carried - len(account.keyed)
-            remaining = tuple(
-                # a budget of everything is never exceeded: see Account.rank
-                max(0, left - stated.get(row, 0)) if account.budget < account.width else account.width
-                for row in range(found.samples)
-            )
-            opened = len(stated)
-            return Disclosure(
-                found.width, found.samples, opened, account.rank, account.budget, remaining, sets[0], sets[1]
-            )
+            # a budget of everything is never exceeded: see Account.rank
+            left = max(0, account.budget - account.rank) if account.budget < account.width else account.width
+            opened = self.store.opened(found.id)
+            return Disclosure(found.width, found.samples, opened, account.rank, account.budget, left, sets[0], sets[1])
 
     def _disclosure_unregistered(self, node_id: int) -> Disclosure:
         """What the paper's mode has opened, of samples that nobody has counted."""
@@ -167,7 +160,7 @@ class KeyAuthority:
         if not width:
             raise Refused(f"expected a node with keys, got none for {node_id}")
         known, issued = self.store.keyed(_nobody(node_id)), self.store.counts(_nobody(node_id))[1]
-        return Disclosure(width, 0, 0, min(width, len(known)), allowance(width, self.budget), (), 0, issued)
+        return Disclosure(width, 0, 0, min(width, len(known)), allowance(width, self.budget), 0, 0, issued)
 
     def _issue(
         self,

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from flwr_faa.crypto.ipfe import MAX_WIDTH
 
-#: More samples than this on one device is a lie or a bug.
-MAX_SAMPLES = 2**24
+#: Most samples of one device: a million, which is hours of encryption. Server, authority and device refuse more. What a
+#: registration costs them does not depend on the number that it states.
+MAX_SAMPLES = 2**20
 
 # Every signature in this package starts with what it is for, so none can be taken for another.
 _MESSAGE = struct.Struct(">20sQII32s32s32s")
@@ -99,8 +100,8 @@ class Disclosure:
         Functions known of the sample of which most is known, with its share of gradients; see ``budget.py``.
     budget : int
         What ``max_rank`` may not exceed.
-    remaining : tuple of int
-        By sample, what is left of the budget. A new key takes from all, a stated value from its sample.
+    remaining : int
+        What is left of the budget for the sample of which most is known.
     enrolments : int
         Data sets registered so far, this one included.
     keys_issued : int
@@ -112,7 +113,7 @@ class Disclosure:
     samples_opened: int
     max_rank: int
     budget: int
-    remaining: tuple[int, ...]
+    remaining: int
     enrolments: int = 1
     keys_issued: int = 0
 

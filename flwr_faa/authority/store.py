@@ -202,10 +202,9 @@ class Store:
         self._db.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?)", rows)
         self._db.execute("UPDATE sets SET peak = ? WHERE id = ?", (peak, set_id))
 
-    def stated_counts(self, set_id: int) -> dict[int, int]:
-        """How many functions have been stated of every sample that was named in some request."""
-        query = "SELECT row, length(stated) FROM samples WHERE set_id = ?"
-        return {row: size // DIGEST for row, size in self._db.execute(query, (set_id,))}
+    def opened(self, set_id: int) -> int:
+        """How many samples were named in some request."""
+        return int(self._one("SELECT count(*) FROM samples WHERE set_id = ?", set_id)[0])
 
     def burn(self, nonce: bytes, at: int, now: int, window: int) -> bool:
         """Take a nonce, once; False for one taken before, or too old to tell. Times in milliseconds."""

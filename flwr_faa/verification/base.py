@@ -22,15 +22,20 @@ class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
     """
 
 
+class Misconfigured(Exception):  # noqa: N818 - no attack: a mistake
+    """A node cannot be verified as it and the server are set up. It is left out, and told what to change."""
+
+
 @contextmanager
 def one_node(node_id: int) -> Iterator[None]:
     """Turn whatever a verifier raises about one node's bytes into a `WireError`, so that it costs that node alone.
 
-    `Exhausted` and `WireError` keep their meaning. Anything else is a hole in a parser: the type goes to the log.
+    `Exhausted`, `Misconfigured` and `WireError` keep their meaning. Anything else is a hole in a parser: the type goes
+    to the log.
     """
     try:
         yield
-    except (Exhausted, WireError):
+    except (Exhausted, Misconfigured, WireError):
         raise
     # A client sent what nobody thought of: the one place where that becomes the client's own loss.
     except Exception as error:
@@ -158,5 +163,11 @@ class Enrolling(Protocol):
         ------
         WireError
             If it is not enrolled by that.
+        Misconfigured
+            If its data could never be verified, with what to change.
         """
+        ...
+
+    def samples(self, node_id: int) -> int | None:
+        """How many samples a node has enrolled; None if it has not."""
         ...

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
-from flwr_faa.authority.registration import holds
+from flwr_faa.authority.registration import MAX_SAMPLES, holds
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.plan import Data
@@ -161,6 +161,8 @@ class Enrolment:
 def enrol(device: Device, data: Data, request: bytes) -> bytes:
     """Answer an ``enrol`` request: encrypt the data set, or find it encrypted, and sign its root."""
     asked = Enrol.from_bytes(request)
+    if len(data[1]) > MAX_SAMPLES:
+        raise WireError(f"expected at most {MAX_SAMPLES} samples on one device, got {len(data[1])}")
     try:
         signed_key = SignedPublicKey.from_bytes(asked.public_key)
         group = groups.open_group(asked.group)

@@ -103,6 +103,14 @@ class TrainingPlan:
             for start in range(0, count, self.batch_size):
                 yield permutation[start : start + self.batch_size]
 
+    def steps(self, count: int) -> int:
+        """How many there are of a run on so many samples."""
+        return self.epochs * -(-count // self.batch_size)
+
+    def smallest_batch(self, count: int) -> int:
+        """Size of the smallest batch of a run on so many samples, which is the last of each epoch."""
+        return count % self.batch_size or self.batch_size
+
     def start(self, arrays: Arrays) -> Checkpoint:
         """The checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
         with contract(0):

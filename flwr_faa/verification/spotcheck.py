@@ -35,7 +35,7 @@ from flwr_faa.authority import Authority, AuthorityUnavailable, Disclosure, Loca
 from flwr_faa.authority.budget import allowance
 from flwr_faa.crypto import ipfe
 from flwr_faa.verdict import DataDisclosure
-from flwr_faa.verification.base import Case, Exhausted, Finding
+from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
 from flwr_faa.verification.encrypted import check_plan
 from flwr_faa.verification.firstlayer import IntegerLayer
 from flwr_faa.verification.plan import TrainingPlan
@@ -165,10 +165,30 @@ class SpotCheck:
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
+            registration.check_form()
+            self._check_affordable(node_id, registration.samples)
             receipt = self.authority.register(node_id, registration)
             self._look(node_id)
         self._pending.pop(node_id, None)
         self._registered[node_id], self._receipts[node_id] = registration, receipt
+
+    def _check_affordable(self, node_id: int, samples: int) -> None:
+        """Refuse data of which no check could ever be afforded: whoever enrolled them could never be asked."""
+        width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
+        need = self._need(min(self.plan.steps(samples), self.steps + 2), smallest)
+        budget = allowance(width, self.authority.budget)
+        if need > budget < width:
+            wider = next((b for b in range(smallest + 1, size) if self._need(self.steps + 2, b) <= budget), size)
+            fewer = f"leave out {smallest} samples, " if smallest < samples else ""
+            raise Misconfigured(
+                f"node {node_id}: expected samples that a check can be afforded of, got {samples} in batches of "
+                f"{size}, the last of an epoch of {smallest}: a check discloses {need} of {width} dimensions of these, "
+                f"the budget is {budget}; {fewer}add {wider - smallest}, or change the batch size"
+            )
+
+    def samples(self, node_id: int) -> int | None:
+        registration = self._registered.get(node_id)
+        return None if registration is None else registration.samples
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
         known, registration = self._known.get(node_id), self._registered.get(node_id)
@@ -176,7 +196,7 @@ class SpotCheck:
             return None
         return DataDisclosure(
             node_id, registration.root.hex(), known.samples, known.samples_opened, known.max_rank, known.dimension,
-            known.budget, min(known.remaining), known.enrolments, known.keys_issued,
+            known.budget, known.remaining, known.enrolments, known.keys_issued,
         )  # fmt: skip
 
     def _settle(self, node_id: int) -> None:
@@ -200,12 +220,12 @@ class SpotCheck:
         registration = self._registered.get(case.node_id)
         if registration is None:
             raise WireError("expected an enrolled node, got one that is not")
-        batches = list(self.plan.batches(registration.samples, case.nonce))
         if not case.commitment:
             raise WireError("expected a commitment with the update, got none")
-        commitment = Commitment.from_bytes(case.commitment, len(batches))
-        last, largest = len(batches) - 1, int(np.argmax(commitment.moves))
-        others = [i for i in range(len(batches)) if i not in (last, largest)]
+        count = self.plan.steps(registration.samples)
+        commitment = Commitment.from_bytes(case.commitment, count)
+        last, largest = count - 1, int(np.argmax(commitment.moves))
+        others = [i for i in range(count) if i not in (last, largest)]
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({last, largest, *drawn}))
         with translated():
@@ -214,8 +234,8 @@ class SpotCheck:
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
-        need = self._need(len(steps), min(map(len, batches)))  # of any steps, whichever were drawn
-        if disclosure.budget < self._layer.width and min(disclosure.remaining) < need:
+        need = self._need(len(steps), self.plan.smallest_batch(registration.samples))  # whichever steps were drawn
+        if disclosure.budget < self._layer.width and disclosure.remaining < need:
             raise Exhausted(f"disclosure budget spent: a check discloses up to {need} more; {disclosure}")
         half = 2 ** (VECTOR_BITS - 1)
         draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
@@ -251,7 +271,7 @@ class SpotCheck:
             self._look(case.node_id)
         if contradiction:
             return Finding(True, error, tau, contradiction)
-        told = f"{len(bound.challenge.steps)} of {len(shown.batches)} steps; {self._known[case.node_id]}"
+        told = f"{len(bound.challenge.steps)} of {len(bound.commitment.moves)} steps; {self._known[case.node_id]}"
         if not error <= tau:
             return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {told}")
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {told}")

@@ -66,9 +66,10 @@ class Shown:
     answer: Answer
 
     @cached_property
-    def batches(self) -> list[Rows]:
-        """Rows of every step of the run."""
-        return list(self.plan.batches(self.bound.registration.samples, self.case.nonce))
+    def batches(self) -> dict[int, Rows]:
+        """Rows of every challenged step."""
+        every = enumerate(self.plan.batches(self.bound.registration.samples, self.case.nonce))
+        return {i: rows for i, rows in every if i in self.bound.challenge.steps}
 
     @cached_property
     def chosen(self) -> Rows:
@@ -84,7 +85,7 @@ class Shown:
         """Raise WireError unless the answer has the form that the challenge asks for."""
         challenge, layer = self.bound.challenge, self.layer
         opened, rows = len(opened_checkpoints(challenge.steps)), len(self.rows)
-        deep, high = merkle.depth(self.bound.registration.samples), merkle.depth(len(self.batches) + 1)
+        deep, high = merkle.depth(self.bound.registration.samples), merkle.depth(len(self.bound.commitment.moves) + 1)
         expected = {
             "start": (high, merkle.SIZE),
             "checkpoints": (opened, Layout.of(self.plan).size),
