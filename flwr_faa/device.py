@@ -30,6 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flwr_faa import private
+
 MB = 2**20
 #: A data set of a few thousand encrypted samples, checkpoints, and the packages' caches.
 MIN_DISK = 1024 * MB
@@ -139,7 +141,7 @@ def check_crypto() -> Check:
 def check_disk(folder: Path) -> Check:
     """Space, and that a file can be written and kept, where the device keeps its data."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(b"\0" * MB)
             file.flush()

@@ -1,29 +1,53 @@
-"""What a ledger tells, read-only: for the terminal (``faa-ledger``) and for the live page."""
+"""What a ledger tells, read-only: for the terminal (``faa-ledger``) and for the live page.
+
+The file may come from anybody: every value is converted on its way out of the database, to a number or a printable
+text, so that no reader has to. Questions are short: a reader holds no cursor while somebody prints.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from flwr_faa import ledger_file
+from flwr_faa.terminal import printable
 from flwr_faa.verdict import Outcome
 
-_VERDICTS = """
+_SELECTED = """
 SELECT v.rowid AS id, r.id AS round_id, r.at, r.round, r.verifier, v.node_id, v.verdict, v.accepted, v.suspect, v.score,
     r.score_threshold, v.error, v.threshold, v.banned, v.reason, v.notes
-FROM verdicts v JOIN rounds r ON r.id = v.round_id"""
-_SELECTED = f"""{_VERDICTS}
-WHERE (:node IS NULL OR v.node_id = :node) AND (:last IS NULL OR r.id > (SELECT max(id) FROM rounds) - :last)
-ORDER BY v.rowid"""  # noqa: S608 - constants, values are bound
-_LATEST = f"{_VERDICTS} WHERE v.rowid IN (SELECT max(rowid) FROM verdicts GROUP BY node_id)"  # noqa: S608
+FROM verdicts v JOIN rounds r ON r.id = v.round_id
+WHERE v.rowid > :after AND (:node IS NULL OR v.node_id = :node) AND v.round_id > :since
+ORDER BY v.rowid LIMIT :limit"""
+_LATEST = """
+SELECT v.rowid AS id, r.id AS round_id, r.at, r.round, r.verifier, v.node_id, v.verdict, v.accepted, v.suspect, v.score,
+    r.score_threshold, v.error, v.threshold, v.banned, v.reason, v.notes, n.rounds, n.suspected, n.convicted, n.missing,
+    n.banned_in
+FROM (SELECT node_id, max(rowid) AS last, count(*) AS rounds, sum(suspect) AS suspected,
+        sum(verdict = :convicted) AS convicted, sum(verdict = :missing) AS missing,
+        max(CASE WHEN banned THEN rowid END) AS banned_in
+    FROM verdicts GROUP BY node_id) n
+JOIN verdicts v ON v.rowid = n.last JOIN rounds r ON r.id = v.round_id"""
+_ROUNDS = """
+SELECT r.*, (SELECT sum(accepted) FROM verdicts WHERE round_id = r.id) AS accepted
+FROM rounds r WHERE r.id > :since ORDER BY r.id DESC LIMIT :last"""
 _KNOWN = "SELECT * FROM disclosures WHERE rowid IN (SELECT max(rowid) FROM disclosures GROUP BY node_id)"
-#: Longest text shown of what may come from a client.
-_LONGEST = 500
+_WHEN = "SELECT v.node_id, r.at FROM verdicts v JOIN rounds r ON r.id = v.round_id WHERE v.rowid = ?"
+#: Verdicts fetched at a time.
+_PAGE = 2_000
+_TEXTS = {
+    "at", "verifier", "node_id", "verdict", "reason", "notes", "seconds", "data", "name", "type", "withheld",
+}  # fmt: skip
+_MEASURED = {"score", "score_threshold", "error", "threshold"}
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,7 +56,9 @@ class NodeHistory:
 
     Attributes
     ----------
-    node_id : int
+    node_id : str
+    name : str
+        What ``Ledger(annotate=)`` calls it; empty if it gives no name.
     rounds, suspected, convicted, missing : int
         Rounds that it took part in, was named by the detector, contradicted by its evidence, gave none.
     strikes : int
@@ -47,7 +73,8 @@ class NodeHistory:
         What is known of its data as of the last round that counted (see ``flwr_faa.verdict``); None if nothing is.
     """
 
-    node_id: int
+    node_id: str
+    name: str
     rounds: int
     suspected: int
     convicted: int
@@ -77,90 +104,140 @@ class History:
     ------
     FileNotFoundError
         From every method, if there is no ledger.
+    sqlite3.Error
+        From every method, if the file is none.
     """
 
     folder: Path
 
-    def rounds(self, last: int) -> list[dict[str, Any]]:
-        """The last rounds, oldest first, each with its number of nodes by outcome."""
+    def rounds(self, last: int, since: int = 0) -> list[Row]:
+        """The last rounds, those after the one with the id ``since``, oldest first, with their nodes by outcome."""
         with self._open() as db:
-            rows = db.execute("SELECT * FROM rounds ORDER BY id DESC LIMIT ?", [last]).fetchall()
-            counts = db.execute(
-                "SELECT round_id, verdict, count(*), sum(accepted) FROM verdicts GROUP BY 1, 2"
-            ).fetchall()
-        found = {row["id"]: {**dict(row), "outcomes": {}, "accepted": 0, "nodes": 0} for row in reversed(rows)}
-        for round_id, verdict, count, accepted in counts:
-            if round_id in found:
-                found[round_id]["outcomes"][printable(verdict)] = count
-                found[round_id]["accepted"] += accepted
-                found[round_id]["nodes"] += count
-        return list(found.values())
+            found = db.execute(_ROUNDS, {"since": since, "last": last}).fetchall()[::-1]
+            for row in found:
+                counted = "SELECT verdict, count(*) AS nodes FROM verdicts WHERE round_id = ? GROUP BY verdict"
+                row["outcomes"] = {r["verdict"]: r["nodes"] for r in db.execute(counted, [row["id"]])}
+                row["nodes"] = sum(row["outcomes"].values())
+        return found
 
-    def verdicts(self, node_id: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
-        """All verdicts, or one node's, or those of the last rounds, oldest first."""
-        wanted = {"node": None if node_id is None else str(node_id), "last": last}
-        with self._open() as db:
-            return [_plain(row) for row in db.execute(_SELECTED, wanted)]
+    def verdicts(self, node_id: object = None, last: int | None = None, since: int = 0) -> list[Row]:
+        """All verdicts, or one node's, or those of the last rounds or of those after the id ``since``, oldest first."""
+        if last is not None:
+            with self._open() as db:
+                newest = db.execute("SELECT max(id) AS id FROM rounds").fetchone()["id"]
+            since = max(since, newest - last)
+        return list(self.each_verdict(node_id, since))
+
+    def each_verdict(self, node_id: object = None, since: int = 0) -> Iterator[Row]:
+        """One verdict after the other, fetched page by page: between two pages nothing is open."""
+        wanted = {"node": None if node_id is None else str(node_id), "since": since, "limit": _PAGE, "after": 0}
+        while True:
+            with self._open() as db:
+                rows = db.execute(_SELECTED, wanted).fetchall()
+            yield from map(_verdict, rows)
+            if len(rows) < _PAGE or rows[-1]["id"] <= wanted["after"]:
+                return
+            wanted["after"] = rows[-1]["id"]
 
     def nodes(self) -> list[NodeHistory]:
         """Every node that was ever reported on: the banned first, then the watched, then by node id."""
         with self._open() as db:
-            bans = dict(db.execute("SELECT node_id, reason FROM bans").fetchall())
-            strikes = dict(db.execute("SELECT node_id, count FROM strikes").fetchall())
-            last = {r["node_id"]: r for r in db.execute(_LATEST)}
-            when = dict(
-                db.execute(
-                    "SELECT node_id, max(at) FROM verdicts JOIN rounds ON rounds.id = round_id WHERE banned GROUP BY 1"
-                ).fetchall()
+            bans = {r["node_id"]: r["reason"] or "banned" for r in db.execute("SELECT node_id, reason FROM bans")}
+            strikes = {r["node_id"]: r["count"] for r in db.execute("SELECT node_id, count FROM strikes")}
+            rows = db.execute(_LATEST, {"convicted": Outcome.CONVICTED, "missing": Outcome.MISSING}).fetchall()
+            known = {r["node_id"]: r for r in db.execute(_KNOWN)} if _has(db, "disclosures") else {}
+            when = {r["node_id"]: r["at"] for row in rows for r in db.execute(_WHEN, [row["banned_in"]])}
+        found = []
+        for row in rows:
+            node = row["node_id"]
+            rounds, suspected, convicted, missing = (
+                row.pop(n) for n in ("rounds", "suspected", "convicted", "missing")
             )
-            sums = db.execute(
-                "SELECT node_id, count(*), sum(suspect), sum(verdict = ?), sum(verdict = ?) FROM verdicts GROUP BY 1",
-                [Outcome.CONVICTED, Outcome.MISSING],
-            ).fetchall()
-            known = _disclosures(db)
-        found = [
-            NodeHistory(
-                int(node), rounds, suspected, convicted, missing, strikes.get(node, 0),
-                printable(bans[node] or "banned") if node in bans else "", when.get(node, "") if node in bans else "",
-                _plain(last[node]), known.get(node),
-            )
-            for node, rounds, suspected, convicted, missing in sums
-        ]  # fmt: skip
-        return sorted(found, key=lambda n: (("banned", "watched", "good").index(n.state), n.node_id))
+            last = _verdict(row)
+            found.append(
+                NodeHistory(
+                    node, last["name"], rounds, suspected, convicted, missing, strikes.get(node, 0), bans.get(node, ""),
+                    when.get(node, "") if node in bans else "", last, known.get(node),
+                )
+            )  # fmt: skip
+        states = ("banned", "watched", "good")
+        return sorted(found, key=lambda n: (states.index(n.state), len(n.node_id), n.node_id))
 
-    def lifts(self) -> list[dict[str, Any]]:
+    def lifts(self) -> list[Row]:
         """Bans that were lifted, and when."""
         with self._open() as db:
-            known = "SELECT 1 FROM sqlite_master WHERE name = 'lifts'"
-            return [dict(r) for r in db.execute("SELECT * FROM lifts")] if db.execute(known).fetchone() else []
+            return db.execute("SELECT * FROM lifts").fetchall() if _has(db, "lifts") else []
+
+    def mark(self) -> str:
+        """A text that is another one whenever the ledger has changed."""
+        with self._open() as db:
+            parts = ["rounds", "verdicts", "bans", "strikes", *(["lifts"] if _has(db, "lifts") else [])]
+            marks = [db.execute(f"SELECT max(rowid) AS id FROM {part}").fetchone()["id"] for part in parts]  # noqa: S608
+            struck = db.execute("SELECT count(*) AS nodes, sum(count) AS count FROM strikes").fetchone()
+            banned = db.execute("SELECT count(*) AS nodes FROM bans").fetchone()
+        return ".".join(map(str, [*marks, struck["nodes"], struck["count"], banned["nodes"]]))
+
+    def running(self) -> bool | None:
+        """Whether a server has the ledger open right now; None where that cannot be told."""
+        try:
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(folder)
+        return False
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         path = self.folder / "ledger.sqlite"
         if not path.is_file():
             raise FileNotFoundError(f"expected a ledger's folder, got {self.folder} without ledger.sqlite")
-        with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as db:
-            db.row_factory = sqlite3.Row
+        with ledger_file.reading(path) as db:
+            db.text_factory = lambda raw: raw.decode(errors="replace")
+            db.row_factory = _row
+            for table in ("rounds", "verdicts", "bans", "strikes"):
+                if not _has(db, table):
+                    raise sqlite3.DatabaseError(f"expected a ledger, got a file without the table {table!r}: {path}")
             yield db
 
 
-def printable(text: object) -> str:
-    """Text that may come from a client, without what a terminal would obey, and not too long."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    return (
+        db.execute("SELECT name FROM sqlite_master WHERE name = ? AND type = 'table'", [table]).fetchone() is not None
+    )
 
 
-def _plain(row: sqlite3.Row) -> dict[str, Any]:
-    found = dict(row)
-    notes = json.loads(found.pop("notes") or "{}")
-    text = {k: printable(found[k]) for k in ("node_id", "verdict", "reason", "verifier")}
-    more = {printable(k): printable(v) for k, v in notes.items() if k != "withheld"}
-    return {**found, **text, "withheld": printable(notes.get("withheld", "")), "notes": more}
+def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
+    names = [printable(column[0]) for column in cursor.description]
+    return {name: _converted(name, value) for name, value in zip(names, values, strict=True)}
 
 
-def _disclosures(db: sqlite3.Connection) -> dict[str, dict[str, Any]]:
-    """The last count of every node; ledgers from before it was kept have none."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'disclosures'").fetchone():
-        return {}
-    rows = db.execute(_KNOWN)
-    return {row["node_id"]: dict(row) for row in rows}
+def _converted(name: str, value: object) -> object:
+    """What a column holds, as what it should be: a text, a measured number or None, a count."""
+    if name == "notes":
+        return value if isinstance(value, str) else "{}"  # read by _verdict
+    if name in _TEXTS:
+        return "" if value is None else printable(value.decode(errors="replace") if isinstance(value, bytes) else value)
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None if name in _MEASURED else 0
+    if not math.isfinite(number):
+        return None if name in _MEASURED else 0
+    return number if name in _MEASURED else value if isinstance(value, int) else int(number)
+
+
+def _verdict(row: Row) -> Row:
+    try:
+        notes = json.loads(row.pop("notes"))
+        told = {printable(k): printable(v) for k, v in notes.items()}
+    except (ValueError, AttributeError, RecursionError):
+        told = {}
+    name, withheld = told.pop("name", ""), told.pop("withheld", "")
+    return {**row, "name": name, "withheld": withheld, "notes": told}

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
-from flwr_faa.history import History
+from flwr_faa import private, terminal
+from flwr_faa.history import History, NodeHistory
 from flwr_faa.ledger import Ledger
 
 COLUMNS = (
@@ -24,7 +22,6 @@ COLUMNS = (
 )  # fmt: skip
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@")
-_STYLES = {"banned": "bold red", "watched": "yellow", "good": "green"}
 
 app = typer.Typer(
     help="What the ledger of a federation says: who was suspected, convicted and banned, why and when.",
@@ -38,23 +35,14 @@ Node = Annotated[int, typer.Argument(metavar="NODE", help="A node id, as the tab
 
 @app.command()
 def nodes(folder: Folder) -> None:
-    """One line a node: state, how often it was suspected and convicted, and why it was last judged as it was."""
+    """One line per node: state, how often it was suspected and convicted, and why it was last judged as it was."""
     with _explained():
         history = History(folder)
-        table = Table(Column("node", no_wrap=True), "state", "rounds", "suspected", "convicted", "missing", "strikes",
-                      "last", Column("known", no_wrap=True), "why")  # fmt: skip
-        for n in history.nodes():
-            known = f"{n.disclosure['max_rank']}/{n.disclosure['dimension']}" if n.disclosure else "-"
-            counts = map(str, (n.rounds, n.suspected, n.convicted, n.missing, n.strikes))
-            state, why = n.state, n.last["reason"]
-            if n.ban:
-                state, why = f"banned {n.banned_at}".strip(), n.ban
-            last = f"{n.last['round']}: {_outcome(n.last)}"
-            table.add_row(str(n.node_id), Text(state, _STYLES[n.state]), *counts, Text(last), known, Text(why))
-        table.caption = "times are UTC; known: the most that is known of a sample, of its dimensions"
-        _print(table)
+        columns = ("node", "state", "rounds", "suspected", "convicted", "missing", "strikes", "last", "known", "why")
+        caption = "times are UTC; known: the most that is known of a sample, of its dimensions"
+        terminal.show(columns, map(_line, history.nodes()), caption=caption)
         for lift in history.lifts():
-            typer.echo(f"ban of node {lift['node_id']} lifted at {lift['at']}")
+            terminal.say(f"ban of node {lift['node_id']} lifted at {lift['at']}")
 
 
 @app.command()
@@ -64,36 +52,36 @@ def node(folder: Folder, node_id: Node) -> None:
         found = History(folder).verdicts(node_id)
         if not found:
             raise ValueError(f"expected a node of this ledger, got {node_id}; see 'faa-ledger nodes'")
-        table = Table("round", Column("at (UTC)", no_wrap=True), "verdict", "score", "error", "why")
+        rows = []
         for v in found:
             numbers = [f"{x:.4g}" if x is not None else "-" for x in (v["score"], v["error"])]
-            table.add_row(str(v["round"]), v["at"], Text(_outcome(v)), *numbers, Text(v["reason"]))
-        _print(table)
+            rows.append([str(v["round"]), v["at"], _outcome(v), *numbers, v["reason"]])
+        terminal.show(("round", "at (UTC)", "verdict", "score", "error", "why"), rows)
 
 
 @app.command()
 def rounds(folder: Folder, last: Annotated[int, typer.Option(help="How many of the last rounds.", min=1)] = 20) -> None:
-    """One line a round: how many were accepted, and what became of the others."""
+    """One line per round: how many were accepted, and what became of the others."""
     with _explained():
-        table = Table("round", Column("at (UTC)", no_wrap=True), "verifier", "nodes", "accepted", "others")
+        rows = []
         for r in History(folder).rounds(last):
             others = ", ".join(f"{count} {outcome}" for outcome, count in sorted(r["outcomes"].items()))
             accepted = f"{r['accepted']} (failed closed)" if r["failed_closed"] else str(r["accepted"])
-            table.add_row(str(r["round"]), r["at"], r["verifier"] or "-", str(r["nodes"]), accepted, Text(others))
-        _print(table)
+            rows.append([str(r["round"]), r["at"], r["verifier"] or "-", str(r["nodes"]), accepted, others])
+        terminal.show(("round", "at (UTC)", "verifier", "nodes", "accepted", "others"), rows)
 
 
 @app.command()
 def lift(folder: Folder, node_id: Node) -> None:
     """Lift a node's ban and forget its strikes. A running server takes it up with the next round."""
     with _explained():
-        found = {n.node_id: n for n in History(folder).nodes()}.get(node_id)
+        found = {n.node_id: n for n in History(folder).nodes()}.get(str(node_id))
         if found is None or not (found.ban or found.strikes):
             raise ValueError(f"expected a node that is banned or has strikes, got {node_id}")
         ledger = Ledger(folder)
         ledger.lift(node_id)
         ledger.close()
-        typer.echo(f"node {node_id}: ban and strikes lifted")
+        terminal.say(f"node {node_id}: ban and strikes lifted")
 
 
 @app.command()
@@ -102,13 +90,16 @@ def export(
 ) -> None:
     """Every verdict as a line of CSV."""
     with _explained():
-        found = History(folder).verdicts()
-        with out.open("w", newline="") if out else nullcontext(sys.stdout) as file:
+        history, count = History(folder), 0
+        history.mark()  # an error now rather than an empty file
+        with private.file(out).open("w", newline="") if out else nullcontext(sys.stdout) as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            writer.writerows([_cell(v[name]) for name in COLUMNS] for v in found)
+            for verdict in history.each_verdict():
+                count += 1
+                writer.writerow([_cell(verdict[name]) for name in COLUMNS])
         if out:
-            typer.echo(f"{len(found)} verdicts written to {out}")
+            terminal.say(f"{count} verdicts written to {out}")
 
 
 @app.command()
@@ -134,6 +125,14 @@ def serve(
         web.serve(page, host, port, tls, lambda url: typer.echo(live.greeting(url, token, token_file)))
 
 
+def _line(n: NodeHistory) -> list[str]:
+    known = f"{n.disclosure['max_rank']}/{n.disclosure['dimension']}" if n.disclosure else "-"
+    counts = map(str, (n.rounds, n.suspected, n.convicted, n.missing, n.strikes))
+    state, why = (f"banned {n.banned_at}".strip(), n.ban) if n.ban else (n.state, n.last["reason"])
+    name = f"{n.name} ({n.node_id})" if n.name else n.node_id
+    return [name, state, *counts, f"{n.last['round']}: {_outcome(n.last)}", known, why]
+
+
 def _outcome(verdict: dict[str, Any] | Any) -> str:
     return f"{verdict['verdict']} (observed)" if verdict["withheld"] else str(verdict["verdict"])
 
@@ -142,18 +141,13 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _print(table: Table) -> None:
-    # A pipe has no width: lines that can be searched instead of ones that are cut at 80.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
-
-
 @contextmanager
 def _explained() -> Iterator[None]:
     """Errors in one line, without a traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError, sqlite3.Error) as error:
-        typer.echo(f"faa-ledger: {error}", err=True)
+        terminal.say(f"faa-ledger: {error}", error=True)
         raise typer.Exit(2) from error
 
 

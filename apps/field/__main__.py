@@ -21,6 +21,7 @@ from apps.field.federation import Federation
 from apps.field.verdicts import Node, nodes_of, rounds_of, table
 from apps.lab.processes import end_on_sigterm
 from apps.lab.superlink import RunError
+from flwr_faa import private
 
 #: What is to be found about whom.
 SIGN, LIE = (
@@ -94,7 +95,7 @@ def fresh(folder: Path) -> None:
         if not (folder / MARK).exists():
             raise typer.BadParameter(f"expected a new folder or an earlier state, got {folder}")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    private.folder(folder)
     (folder / MARK).touch()
 
 

@@ -21,6 +21,7 @@ from apps.field.keys import CA, node_key
 from apps.field.run import Link, overrides_of
 from apps.lab.processes import ROOT, descendants, end, environment, free_port, kill, launch
 from apps.lab.superlink import RunError
+from flwr_faa import private
 from flwr_faa.authority.credential import Credential
 
 AUTHORITY, SUPERLINK = "authority", "superlink"
@@ -64,7 +65,7 @@ class Federation:
 
     def __enter__(self) -> Federation:
         self.folder = self.folder.absolute()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private.folder(self.folder)
         try:
             limit = [] if self.samples is None else ["--samples", str(self.samples)]
             cut = [sys.executable, "-m", "apps.lab.slice", str(self.folder / "slices"), *self._lab.split(), *limit]
@@ -192,7 +193,7 @@ class Federation:
 
     def start(self, name: str, overrides: str) -> subprocess.Popen[bytes]:
         """Start a run of the lab's app in the background; what it leaves is in the folder of that name."""
-        (self.folder / name).mkdir(exist_ok=True)
+        private.folder(self.folder / name)
         told = overrides_of(self.folder / name, self.url, self.credential, f"{self._lab} {overrides}")
         self._processes[name] = self.link.start(told, self.log(name))
         return self._processes[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from flwr_faa import private
 from flwr_faa.authority.certificate import certificate, new_key, private_pem
 from flwr_faa.authority.credential import write_secret
 
@@ -28,22 +29,22 @@ def certify(folder: Path, hosts: Sequence[str], until: datetime.datetime | None 
     until : datetime, optional
         When the certificate expires; in ten years.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(folder)
     ca_key, key, ca = new_key(), new_key(), "federation CA"
     root = certificate(ca, ca_key.public_key(), ca, ca_key, ca=True, until=until)
     leaf = certificate("superlink", key.public_key(), ca, ca_key, ca=False, hosts=hosts, until=until)
     write_secret(folder / KEY, private_pem(key))
-    (folder / CA).write_bytes(root)
-    (folder / CERTIFICATE).write_bytes(leaf)
+    private.file(folder / CA).write_bytes(root)
+    private.file(folder / CERTIFICATE).write_bytes(leaf)
 
 
 def node_key(folder: Path) -> Path:
     """A SuperNode's key pair, as ``ssh-keygen -t ecdsa -b 384`` makes it, ``node.key`` and ``node.key.pub``."""
     path = folder / NODE
     if not path.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.folder(folder)
         key = ec.generate_private_key(ec.SECP384R1())
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        path.with_suffix(".key.pub").write_bytes(public + b"\n")
+        private.file(path.with_suffix(".key.pub")).write_bytes(public + b"\n")
         write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     return path

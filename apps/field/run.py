@@ -21,6 +21,7 @@ from rich.console import Console
 from apps.field.verdicts import Node, nodes_of, table
 from apps.lab.processes import ROOT, environment, launch
 from apps.lab.superlink import RunError
+from flwr_faa import private
 
 CONNECTION = "field"
 
@@ -45,7 +46,7 @@ class Link:
 
     def configure(self) -> None:
         """Write Flower's settings."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        private.folder(self.home)
         lines = f'address = "{self.address}"\nroot-certificates = "{self.ca.absolute()}"\n'
         head = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
         (self.home / "config.toml").write_text(head + lines)
@@ -129,7 +130,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="The run may take so long.")] = 86400.0,
 ) -> None:
     """Run the lab's app."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     link, console = Link(folder / "flwr", superlink, ca), Console()
     link.configure()
     try:

@@ -21,7 +21,7 @@ from apps.lab.picture import draw
 from apps.lab.spot import devices_of
 from apps.lab.strategies import Census
 from apps.lab.summary import summarise
-from flwr_faa import Ledger
+from flwr_faa import Ledger, private
 from flwr_faa.updates import Arrays
 from flwr_faa.verdict import RoundReport
 from flwr_faa.verification.base import Enrolling
@@ -55,7 +55,7 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private.folder(self.folder)
             for name in FILES:
                 (self.folder / name).unlink(missing_ok=True)
             OmegaConf.save(self.experiment.config, self.folder / "config.yaml", resolve=True)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from flwr_faa import private
 from flwr_faa.authority.budget import BUDGET
 from flwr_faa.authority.certificate import fingerprint, self_signed
 from flwr_faa.authority.core import KeyAuthority
@@ -49,7 +50,7 @@ def init(
     """Create keys and TLS certificate, and the file for the aggregation server."""
     if (certificate is None) != (certificate_key is None):
         raise typer.BadParameter("expected --certificate and --certificate-key, got one of them")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(directory)
     if any((directory / name).exists() for name in (DATABASE, TLS_KEY, TLS_CERTIFICATE, SERVER)):
         raise typer.BadParameter(f"expected a directory without an authority, got {directory}")
     if certificate is not None and certificate_key is not None:
@@ -65,7 +66,7 @@ def init(
         store.set_meta("server", server.public_key().public_bytes_raw())
         authority = KeyAuthority(store)
         write_secret(directory / TLS_KEY, tls)
-        (directory / TLS_CERTIFICATE).write_bytes(chain)
+        private.file(directory / TLS_CERTIFICATE).write_bytes(chain)
         Credential(authority.verify_key, trusted.decode(), server.private_bytes_raw()).write(directory / SERVER)
     store.close()
     typer.echo(f"authority's key, to pin on clients:  {authority.verify_key.hex()}")

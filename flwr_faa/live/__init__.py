@@ -114,9 +114,9 @@ def snapshot(history: History) -> dict[str, Any]:
     verdicts = history.verdicts(last=ROUNDS)
     nodes = [
         {
-            "node": str(n.node_id), "state": n.state, "ban": n.ban, "banned_at": n.banned_at, "strikes": n.strikes,
-            "rounds": n.rounds, "suspected": n.suspected, "convicted": n.convicted, "missing": n.missing,
-            "last": dict(n.last), "disclosure": n.disclosure,
+            "node": n.node_id, "name": n.name, "state": n.state, "ban": n.ban, "banned_at": n.banned_at,
+            "strikes": n.strikes, "rounds": n.rounds, "suspected": n.suspected, "convicted": n.convicted,
+            "missing": n.missing, "last": dict(n.last), "disclosure": n.disclosure,
         }
         for n in history.nodes()
     ]  # fmt: skip
