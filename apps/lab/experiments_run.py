@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from omegaconf import OmegaConf
 from apps.lab.config import load
 from apps.lab.direct import run_directly
 from apps.lab.experiment import Experiment
-from apps.lab.experiments import SIZES, Cell, Size, Spec, cells, folder, names, spec
+from apps.lab.experiments import SIZES, Cell, Size, Spec, cells, digest, folder, names, spec
 from apps.lab.fleet import Fleet
 from apps.lab.local_run import Enough, Watch, run_locally
 from apps.lab.record import Record
@@ -145,13 +144,13 @@ def execute(order: Order) -> list[Path]:
     runs = {_key(c, n, order): Run(_key(c, n, order), c.overrides, n) for n in seeds for _, grid in grids for c in grid}
     store = order.out / "cells.jsonl"
     if order.minutes is not None:
-        missing = len(runs.keys() - {row["key"] for row in lines(store)})
+        missing = len(runs.keys() - {key_of(row) for row in lines(store)})
         limit = 60 * order.minutes * order.jobs / max(1, missing)
         runs = {k: replace(run, limit=limit) for k, run in runs.items()}
     try:
-        run_missing(runs, store, order.jobs, run_cell, itemgetter("key"))
+        run_missing(runs, store, order.jobs, run_cell, key_of)
     finally:
-        rows = {row["key"]: row for row in lines(store)}
+        rows = {key_of(row): row for row in lines(store)}
         done = [_write(s, grid, order, rows) for s, grid in grids]
     return done
 
@@ -224,6 +223,15 @@ def _wanted(cell: Cell, order: Order) -> bool:
 def _key(cell: Cell, seed: int, order: Order) -> str:
     """Of a run in the store; one with a limit is another run, wherever it ended."""
     return f"{cell.digest}-{seed}" + (f"-{order.minutes:g}min" if order.minutes is not None else "")
+
+
+def key_of(row: Row) -> str:
+    """The key that a stored run has today, whatever was hashed on the day it was stored."""
+    _, *rest = row["key"].split("-")
+    try:
+        return "-".join([digest(row["overrides"]), *rest])
+    except FileNotFoundError:  # a choice that is gone: nothing asks for its runs
+        return str(row["key"])
 
 
 def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]) -> Path:

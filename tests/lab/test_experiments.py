@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from apps.lab import experiments_list
+from apps.lab import experiments, experiments_list
 from apps.lab.config import load
+from apps.lab.experiment import CONF
 from apps.lab.experiments import SIZES, Size, cells, digest, merge, names, spec
 from apps.lab.experiments_run import TIMES, Run, execute, main, parse, run_cell
 
@@ -62,6 +64,44 @@ def test_a_digest_is_of_what_counts() -> None:
     assert digest("rounds=5 attack=gaussian strategy=krum detector=ocsvm verification=none") == plain
     assert digest("strategy=krum attack=gaussian rounds=6") != plain
     assert digest("strategy=faa rounds=5") != digest("strategy=faa rounds=5 detector=ocsvm")
+
+
+def test_a_moved_class_is_the_same_cell_and_another_class_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def digest_with(target: str) -> str:
+        (tmp_path / "attack").mkdir(exist_ok=True)
+        (tmp_path / "attack" / "gaussian.yaml").write_text(f"_target_: {target}\nsigma: 0.1\n")
+        experiments._text.cache_clear()
+        return digest("strategy=krum attack=gaussian")
+
+    for group in ("dataset", "partition", "model", "strategy", "verification", "detector"):
+        (tmp_path / group).symlink_to(CONF / group)
+    experiments._defaults()  # read before the folder is another one
+    monkeypatch.setattr(experiments, "CONF", tmp_path)
+    try:
+        assert digest_with("apps.lab.attacks.Gaussian") == digest_with("apps.elsewhere.noise.Gaussian")
+        assert digest_with("apps.lab.attacks.Gaussian") != digest_with("apps.lab.attacks.Alie")
+    finally:
+        experiments._text.cache_clear()
+
+
+def test_runs_stored_under_another_digest_are_not_run_again(tmp_path: Path) -> None:
+    # Prepare
+    tiny(tmp_path)
+    store = tmp_path / "cells.jsonl"
+    rows = [json.loads(line) for line in store.read_text().splitlines()]
+    before = pd.read_csv(tmp_path / FOLDER / "results.csv")
+    for row in rows:
+        row["key"] = "-".join(["0123456789abcdef", *row["key"].split("-")[1:]])
+    store.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    # Execute
+    tiny(tmp_path)
+
+    # Assert
+    assert len(store.read_text().splitlines()) == len(rows)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / FOLDER / "results.csv"), before)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
