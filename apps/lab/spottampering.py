@@ -19,14 +19,17 @@ from flwr_faa import TrainingPlan
 from flwr_faa.client import COMMITMENT, NONCE
 from flwr_faa.updates import Arrays
 from flwr_faa.verification import spotanswer
-from flwr_faa.verification.commitments import Run
+from flwr_faa.verification.commitments import Layout, Run
 from flwr_faa.verification.encrypted import integer_first_layer
 from flwr_faa.verification.firstlayer import IntegerLayer
 from flwr_faa.verification.plan import Checkpoint, Data, FirstLayer
 from flwr_faa.verification.spotwire import Answer, Challenge, Commitment
+from flwr_faa.verification.trace import largest
 
 #: Index of a step, the arrays before it and after it as the plan has them; returns what is committed to.
 Spoil = Callable[[int, Sequence[npt.NDArray[Any]], Sequence[npt.NDArray[Any]]], Sequence[npt.NDArray[Any]]]
+#: Index of a step and the checkpoint after it; returns what is committed to.
+Kick = Callable[[int, Checkpoint], Checkpoint]
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class Tampered(TrainingPlan):
     """A plan some of whose steps end elsewhere."""
 
     spoil: Spoil = lambda index, before, after: after
+    kick: Kick = lambda index, after: after
 
     @classmethod
-    def of(cls, plan: TrainingPlan, spoil: Spoil) -> Tampered:
-        """A plan, spoilt."""
-        return cls(**{f.name: getattr(plan, f.name) for f in fields(plan)}, spoil=spoil)
+    def of(cls, plan: TrainingPlan, spoil: Spoil | None = None, kick: Kick | None = None) -> Tampered:
+        """A plan, spoilt in its arrays, or in everything that a checkpoint holds."""
+        spoilt = cls(**{f.name: getattr(plan, f.name) for f in fields(plan)})
+        return replace(spoilt, spoil=spoil or spoilt.spoil, kick=kick or spoilt.kick)
 
     def train(
         self,
@@ -53,7 +58,8 @@ class Tampered(TrainingPlan):
         for index, rows in enumerate(self.batches(len(data[1]), nonce)):
             batch = data[0][rows], data[1][rows]
             after = self.step(checkpoint, batch, nonce, index, integer_first_layer(batch[0], self.scale))
-            checkpoint = replace(after, arrays=tuple(self.spoil(index, checkpoint.arrays, after.arrays)))
+            after = replace(after, arrays=tuple(self.spoil(index, checkpoint.arrays, after.arrays)))
+            checkpoint = self.kick(index, after)
             if on_step is not None:
                 on_step(checkpoint)
         return list(checkpoint.arrays)
@@ -78,6 +84,12 @@ def nudge(
     return spoilt
 
 
+def moves_of(plan: TrainingPlan, done: Fit, steps: int) -> npt.NDArray[np.float32]:
+    """What a finished run has committed to of every step."""
+    measures = Layout.of(plan).measures
+    return Commitment.from_bytes(done[2][COMMITMENT], steps, measures).moves
+
+
 @dataclass
 class TampersOneStep(Liar):
     """Goes some steps backwards, none of which is the last or moves most.
@@ -95,12 +107,12 @@ class TampersOneStep(Liar):
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         nonce = int(config[NONCE])
-        steps, rng = len(list(self.plan.batches(len(self.data[1]), nonce))), np.random.default_rng(nonce)
+        steps, rng = self.plan.steps(len(self.data[1])), np.random.default_rng(nonce)
         for _ in range(100):
             chosen = set(rng.permutation(steps - 1)[: self.count].tolist())
             plan = Tampered.of(self.plan, lambda i, b, a: reverse(b, a, self.by) if i in chosen else a)  # noqa: B023
             done = self.train(parameters, config, plan)
-            if int(Commitment.from_bytes(done[2][COMMITMENT], steps).moves.argmax()) not in chosen:
+            if not largest(moves_of(self.plan, done, steps)) & chosen:
                 return done
         raise RuntimeError("expected a step that is not the largest, found none")
 

@@ -1,16 +1,19 @@
 """The client's promise about its local run: a Merkle root over all checkpoints, which wait on disk to be opened.
 
-Checkpoints lie in ``<device>/checkpoints/<nonce>-<root>``. The nonce is drawn by the server for one round of one run,
+Checkpoints lie in ``<device>/checkpoints/<nonce>-<root>``, and behind them what every step changed (``trace.py``). The
+nonce is drawn by the server for one round of one run,
 and the root tells the nodes of one machine apart. Training for another round removes them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,13 @@ from flwr_faa.verification import merkle
 from flwr_faa.verification.encrypted import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, Data, TrainingPlan
 from flwr_faa.verification.spotwire import Commitment
+from flwr_faa.verification.trace import MAX_BUFFER, SKETCH, Trace
 from flwr_faa.verification.wire import WireError
 
+_VARIANCES = ("running_var", "moving_variance")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Layout:
     """The one encoding of a checkpoint: all arrays, then all momentum buffers, little-endian, nothing between them.
 
@@ -35,20 +41,47 @@ class Layout:
         Of all of these arrays.
     arrays : int
         How many of them are the model's; the others are momentum.
+    parameters : tuple of int
+        Which of the model's arrays are its parameters, in the order of ``parameters()``.
+    buffers, fixed : tuple of int
+        Which are not trained and may change in a run; and which are too large for that and must not.
+    variances : ndarray of bool, shape (n,)
+        Which numbers in the buffers are variances.
+    coast : float
+        How far the parameters coast with a momentum of one: ``lr mu / (1 - mu)``.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype[Any], ...]
     arrays: int
+    parameters: tuple[int, ...]
+    buffers: tuple[int, ...]
+    fixed: tuple[int, ...]
+    variances: npt.NDArray[np.bool_]
+    coast: float
 
     @classmethod
     def of(cls, plan: TrainingPlan) -> Layout:
         """The layout of that plan's checkpoints."""
         model = plan.blank()
-        states = [t.detach().numpy() for t in model.state_dict().values()]
-        buffers = [p.detach().numpy() for p in model.parameters()] if plan.momentum else []
-        every = [*states, *buffers]
-        return cls(tuple(a.shape for a in every), tuple(a.dtype.newbyteorder("<") for a in every), arrays=len(states))
+        kept = model.state_dict(keep_vars=True)
+        states = [t.detach().numpy() for t in kept.values()]
+        every = [*states, *[p.detach().numpy() for p in model.parameters()] * bool(plan.momentum)]
+        places = [id(t) for t in kept.values()]
+        trained = {id(p) for p in model.parameters()}
+        others = [i for i, place in enumerate(places) if place not in trained]
+        buffers = [i for i in others if states[i].size <= MAX_BUFFER]
+        named = [name.endswith(_VARIANCES) for name in kept]
+        return cls(
+            tuple(a.shape for a in every),
+            tuple(a.dtype.newbyteorder("<") for a in every),
+            len(states),
+            tuple(places.index(id(p)) for p in model.parameters()),
+            tuple(buffers),
+            tuple(i for i in others if i not in buffers),
+            np.array([named[i] for i in buffers for _ in range(states[i].size)], np.bool_),
+            plan.lr * plan.momentum / (1 - plan.momentum),
+        )
 
     @property
     def size(self) -> int:
@@ -56,6 +89,40 @@ class Layout:
         return sum(self._sizes)
 
     @property
+    def buffer_count(self) -> int:
+        """How many numbers there are in the buffers that may change."""
+        return len(self.variances)
+
+    @property
+    def trace_size(self) -> int:
+        """Bytes of a checkpoint's line in a trace."""
+        return (1 + bool(self.coast)) * SKETCH * 4 + self.buffer_count * 8
+
+    @property
+    def measures(self) -> int:
+        """How many measures a step has, see ``Trace.moves``."""
+        return 1 + bool(self.coast) + bool(self.buffer_count)
+
+    def place(self, array: int) -> slice:
+        """Where in an encoded checkpoint an array is."""
+        return slice(self._offsets[array], self._offsets[array + 1])
+
+    def spans(self) -> Iterator[tuple[int, int, int, np.dtype[Any]]]:
+        """Where in an encoded checkpoint every parameter and its momentum are, how many numbers and of what type."""
+        for number, i in enumerate(self.parameters):
+            momentum = self._offsets[self.arrays + number] if self.coast else 0
+            yield self._offsets[i], momentum, math.prod(self.shapes[i]), self.dtypes[i]
+
+    def buffer_spans(self) -> Iterator[tuple[int, int, np.dtype[Any]]]:
+        """The same for every buffer that may change."""
+        for i in self.buffers:
+            yield self._offsets[i], math.prod(self.shapes[i]), self.dtypes[i]
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return list(itertools.accumulate(self._sizes, initial=0))
+
+    @cached_property
     def _sizes(self) -> list[int]:
         return [math.prod(s) * d.itemsize for s, d in zip(self.shapes, self.dtypes, strict=True)]
 
@@ -85,9 +152,6 @@ def train(
     layout = Layout.of(plan)
     start = plan.start(arrays)
     leaves = [merkle.leaf(layout.encode(start))]
-    moves: list[float] = []
-    before = [start]
-    trained = parameters_of(plan)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if not old.name.startswith(f"{nonce}-"):
@@ -101,16 +165,18 @@ def train(
                 encoded = layout.encode(checkpoint)
                 file.write(encoded)
                 leaves.append(merkle.leaf(encoded))
-                moves.append(distance(before[0].arrays, checkpoint.arrays, trained))
-                before[0] = checkpoint
 
             done = plan.train(arrays, data, nonce, integer_first_layer(data[0], plan.scale), keep)
-        root = merkle.Tree(leaves).root
+            file.flush()
+            root = merkle.Tree(leaves).root
+            states = np.memmap(name, np.uint8, "r", shape=(len(leaves), layout.size))
+            trace = Trace.of(layout, states, root)
+            file.write(trace.to_bytes())
         os.replace(name, folder / f"{nonce}-{root.hex()}")
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return done, Commitment(root, np.array(moves, np.float32))
+    return done, Commitment(root, trace.digest, trace.moves())
 
 
 @dataclass(frozen=True)
@@ -140,18 +206,20 @@ class Run:
 
     def tree(self) -> merkle.Tree:
         """The Merkle tree over all of them."""
-        count = self.path.stat().st_size // self.layout.size
-        return merkle.Tree([merkle.leaf(self.read([i])[0]) for i in range(count)])
+        return merkle.Tree([merkle.leaf(self.read([i])[0]) for i in range(self._count)])
+
+    def trace(self) -> Trace:
+        """What was committed to of every step."""
+        with self.path.open("rb") as file:
+            file.seek(self._count * self.layout.size)
+            return Trace.from_bytes(self.layout, file.read())
+
+    @property
+    def _count(self) -> int:
+        return self.path.stat().st_size // (self.layout.size + self.layout.trace_size)
 
 
 def parameters_of(plan: TrainingPlan) -> list[bool]:
     """For every array of the model, whether it is trained (the others are buffers)."""
-    model = plan.blank()
-    names = {name for name, _ in model.named_parameters()}
-    return [name in names for name in model.state_dict()]
-
-
-def distance(a: Arrays, b: Arrays, chosen: Sequence[bool]) -> float:
-    """L2 distance of two models, over the chosen arrays."""
-    pairs = [(x, y) for x, y, take in zip(a, b, chosen, strict=True) if take]
-    return math.sqrt(sum(float(np.sum(np.square(y.astype(np.float64) - x))) for x, y in pairs))
+    layout = Layout.of(plan)
+    return [i not in layout.buffers + layout.fixed for i in range(layout.arrays)]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: A step that hardly moves is compared against this share of the model's own size instead: gradients near zero are
 #: rounding alone. It grants a client a drift of tau times this a step.
 FLOOR = 1e-3
+#: A number of a buffer, against this share of its size and spread.
+AT_REST = 1e-2
 
 
 class Contradiction(Exception):  # noqa: N818 - the suspect's, not ours
@@ -79,14 +81,16 @@ def step_error(
         raise WireError(f"expected a model that uses its first layer once, got {len(deltas)} times")
     delta = deltas[0].detach().numpy().astype(np.float64)
 
-    trained = parameters_of(plan)
-    errors = []
-    for chosen in (True, False):  # parameters and buffers, as two wholes, so that neither hides the other
-        at = [i for i, t in enumerate(trained) if t is chosen and i != layer.weight]
-        w, claimed, redone = ([c.arrays[i] for i in at] for c in (before, after, ours))
-        if any(a.dtype.kind != "f" and not np.array_equal(a, b) for a, b in zip(claimed, redone, strict=True)):
-            return math.inf
-        errors.append(_error(_flat(claimed) - _flat(redone), _flat(redone) - _flat(w), _flat(w)))
+    trained, errors = parameters_of(plan), []
+    names = list(plan.blank().state_dict())
+    for i, name in enumerate(names):
+        if not trained[i]:
+            twin = name.replace("_mean", "_var")
+            spread = np.sqrt(np.abs(before.arrays[names.index(twin)])) if twin != name and twin in names else 0.0
+            errors.append(_buffer_error(before.arrays[i], after.arrays[i], ours.arrays[i], spread))
+    others = [i for i, t in enumerate(trained) if t and i != layer.weight]
+    flat, sent, own = (_flat([c.arrays[i] for i in others]) for c in (before, after, ours))
+    errors.append(_error(sent - own, own - flat, flat))
     if plan.momentum:  # what a buffer does to the weights is lr times itself
         w = [a for i, a in enumerate(before.arrays) if trained[i] and i != layer.weight]
         claimed, redone = ([m for i, m in enumerate(c.momentum) if i != layer.parameter] for c in (after, ours))
@@ -111,6 +115,23 @@ def _error(off: Floats, moved: Floats, size: Floats) -> float:
     if wrong == 0.0:
         return 0.0
     return wrong / against if against > 0.0 else math.inf
+
+
+def _buffer_error(
+    before: npt.NDArray[Any], claimed: npt.NDArray[Any], redone: npt.NDArray[Any], spread: npt.NDArray[Any] | float
+) -> float:
+    """The largest relative error of any number of a buffer: a channel with large statistics must not hide another.
+
+    Relative to the number's own step, or where it is at rest to a small share of its size, or of its standard deviation
+    if it is a mean.
+    """
+    if redone.dtype.kind != "f" or not redone.size:
+        return 0.0 if np.array_equal(claimed, redone) else math.inf
+    before, claimed, redone = (a.astype(np.float64) for a in (before, claimed, redone))
+    wrong, moved = np.abs(claimed - redone), np.abs(redone - before)
+    against = moved + AT_REST * np.maximum(np.abs(before), spread)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return worst(np.where(wrong == 0, 0.0, wrong / against).ravel().tolist())
 
 
 def _flat(arrays: Sequence[npt.NDArray[Any]]) -> Floats:

@@ -50,6 +50,7 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
             claims.append(layer.apply(samples[batch], kernels))
         except ValueError as error:  # weights that grew without bounds
             raise WireError(str(error)) from error
+    trace = run.trace()
     ciphertexts, tree, checkpoints = enrolled.ciphertexts(rows.tolist()), enrolled.tree(), run.tree()
     paths = tree.paths(rows.tolist())
     stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
@@ -65,6 +66,8 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
         paths=paths,
         labels=labels[rows].astype(np.int64),
         claims=np.concatenate(claims),
+        positions=trace.positions,
+        buffers=trace.buffers,
     ).to_bytes()
 
 

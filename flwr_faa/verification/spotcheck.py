@@ -36,6 +36,7 @@ from flwr_faa.authority.budget import allowance
 from flwr_faa.crypto import ipfe
 from flwr_faa.verdict import DataDisclosure
 from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
+from flwr_faa.verification.commitments import Layout
 from flwr_faa.verification.encrypted import check_plan
 from flwr_faa.verification.firstlayer import IntegerLayer
 from flwr_faa.verification.plan import TrainingPlan
@@ -44,6 +45,7 @@ from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotclaims import Ask
 from flwr_faa.verification.spotshown import Bound, Shown
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.trace import largest
 from flwr_faa.verification.wire import WireError, unpack
 
 #: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
@@ -97,6 +99,7 @@ class SpotCheck:
     _pending: dict[int, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
     _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _allowed: str = field(default="", init=False, repr=False, compare=False)
+    _measures: int = field(default=1, init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
@@ -111,7 +114,10 @@ class SpotCheck:
         if self.steps < 0:
             raise ValueError(f"expected steps of at least 0, got {self.steps}")
         check_plan(self.plan, layer.sample_shape)
+        if not 0 <= self.plan.momentum < 1:
+            raise ValueError(f"expected a momentum from 0 to below 1, got {self.plan.momentum}")
         object.__setattr__(self, "_layer", layer)
+        object.__setattr__(self, "_measures", Layout.of(self.plan).measures)
         if self.tau is None:
             object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
         object.__setattr__(self, "_allowed", self._affordable())
@@ -121,10 +127,15 @@ class SpotCheck:
         told = (
             "EVERY IMAGE OPENED IS DISCLOSED TO THE SERVER (its first layer is a convolution)"
             if self._layer.spatial
-            else f"a check discloses up to {self._need(self.steps + 2, self.plan.batch_size)} of {self._layer.width} "
+            else f"a check discloses up to {self._need(self.most, self.plan.batch_size)} of {self._layer.width} "
             f"dimensions of a sample, its share of the gradient included: {self._allowed} (docs/threat-model.md)"
         )
         return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+
+    @property
+    def most(self) -> int:
+        """Steps that a challenge opens at most: the last, the one that changed most by each measure, those drawn."""
+        return self.steps + 1 + self._measures
 
     def _need(self, steps: int, smallest: int) -> int:
         """The most that a check of so many steps discloses of a sample, of batches of at least ``smallest``.
@@ -136,7 +147,7 @@ class SpotCheck:
 
     def _affordable(self) -> str:
         """How many checks of full batches the budget allows, in words; raises ValueError if none."""
-        need, width = self._need(self.steps + 2, self.plan.batch_size), self._layer.width
+        need, width = self._need(self.most, self.plan.batch_size), self._layer.width
         try:
             budget = allowance(width, self.authority.budget)
         except AuthorityUnavailable:
@@ -175,10 +186,10 @@ class SpotCheck:
     def _check_affordable(self, node_id: int, samples: int) -> None:
         """Refuse data of which no check could ever be afforded: whoever enrolled them could never be asked."""
         width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
-        need = self._need(min(self.plan.steps(samples), self.steps + 2), smallest)
+        need = self._need(min(self.plan.steps(samples), self.most), smallest)
         budget = allowance(width, self.authority.budget)
         if need > budget < width:
-            wider = next((b for b in range(smallest + 1, size) if self._need(self.steps + 2, b) <= budget), size)
+            wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
             raise Misconfigured(
                 f"node {node_id}: expected samples that a check can be afforded of, got {samples} in batches of "
@@ -223,11 +234,11 @@ class SpotCheck:
         if not case.commitment:
             raise WireError("expected a commitment with the update, got none")
         count = self.plan.steps(registration.samples)
-        commitment = Commitment.from_bytes(case.commitment, count)
-        last, largest = count - 1, int(np.argmax(commitment.moves))
-        others = [i for i in range(count) if i not in (last, largest)]
+        commitment = Commitment.from_bytes(case.commitment, count, self._measures)
+        always = {count - 1, *largest(commitment.moves)}
+        others = [i for i in range(count) if i not in always]
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
-        steps = tuple(sorted({last, largest, *drawn}))
+        steps = tuple(sorted({*always, *drawn}))
         with translated():
             self._settle(case.node_id)
             disclosure = self._look(case.node_id)

@@ -6,7 +6,6 @@ The points of ``spotcheck.py`` one by one, in their order: ``check_form``, ``che
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from flwr_faa.authority import Registration
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.verification import merkle
 from flwr_faa.verification.base import Case, worst
-from flwr_faa.verification.commitments import Layout, distance, parameters_of
+from flwr_faa.verification.commitments import Layout
 from flwr_faa.verification.enrolment import sample_leaf
 from flwr_faa.verification.firstlayer import LIMIT, IntegerLayer, Integers, exact_product
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
@@ -26,6 +25,7 @@ from flwr_faa.verification.recompute import Contradiction, step_error
 from flwr_faa.verification.spotanswer import opened_checkpoints
 from flwr_faa.verification.spotclaims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
 from flwr_faa.verification.spotwire import Answer, Challenge, Commitment
+from flwr_faa.verification.trace import ROUNDING, SKETCH, Trace
 from flwr_faa.verification.wire import WireError
 
 Rows = npt.NDArray[np.intp]
@@ -66,6 +66,11 @@ class Shown:
     answer: Answer
 
     @cached_property
+    def layout(self) -> Layout:
+        """Of the plan's checkpoints."""
+        return Layout.of(self.plan)
+
+    @cached_property
     def batches(self) -> dict[int, Rows]:
         """Rows of every challenged step."""
         every = enumerate(self.plan.batches(self.bound.registration.samples, self.case.nonce))
@@ -88,12 +93,14 @@ class Shown:
         deep, high = merkle.depth(self.bound.registration.samples), merkle.depth(len(self.bound.commitment.moves) + 1)
         expected = {
             "start": (high, merkle.SIZE),
-            "checkpoints": (opened, Layout.of(self.plan).size),
+            "checkpoints": (opened, self.layout.size),
             "checkpoint_paths": (opened, high, merkle.SIZE),
             "ciphertexts": (rows, (layer.width + 1) * self.group.point_size),
             "paths": (rows, deep, merkle.SIZE),
             "labels": (rows,),
             "claims": (len(self.chosen), layer.outputs + len(challenge.vectors), *layer.spatial),
+            "positions": (len(self.bound.commitment.moves) + 1, 1 + bool(self.layout.coast), SKETCH),
+            "buffers": (len(self.bound.commitment.moves) + 1, self.layout.buffer_count),
         }
         for name, shape in expected.items():
             if (got := getattr(self.answer, name).shape) != shape:
@@ -103,7 +110,7 @@ class Shown:
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """The opened checkpoints; raises Contradiction unless they and both ends are the committed run's."""
-        plan, case, answer, layout = self.plan, self.case, self.answer, Layout.of(self.plan)
+        plan, case, answer, layout = self.plan, self.case, self.answer, self.layout
         steps, commitment, samples = self.bound.challenge.steps, self.bound.commitment, self.bound.registration.samples
         count = len(commitment.moves) + 1
         if case.num_examples != samples:
@@ -123,15 +130,31 @@ class Shown:
         ends = zip(found[count - 1].arrays, plan.start(case.claimed).arrays, strict=True)
         if not all(a.tobytes() == b.tobytes() for a, b in ends):
             raise Contradiction("the committed run does not end at the update that was sent")
-        trained = parameters_of(plan)
-        moved = {i: distance(found[i].arrays, found[i + 1].arrays, trained) for i in steps}
-        whole = distance(start.arrays, case.claimed, trained)
-        for i, size in moved.items():
-            if not math.isclose(size, commitment.moves[i], rel_tol=1e-3, abs_tol=1e-12):
-                raise Contradiction(f"step {i} moved by {size:.4g}, committed to {commitment.moves[i]:.4g}")
-        if not whole <= 1.001 * float(commitment.moves.sum(dtype=np.float64)) + 1e-12:
-            raise Contradiction(f"the update's norm is {whole:.4g}, more than its committed steps together")
+        self._check_trace(layout.encode(start), list(found))
         return found
+
+    def _check_trace(self, start: bytes, opened: list[int]) -> None:
+        """Raise Contradiction unless the trace is the committed one, possible, and what opened checkpoints say."""
+        layout, commitment, answer = self.layout, self.bound.commitment, self.answer
+        trace = Trace(answer.positions, answer.buffers)
+        if trace.digest != commitment.trace:
+            raise Contradiction("the trace is not the one committed to")
+        if not (np.isfinite(trace.positions).all() and np.isfinite(trace.buffers).all()):
+            raise Contradiction("the trace is not finite")
+        if not np.allclose(trace.moves(), commitment.moves, rtol=ROUNDING, atol=0):
+            raise Contradiction("some step moved by something else than was committed to")
+        states = np.stack([np.frombuffer(start, np.uint8), *answer.checkpoints])
+        rows = [0, *opened]
+        differs = Trace(trace.positions[rows], trace.buffers[rows]).differs(Trace.of(layout, states, commitment.root))
+        if differs is not None:
+            raise Contradiction(f"checkpoint {rows[differs]} is not what its trace says")
+        least = np.minimum(trace.buffers[0], 0.0)[layout.variances]
+        if (trace.buffers[:, layout.variances] < least).any():
+            raise Contradiction("a running variance is negative")
+        for i in layout.fixed:
+            at = layout.place(i)
+            if (states[:, at] != states[0, at]).any():
+                raise Contradiction(f"array {i}, which is too large a buffer to change, has changed")
 
     def ciphertexts(self) -> dict[int, ipfe.Ciphertext]:
         """The batches' ciphertexts by row; raises Contradiction unless enrolled, well-formed and of data in range."""

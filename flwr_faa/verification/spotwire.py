@@ -48,27 +48,33 @@ class Commitment:
     ----------
     root : bytes
         Merkle root over the S + 1 checkpoints.
-    moves : float32, shape (S,)
-        L2 norm by which every step moved the parameters.
+    trace : bytes
+        Hash of what every step changed, see ``trace.py``.
+    moves : float32, shape (S, measures)
+        How much every step changed by each measure, as the trace has it.
     """
 
-    FIELDS: ClassVar[dict[str, type]] = {"root": bytes, "moves": np.ndarray}
+    FIELDS: ClassVar[dict[str, type]] = {"root": bytes, "trace": bytes, "moves": np.ndarray}
 
     root: bytes
+    trace: bytes
     moves: npt.NDArray[np.float32]
 
     def to_bytes(self) -> bytes:
-        return pack(COMMITMENT, {"root": self.root, "moves": self.moves})
+        return pack(COMMITMENT, {"root": self.root, "trace": self.trace, "moves": self.moves})
 
     @classmethod
-    def from_bytes(cls, data: bytes, steps: int) -> Commitment:
+    def from_bytes(cls, data: bytes, steps: int, measures: int) -> Commitment:
         fields = unpack(data, COMMITMENT, cls.FIELDS)
-        moves = fields["moves"]
-        if len(fields["root"]) != SIZE or moves.dtype != np.float32 or moves.shape != (steps,):
-            raise WireError(f"expected a root of {SIZE} bytes and {steps} moves, got {moves.shape} of {moves.dtype}")
+        moves, hashes = fields["moves"], (fields["root"], fields["trace"])
+        if moves.dtype != np.float32 or moves.shape != (steps, measures):
+            got = f"{moves.shape} of {moves.dtype}"
+            raise WireError(f"expected {steps} moves by {measures} measures, got {got}")
+        if any(len(value) != SIZE for value in hashes):
+            raise WireError(f"expected hashes of {SIZE} bytes, got {[*map(len, hashes)]}")
         if not (np.isfinite(moves).all() and (moves >= 0).all()):
             raise WireError("expected finite moves, not negative, got others")
-        return cls(fields["root"], moves)
+        return cls(*hashes, moves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +140,8 @@ class Answer:
     labels : int64, shape (r,)
     claims : int64, shape (sum of batch sizes, outputs + k, *spatial)
         Z1 and P of every challenged step, one step after the other.
+    positions, buffers : float32, float64, shapes (S + 1, k, projections), (S + 1, n)
+        The trace that was committed to.
     """
 
     start: Bytes
@@ -143,6 +151,8 @@ class Answer:
     paths: Bytes
     labels: npt.NDArray[np.int64]
     claims: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float32]
+    buffers: npt.NDArray[np.float64]
 
     def to_bytes(self) -> bytes:
         return pack(ANSWER, {name: getattr(self, name) for name in _ANSWER})
@@ -164,4 +174,6 @@ _ANSWER = {
     "paths": np.dtype(np.uint8),
     "labels": np.dtype(np.int64),
     "claims": np.dtype(np.int64),
+    "positions": np.dtype(np.float32),
+    "buffers": np.dtype(np.float64),
 }

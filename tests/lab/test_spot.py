@@ -119,7 +119,7 @@ def test_how_many_checks_a_client_can_stand_is_what_the_table_says() -> None:
         experiment = load(f"dataset={dataset} partition=iid model={model} verification=spotcheck clients=20")
         verifier, smallest = Record(experiment).defence()["verifier"], min(map(len, experiment.partitions))
         batches = list(verifier.plan.batches(smallest, 0))
-        need = verifier._need(min(len(batches), verifier.steps + 2), min(map(len, batches)))
+        need = verifier._need(min(len(batches), verifier.most), min(map(len, batches)))
         assert (need, verifier._layer.width) == (int(told), int(width))
         allowed = [allowance(int(width), share) // need for share in (0.25, 0.5, 0.75)]
         assert [str(n or "-") for n in allowed] == checks

@@ -107,8 +107,9 @@ def test_whoever_may_enrol_can_be_checked_at_least_once(samples: int, batch: int
         verifier.enrol(node.node_id, stated(node, samples))
     except Misconfigured:
         return
-    moves = np.ones(plan.steps(samples), np.float32)
-    case = replace(honest_case(node), commitment=Commitment(bytes(32), moves).to_bytes(), num_examples=samples)
+    moves = np.ones((plan.steps(samples), 1), np.float32)
+    sent = Commitment(bytes(32), bytes(32), moves).to_bytes()
+    case = replace(honest_case(node), commitment=sent, num_examples=samples)
     assert verifier.challenge(case)
 
 

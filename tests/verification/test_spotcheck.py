@@ -144,18 +144,18 @@ def test_every_other_step_is_drawn_as_often(node: Node) -> None:
     many._registered.update(node.verifier._registered)
     many._receipts.update(node.verifier._receipts)
     case = node.train()
-    moves = np.array([1, 1, 2, 1, 1, 1, 1, 1, 1, 1], np.float32)
-    case = replace(case, commitment=Commitment(bytes(32), moves).to_bytes())
+    moves = np.array([[1, 1, 2, 1, 1, 1, 1, 1, 1, 1]] * 2, np.float32).T
+    case = replace(case, commitment=Commitment(bytes(32), bytes(32), moves).to_bytes())
     drawn = [Challenge.from_bytes(many.challenge(case)).steps for _ in range(400)]
     assert all(len(steps) == 3 and {2, 9} <= set(steps) for steps in drawn)
     times = np.bincount(np.concatenate(drawn), minlength=10)[[0, 1, 3, 4, 5, 6, 7, 8]]
     assert times.sum() == 400 and times.min() > 20 and times.max() < 90  # 50 expected, 6.6 standard deviation
 
 
-def test_understating_a_step_contradicts_the_update_or_the_step(node: Node) -> None:
+def test_understating_a_step_contradicts_the_trace(node: Node) -> None:
     case = node.train()
-    true = Commitment.from_bytes(case.commitment, 4)
-    flat = replace(case, commitment=replace(true, moves=np.full(4, true.moves.min() / 2, np.float32)).to_bytes())
+    true = Commitment.from_bytes(case.commitment, 4, 2)
+    flat = replace(case, commitment=replace(true, moves=np.full((4, 2), true.moves.min() / 2, np.float32)).to_bytes())
     finding = node.judge(flat)
     assert finding.convicted and "moved by" in finding.reason
 
@@ -244,8 +244,9 @@ def test_malformed_answers_and_commitments_are_no_evidence(node: Node) -> None:
     assert not node.verifier.judge(case, evidence).convicted
     with pytest.raises(WireError, match="without"):
         node.verifier.judge(case, evidence)
-    true = Commitment.from_bytes(case.commitment, 4)
-    for moves in (np.ones(3, np.float32), np.array([1, 2, np.nan, 1], np.float32), -np.ones(4, np.float32)):
+    true = Commitment.from_bytes(case.commitment, 4, 2)
+    whole = np.ones((4, 2), np.float32)
+    for moves in (whole[:3], whole[:, :1], whole[:, 0], -whole, whole * np.float32(np.nan), whole.astype(np.float64)):
         with pytest.raises(WireError):
             node.verifier.challenge(replace(case, commitment=replace(true, moves=moves).to_bytes()))
     with pytest.raises(WireError):
