@@ -130,7 +130,10 @@ class History:
 
     def each_verdict(self, node_id: object = None, since: int = 0) -> Iterator[Row]:
         """One verdict after the other, fetched page by page: between two pages nothing is open."""
-        wanted = {"node": None if node_id is None else str(node_id), "since": since, "limit": _PAGE, "after": 0}
+        with self._open() as db:
+            first = db.execute("SELECT min(rowid) AS id FROM verdicts WHERE round_id > ?", [since]).fetchone()["id"]
+        node = None if node_id is None else str(node_id)
+        wanted = {"node": node, "since": since, "limit": _PAGE, "after": first - 1}
         while True:
             with self._open() as db:
                 rows = db.execute(_SELECTED, wanted).fetchall()

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from flwr_faa.authority import web
 from flwr_faa.authority.base import MAX_NODE
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, reply_message, request_message
@@ -237,6 +238,7 @@ def application(service: Service) -> Starlette:
         ticket = None
         try:
             ticket = service.admit(request.scope["path"], request.headers)
+            web.vouch(request.scope)
             async with room:
                 async with asyncio.timeout(_SECONDS):
                     body = await _read(request)
@@ -247,7 +249,7 @@ def application(service: Service) -> Starlette:
             reply = service.reject(Rejected(408, "slow", f"expected the body within {_SECONDS} s"), ticket)
         except ClientDisconnect:
             reply = service.reject(Rejected(400, "malformed", "expected the whole body, got a part"), ticket)
-        headers = {SIGNATURE: reply.signature} if reply.signature else {}
+        headers = {SIGNATURE: reply.signature} if reply.signature else {"connection": "close"}  # a stranger's
         return Response(reply.body, reply.status, headers, media_type="application/json")
 
     return Starlette(routes=[Route("/{path:path}", endpoint, methods=["POST"])])

@@ -1,9 +1,15 @@
 "use strict";
 // Everything shown here came through clients that nobody controls: text is set as text, never as HTML.
 const SECONDS = 2;
-const OUTCOMES = ["trusted", "cleared", "convicted", "missing", "exhausted", "removed", "dropped", "rejected"];
+const ROUNDS = 40;
+// A state is told by a symbol and a word; its colour only repeats it.
+const OUTCOMES = {
+  trusted: "\u2022", cleared: "\u2713", convicted: "\u2717", missing: "?", exhausted: "\u2205", removed: "\u2212",
+  dropped: "\u2193", rejected: "!",
+};
+const STATES = { good: "\u2713", watched: "!", banned: "\u2717" };
 const byId = (id) => document.getElementById(id);
-let shown = "";
+const seen = { rounds: [], cells: new Map(), tag: "" };
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -12,9 +18,13 @@ function element(name, text, className) {
   return made;
 }
 
-const known = (outcome) => (OUTCOMES.includes(outcome) ? outcome : "unknown");
+const known = (outcome) => (Object.hasOwn(OUTCOMES, outcome) ? outcome : "unknown");
+const symbol = (outcome) => (known(outcome) === "unknown" ? "#" : OUTCOMES[outcome]);
+const marked = (state) => `${STATES[state] || ""} ${state}`;
 const number = (value) => (value === null || value === undefined ? "-" : Number(value).toPrecision(4));
+const cut = (text) => (text.length > 14 ? `${text.slice(0, 13)}\u2026` : text);
 const short = (node) => (node.length > 8 ? `\u2026${node.slice(-6)}` : node);
+const named = (node) => (node.name ? `${node.name} (${node.node})` : node.node);
 
 function figures(state) {
   const last = state.rounds.at(-1);
@@ -41,28 +51,28 @@ function figures(state) {
 
 function grid(state) {
   const rounds = state.rounds.map((r) => r.id);
-  const cells = new Map(state.cells.map((c) => [`${c.node}/${c.round_id}`, c]));
+  const cells = seen.cells;
   const table = element("table");
   const head = table.createTHead().insertRow();
   head.append(element("th", "node"));
   for (const r of state.rounds) {
-    const th = element("th", r.round, r.failed_closed ? "closed" : "");
+    const th = element("th", `${r.round}${r.failed_closed ? "!" : ""}`, r.failed_closed ? "closed" : "");
     th.title = `round ${r.round}, ${r.at} UTC${r.failed_closed ? ", failed closed" : ""}`;
     head.append(th);
   }
   const body = table.createTBody();
   for (const node of state.nodes) {
     const row = body.insertRow();
-    const name = element("th", short(node.node), node.state);
-    name.title = node.node;
+    const name = element("th", `${STATES[node.state]} ${node.name ? cut(node.name) : short(node.node)}`, node.state);
+    name.title = `${named(node)}, ${node.state}`;
     row.append(name);
     for (const id of rounds) {
       const cell = cells.get(`${node.node}/${id}`);
-      const square = element("button", "", cell ? known(cell.verdict) : "absent");
+      const square = element("button", cell ? symbol(cell.verdict) : "", cell ? known(cell.verdict) : "absent");
       square.disabled = !cell;
       if (cell) {
         const what = `${cell.verdict}${cell.withheld ? ` (observed, would have been ${cell.withheld})` : ""}`;
-        const label = `node ${cell.node}: ${what}. ${cell.reason}`;
+        const label = `node ${named(node)}: ${what}. ${cell.reason}`;
         square.setAttribute("aria-label", label);
         square.title = what;
         square.classList.toggle("observed", Boolean(cell.withheld));
@@ -75,14 +85,22 @@ function grid(state) {
   const atEnd = !box.firstChild || box.scrollLeft + box.clientWidth >= box.scrollWidth - 4;
   box.replaceChildren(table);
   if (atEnd) box.scrollLeft = box.scrollWidth;
-  const used = OUTCOMES.filter((o) => state.cells.some((c) => c.verdict === o));
-  byId("key").replaceChildren(...used.map((o) => element("span", o, o)));
+  const found = new Set([...cells.values()].map((c) => c.verdict));
+  const key = Object.keys(OUTCOMES).filter((o) => found.has(o)).map((o) => {
+    const one = element("span");
+    one.append(element("b", OUTCOMES[o], o), o);
+    return one;
+  });
+  if (state.rounds.some((r) => r.failed_closed)) key.push(element("span", "! failed closed: nothing was averaged"));
+  byId("key").replaceChildren(...key);
 }
 
 function card(node) {
   const box = element("article", undefined, node.state);
   const head = element("h3");
-  head.append(element("span", node.state, "badge"), element("code", node.node));
+  head.append(element("span", marked(node.state), "badge"));
+  if (node.name) head.append(element("span", node.name));
+  head.append(element("code", node.node));
   const counts = `${node.rounds} rounds, suspected ${node.suspected}, convicted ${node.convicted}, `
     + `no answer ${node.missing}, strikes ${node.strikes}`;
   const last = node.last;
@@ -106,21 +124,37 @@ function card(node) {
   return box;
 }
 
+function told(running, last) {
+  const when = last ? `last report ${last.at} UTC` : "no round yet";
+  if (running === false) return `The run has ended: no server has this ledger open; ${when}`;
+  return `${running ? "running" : "live"}; ${when}`;
+}
+
 async function look() {
-  const reply = await fetch("/api/state").catch(() => null);
+  const newest = seen.rounds.at(-1);
+  const headers = seen.tag ? { "If-None-Match": seen.tag } : {};
+  const reply = await fetch(`/api/state?since=${newest ? newest.id : 0}`, { headers }).catch(() => null);
   if (reply && reply.status === 401) location.reload();
-  if (!reply || !reply.ok) {
+  if (!reply || !(reply.ok || reply.status === 304)) {
     byId("status").textContent = "The server does not answer; what is shown may be old.";
     byId("status").className = "stale";
+    seen.tag = "";
     return;
   }
-  const text = await reply.text();
-  byId("status").className = "";
-  const state = JSON.parse(text);
-  const last = state.rounds.at(-1);
-  byId("status").textContent = last ? `live; last report ${last.at} UTC` : "live; no round yet";
-  if (text === shown) return;
-  shown = text;
+  if (reply.status === 304) return;
+  const state = await reply.json();
+  seen.tag = reply.headers.get("ETag");
+  if (state.whole) {
+    seen.rounds = [];
+    seen.cells.clear();
+  }
+  seen.rounds = [...seen.rounds, ...state.rounds].slice(-ROUNDS);
+  for (const cell of state.cells) seen.cells.set(`${cell.node}/${cell.round_id}`, cell);
+  const first = seen.rounds.length ? seen.rounds[0].id : 0;
+  for (const [key, cell] of seen.cells) if (cell.round_id < first) seen.cells.delete(key);
+  state.rounds = seen.rounds;
+  byId("status").className = state.running === false ? "ended" : "";
+  byId("status").textContent = told(state.running, seen.rounds.at(-1));
   figures(state);
   grid(state);
   byId("nodes").replaceChildren(...state.nodes.map(card));
