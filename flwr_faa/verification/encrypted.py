@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.crypto.fixedpoint import encode
-from flwr_faa.verification.plan import FirstLayer, TrainingPlan, find_first_layer
+from flwr_faa.verification.plan import FirstLayer, TrainingPlan, contract, find_first_layer
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,8 @@ def check_plan(plan: TrainingPlan, sample_shape: tuple[int, ...]) -> None:
     samples = np.random.default_rng(0).integers(0, 256, (4, *sample_shape))
     arrays = plan.initial_arrays(0)
     plain = plan.predict(arrays, samples)
-    model = plan.build(arrays).eval()
+    with contract(0):
+        model = plan.build(arrays).eval()
     layer = find_first_layer(model)
     first = integer_first_layer(samples, plan.scale)
     layer.forward = lambda _: first(layer, np.arange(4))

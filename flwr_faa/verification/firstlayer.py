@@ -85,6 +85,8 @@ class IntegerLayer:
         spatial = tuple(apply(torch.zeros(1, *flat), weight.detach()).shape[2:])
         states = [id(t) for t in model.state_dict(keep_vars=True).values()]
         parameters = [id(p) for p in model.parameters()]
+        if id(weight) not in states or id(weight) not in parameters:
+            raise ValueError("expected a first layer whose weight is one of the model's parameters, got a computed one")
         at = states.index(id(weight)), parameters.index(id(weight))
         return cls(shape, kernel, len(weight), spatial, *at, plan.scale, apply)
 

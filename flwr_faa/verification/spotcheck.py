@@ -40,6 +40,7 @@ from flwr_faa.verification.commitments import Layout
 from flwr_faa.verification.encrypted import check_plan
 from flwr_faa.verification.firstlayer import IntegerLayer
 from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.plancheck import check_recomputable
 from flwr_faa.verification.recompute import Contradiction
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotclaims import Ask
@@ -81,8 +82,9 @@ class SpotCheck:
     Raises
     ------
     ValueError
-        If the model's first layer is a convolution and that is not allowed, or something other than reshaping happens
-        before it, or the authority's budget allows no check at all.
+        If the model's first layer is a convolution and that is not allowed, if something other than reshaping happens
+        before it, if its steps cannot be recomputed from its first layer (``plancheck.py``), or if the authority's
+        budget allows no check at all.
     """
 
     plan: TrainingPlan
@@ -120,6 +122,7 @@ class SpotCheck:
         object.__setattr__(self, "_measures", Layout.of(self.plan).measures)
         if self.tau is None:
             object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
+        check_recomputable(self.plan, layer, self.tau or 0.0)
         object.__setattr__(self, "_allowed", self._affordable())
 
     @property

@@ -74,7 +74,7 @@ def test_disclosure_is_counted_on_both_sides_and_ends(tmp_path: Path) -> None:
     # A curious server that asks no authority is refused by the client itself.
     registered = node.verifier._registered[node.node_id]
     key = hashlib.sha256(node.verifier.authority.public_key(node.node_id, 64).to_bytes()).digest()
-    root = Commitment.from_bytes(later.commitment, 2).root
+    root = Commitment.from_bytes(later.commitment, 2, 1).root
     curious = Challenge(root, registered.root, key, (0,), np.ones((2, 64), np.int64))
     with pytest.raises(WireError, match="at most 16 functions"):
         node.answer(curious.to_bytes())
