@@ -8,11 +8,14 @@ For a ``ClientApp`` of the Message API::
     def verify(msg, context): return verifiable(plan, load_data(context)).verify(msg, context)
 
 For a ``NumPyClient``, subclass :class:`VerifiableClient`; ``fit`` and ``get_properties`` come with it.
+
+A client answers only in the protocols that its own code has switched on: ``device=Device(...)`` switches on
+``spotcheck``, ``plaintext=True`` ``replay``, ``answers=("paper",)`` the paper's. The last two show the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +36,28 @@ NONCE, EVIDENCE, CHALLENGE, ACTION = "faa.nonce", "faa.evidence", "faa.challenge
 COMMIT, COMMITMENT = "faa.commit", "faa.commitment"
 
 
+#: Requests by the protocol that they belong to; and how a client's code switches that protocol on.
+PROTOCOLS = {
+    replay.REQUEST: "replay",
+    paper.REQUEST: "paper",
+    spotwire.ENROL: "spotcheck",
+    spotwire.CHALLENGE: "spotcheck",
+}
+_SWITCHES = {
+    "replay": "plaintext=True (it shows the data)",
+    "paper": 'answers=("paper",) (it shows the data)',
+    "spotcheck": "device=Device(...)",
+}
+
+
 def answer(
-    plan: TrainingPlan, data: Data, challenge: bytes, *, device: Device | None = None, plaintext: bool = False
+    plan: TrainingPlan,
+    data: Data,
+    challenge: bytes,
+    *,
+    device: Device | None = None,
+    plaintext: bool = False,
+    answers: Collection[str] = (),
 ) -> bytes:
     """Evidence for a challenge, or an enrolment.
 
@@ -44,28 +67,45 @@ def answer(
     data : tuple of ndarray
         The samples and labels that were trained on.
     challenge : bytes
-    device : Device, optional
-        Where this client keeps what it is bound to.
-    plaintext : bool
-        Whether this client may be asked to show its data in the clear (simulations only).
+    device, plaintext, answers
+        What this client answers; see :class:`verifiable`.
 
     Raises
     ------
     WireError
-        If the challenge is malformed, of an unknown kind, or asks for plain data without ``plaintext``.
+        If the challenge is malformed, of an unknown kind, or of a protocol that is not switched on.
+    ValueError
+        If ``answers`` names no protocol, or ``paper`` although the device pins an authority.
     """
+    allowed = _switched_on(device, plaintext, answers)
     kind = kind_of(challenge)
+    if kind not in PROTOCOLS:
+        raise WireError(f"expected a request of a known kind, got {kind!r}: refused")
+    protocol = PROTOCOLS[kind]
+    if protocol not in allowed:
+        raise WireError(
+            f"expected a request that this client answers, got one of {protocol!r}: refused; its own code would have "
+            f"to switch it on with {_SWITCHES[protocol]}"
+        )
     if kind == replay.REQUEST:
-        if not plaintext:
-            raise WireError("expected a challenge on encrypted data, got a request for plain data: refused")
         return replay.answer(data, challenge)
     if kind == paper.REQUEST:
         return paper.answer(data, challenge)
     if kind == spotwire.ENROL:
         return enrolment.enrol(device or Device(), data, challenge)
-    if kind == spotwire.CHALLENGE:
-        return spotanswer.answer(plan, data, device or Device(), challenge)
-    raise WireError(f"expected a challenge of a known kind, got {kind!r}")
+    return spotanswer.answer(plan, data, device or Device(), challenge)
+
+
+def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str]) -> frozenset[str]:
+    """The protocols that a client answers; raises ValueError for names of none, and for ``paper`` with a pin."""
+    if isinstance(answers, str) or not set(answers) <= set(_SWITCHES):
+        raise ValueError(f"expected answers to be protocols among {sorted(_SWITCHES)}, got {answers!r}")
+    if "paper" in answers and device is not None and device.authority is not None:
+        raise ValueError(
+            "expected no 'paper' where an authority is pinned, got both: the paper's mode shows the data to whoever "
+            "sends a public key"
+        )
+    return frozenset(answers) | ({"replay"} if plaintext else set()) | ({"spotcheck"} if device else set())
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +118,28 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
     data : tuple of ndarray
         Integer samples, shape (m, ...), and labels, shape (m,).
     plaintext : bool
-        Allow the ``replay`` verifier, which asks for the data in the clear. Simulations only.
+        Answer the ``replay`` verifier, which asks for the data in the clear. Simulations only.
     device : Device, optional
-        Where the encrypted data set, the identity key and the checkpoints are kept, for ``spotcheck``.
+        Answer the ``spotcheck`` verifier; here the encrypted data set, the identity key and the checkpoints are kept.
+    answers : collection of str
+        Protocols to answer besides: ``"paper"``, which hides nothing and is refused where the device pins an authority;
+        ``"spotcheck"`` with a device in the user's data folder; ``"replay"``. Nothing else is ever answered.
     """
 
     plan: TrainingPlan
     data: Data
     plaintext: bool = False
     device: Device | None = None
+    answers: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        _switched_on(self.device, self.plaintext, self.answers)
 
     def train(self, msg: Message, context: Context) -> Message:
         """Reply to a train message with the new arrays and ``num-examples``."""
         (name, record), (_, config) = next(iter(msg.content.array_records.items())), _config(msg)
         arrays = [a.numpy() for a in record.values()]
-        trained, commitment = _train(self.plan, arrays, self.data, config, self.device)
+        trained, commitment = _train(self, arrays, config)
         content = RecordDict(
             {
                 name: ArrayRecord({k: Array(a) for k, a in zip(record, trained, strict=True)}),
@@ -106,7 +153,7 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
     def verify(self, msg: Message, context: Context) -> Message:
         """Reply to a ``query.verify`` message with evidence."""
         challenge = next(iter(msg.content.array_records.values()))[CHALLENGE].numpy().tobytes()
-        evidence = answer(self.plan, self.data, challenge, device=self.device, plaintext=self.plaintext)
+        evidence = _answer(self, challenge)
         return Message(RecordDict({EVIDENCE: to_record(EVIDENCE, evidence)}), reply_to=msg)
 
 
@@ -119,35 +166,49 @@ class VerifiableClient(NumPyClient):
     data : tuple of ndarray
         Integer samples, shape (m, ...), and labels, shape (m,).
     plaintext : bool
-        Allow the ``replay`` verifier, which asks for the data in the clear. Simulations only.
+        Answer the ``replay`` verifier, which asks for the data in the clear. Simulations only.
     device : Device, optional
-        Where the encrypted data set, the identity key and the checkpoints are kept, for ``spotcheck``.
+        Answer the ``spotcheck`` verifier; here the encrypted data set, the identity key and the checkpoints are kept.
+    answers : collection of str
+        Protocols to answer besides: ``"paper"``, which hides nothing and is refused where the device pins an authority;
+        ``"spotcheck"`` with a device in the user's data folder; ``"replay"``. Nothing else is ever answered.
     """
 
-    def __init__(self, plan: TrainingPlan, data: Data, plaintext: bool = False, device: Device | None = None) -> None:
-        self.plan, self.data, self.plaintext, self.device = plan, data, plaintext, device
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        data: Data,
+        plaintext: bool = False,
+        device: Device | None = None,
+        answers: Collection[str] = (),
+    ) -> None:
+        self.plan, self.data, self.plaintext, self.device, self.answers = plan, data, plaintext, device, answers
+        _switched_on(device, plaintext, answers)
 
     def fit(self, parameters: NDArrays, config: dict[str, Any]) -> tuple[NDArrays, int, dict[str, Any]]:
         """Train one round."""
-        arrays, commitment = _train(self.plan, parameters, self.data, config, self.device)
+        arrays, commitment = _train(self, parameters, config)
         return arrays, len(self.data[1]), {COMMITMENT: commitment} if commitment else {}
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
         """Answer a verification, if that is what is asked."""
         if CHALLENGE not in config:
             return {}
-        challenge = config[CHALLENGE]
-        return {EVIDENCE: answer(self.plan, self.data, challenge, device=self.device, plaintext=self.plaintext)}
+        return {EVIDENCE: _answer(self, config[CHALLENGE])}
 
 
-def _train(
-    plan: TrainingPlan, arrays: Arrays, data: Data, config: Mapping[str, Any], device: Device | None
-) -> tuple[NDArrays, bytes]:
-    """Train one round; the commitment is empty where none is asked for."""
+def _answer(client: verifiable | VerifiableClient, challenge: bytes) -> bytes:
+    more: dict[str, Any] = {"device": client.device, "plaintext": client.plaintext, "answers": client.answers}
+    return answer(client.plan, client.data, challenge, **more)
+
+
+def _train(client: verifiable | VerifiableClient, arrays: Arrays, config: Mapping[str, Any]) -> tuple[NDArrays, bytes]:
+    """Train one round; the commitment is empty where none is asked for, or the client would not open it."""
     nonce = int(config.get(NONCE, 0))
-    if not config.get(COMMIT):
-        return plan.train(arrays, data, nonce), b""
-    done, commitment = commitments.train(plan, arrays, data, nonce, (device or Device()).checkpoints)
+    if not config.get(COMMIT) or "spotcheck" not in _switched_on(client.device, client.plaintext, client.answers):
+        return client.plan.train(arrays, client.data, nonce), b""
+    folder = (client.device or Device()).checkpoints
+    done, commitment = commitments.train(client.plan, arrays, client.data, nonce, folder)
     return done, commitment.to_bytes()
 
 

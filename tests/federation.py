@@ -1,7 +1,7 @@
 """The same small federation through both of Flower's APIs, in process."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,23 @@ def sign_flip(model: Arrays, honest: Arrays) -> Arrays:
     return [-a for a in honest]
 
 
+def device_of(device: Device | Callable[[int], Device] | None, partition: int) -> Device | None:
+    """A node's own: a folder serves one client."""
+    if isinstance(device, Device):
+        return replace(device, folder=device.folder / str(partition))
+    return device(partition) if device else None
+
+
+def answers_of(device: Device | None) -> tuple[str, ...]:
+    """All that a client may answer: these data are public."""
+    return () if device is not None and device.authority is not None else ("paper",)
+
+
 class Attacked(VerifiableClient):
     """Trains honestly, sends something else, and answers verification honestly."""
 
     def __init__(self, plan: TrainingPlan, partition: int, attack: Attack | None, device: Device | None) -> None:
-        super().__init__(plan, slice_of(partition), plaintext=True, device=device)
+        super().__init__(plan, slice_of(partition), plaintext=True, device=device, answers=answers_of(device))
         self.attack = attack
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Any:
@@ -79,7 +91,7 @@ def run_legacy(
 
     def client_fn(context: Context) -> Any:
         partition = int(context.node_config["partition-id"])
-        own = device(partition) if callable(device) else device
+        own = device_of(device, partition)
         return Attacked(plan, partition, attacks.get(partition), own).to_client()
 
     final: dict[int, Arrays] = {}
@@ -136,8 +148,9 @@ def run_message(
 
     def side(context: Context) -> tuple[verifiable, Attack | None]:
         partition = int(context.node_config["partition-id"])
-        own = device(partition) if callable(device) else device
-        return verifiable(plan, slice_of(partition), plaintext=True, device=own), attacks.get(partition)
+        own = device_of(device, partition)
+        client = verifiable(plan, slice_of(partition), plaintext=True, device=own, answers=answers_of(own))
+        return client, attacks.get(partition)
 
     @app.train()
     def train(msg: Message, context: Context) -> Message:

@@ -60,7 +60,7 @@ def test_a_server_restarted_between_rounds_forgets_nothing_and_its_log_tells_no_
 
     told = caplog.text + "".join(capfd.readouterr()) + (tmp_path / "ledger/rounds.jsonl").read_text()
     assert "faa round=1" in told
-    secrets = [p.read_bytes() for p in (tmp_path / "device").glob("*.key")]
+    secrets = [p.read_bytes() for p in (tmp_path / "device").rglob("*.key")]
     store = Store(tmp_path / "authority.db")
     secrets += [v for name in ("digest key", "signing key") if (v := store.meta(name)) is not None]
     assert len(secrets) >= 3

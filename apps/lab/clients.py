@@ -27,7 +27,7 @@ class Honest(VerifiableClient):
     """A ``VerifiableClient`` that says which partition it holds. ``public``: its data may be shown in the clear."""
 
     def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device, public: bool) -> None:
-        super().__init__(plan, data, plaintext=public, device=device)
+        super().__init__(plan, data, plaintext=public, device=device, answers=("paper",) if public else ())
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:

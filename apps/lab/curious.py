@@ -91,10 +91,10 @@ class Case:
         return others.reshape(len(others), -1).astype(np.float64)
 
 
-def run(case: Case, verifier: Curious, rounds: int, device: Device) -> str:
+def run(case: Case, verifier: Curious, rounds: int, device: Device | None) -> str:
     """A real run with one client; the line on what is disclosed in the end."""
     app, server = ClientApp(), ServerApp()
-    client = verifiable(case.plan, case.own, device=device)
+    client = verifiable(case.plan, case.own, device=device, answers=() if device else ("paper",))
     strategy = FAADL(
         verifier=verifier, detector=Everyone(), seed=1, min_train_nodes=1, min_available_nodes=1,
         fraction_evaluate=0.0, min_evaluate_nodes=0,
@@ -128,7 +128,7 @@ def run_paper(case: Case, folder: Path) -> str:
     """One challenge is enough."""
     keeper: Any = Keeper(LocalAuthority())
     verifier = Curious(Paper(case.plan, case.shape, authority=keeper, max_value=case.top), folder)
-    return run(case, verifier, 1, Device())
+    return run(case, verifier, 1, None)
 
 
 def read_paper(case: Case, exchange: Exchange) -> tuple[Floats, Floats]:

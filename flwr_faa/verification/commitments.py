@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa import private
 from flwr_faa.updates import Arrays
 from flwr_faa.verification import merkle
 from flwr_faa.verification.encrypted import integer_first_layer
@@ -152,7 +153,7 @@ def train(
     layout = Layout.of(plan)
     start = plan.start(arrays)
     leaves = [merkle.leaf(layout.encode(start))]
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     for old in folder.iterdir():
         if not old.name.startswith(f"{nonce}-"):
             old.unlink(missing_ok=True)

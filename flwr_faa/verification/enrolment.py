@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flwr_faa import private
 from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
 from flwr_faa.authority.registration import MAX_SAMPLES, holds
 from flwr_faa.crypto import groups, ipfe
@@ -34,6 +35,8 @@ from flwr_faa.verification.wire import WireError, pack
 
 #: Samples encrypted at a time: enough for the window tables to pay.
 _CHUNK = 100
+#: Version of ``disclosed.sqlite``: 1 held plain hashes of samples.
+_COUNTS = 2
 
 logger = getLogger(__name__)
 
@@ -54,7 +57,8 @@ class Device:
     Parameters
     ----------
     folder : path
-        Its identity key, enrolments and checkpoints. Nodes of one machine may share it.
+        Its identity key, enrolments and checkpoints, for its owner's eyes only. One client's alone: the node that
+        enrols last from a folder is answered for, every other is refused. Clients on one machine need a folder each.
     budget : float
         Share of a sample's dimensions that this client discloses of it at most, whatever it is asked. The client
         counts for itself: the authority counts keys, and a curious server need not ask for any.
@@ -79,7 +83,7 @@ class Device:
         """The device's signing key, made when first needed."""
         path = self.folder / "identity.key"
         if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private.folder(self.folder)
             descriptor, name = tempfile.mkstemp(dir=self.folder)  # readable by its owner alone
             with os.fdopen(descriptor, "wb") as file:
                 file.write(Ed25519PrivateKey.generate().private_bytes_raw())
@@ -90,6 +94,29 @@ class Device:
             finally:
                 os.unlink(name)
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
+
+    def name(self, *parts: bytes) -> bytes:
+        """A name of data under which nobody without this device's secret recognises them, 16 bytes."""
+        secret = hashlib.blake2b(self.identity().private_bytes_raw(), person=b"faa/names").digest()
+        digest = hashlib.blake2b(key=secret, digest_size=16)
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.digest()
+
+    @property
+    def _current(self) -> Path:
+        return self.folder / "enrolled"
+
+    def serve(self, enrolment: Path) -> None:
+        """Answer for this enrolment from now on, and for no other."""
+        descriptor, name = tempfile.mkstemp(dir=self.folder)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(enrolment.name)
+        os.replace(name, self._current)
+
+    def serves(self, enrolment: Path) -> bool:
+        """Whether that is the enrolment which this folder answers for."""
+        return self._current.exists() and self._current.read_text() == enrolment.name
 
 
 @dataclass(frozen=True)
@@ -146,7 +173,13 @@ class Enrolment:
         for rows in steps:
             for name in (different := {names[row] for row in rows}):
                 added[name] += functions(len(different))
-        with closing(sqlite3.connect(self.path.parents[1] / "disclosed.sqlite", timeout=60)) as db, db:
+        path = private.file(self.path.parents[1] / "disclosed.sqlite")
+        with closing(sqlite3.connect(path, timeout=60)) as db, db:
+            db.execute("BEGIN IMMEDIATE")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version != _COUNTS and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise WireError(f"disclosed.sqlite: expected version {_COUNTS}, got {version}, of another release")
+            db.execute(f"PRAGMA user_version = {_COUNTS}")
             db.execute("CREATE TABLE IF NOT EXISTS disclosed (sample BLOB PRIMARY KEY, known INTEGER NOT NULL)")
             db.executemany(
                 "INSERT INTO disclosed VALUES (?, ?) ON CONFLICT (sample) DO UPDATE SET known = known + excluded.known",
@@ -174,6 +207,7 @@ def enrol(device: Device, data: Data, request: bytes) -> bytes:
         raise WireError(f"expected a public key to encrypt under: {error}") from error
     encoded = signed_key.public
     found = find(device, data, hashlib.sha256(encoded).digest()) or _encrypt(device, data, public, encoded)
+    device.serve(found.path)
     unsigned = Registration(found.root, found.samples, found.width, b"")
     return pack(ENROLLED, asdict(unsigned.signed(device.identity(), asked.node_id, encoded)))
 
@@ -195,10 +229,8 @@ def sample_leaf(ciphertext: npt.NDArray[np.uint8], label: int) -> bytes:
 
 def _place(device: Device, data: Data, key: bytes) -> Path:
     samples, labels = data
-    digest = hashlib.sha256(key + repr((samples.shape, samples.dtype.str)).encode())
-    digest.update(np.ascontiguousarray(samples).tobytes())
-    digest.update(labels.astype("<i8").tobytes())
-    return device.folder / "enrolments" / digest.hexdigest()[:32]
+    shape, values = repr((samples.shape, samples.dtype.str)).encode(), np.ascontiguousarray(samples).tobytes()
+    return device.folder / "enrolments" / device.name(key, shape, values, labels.astype("<i8").tobytes()).hex()
 
 
 def _encrypt(device: Device, data: Data, public: ipfe.PublicKey, encoded: bytes) -> Enrolment:
@@ -215,12 +247,14 @@ def _encrypt(device: Device, data: Data, public: ipfe.PublicKey, encoded: bytes)
     leaves = [sample_leaf(row, label) for row, label in zip(rows, labels.tolist(), strict=True)]
     root = merkle.Tree(leaves).root
     path = _place(device, data, hashlib.sha256(encoded).digest())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private.folder(path.parent)
     building = Path(tempfile.mkdtemp(dir=path.parent, prefix="new-"))
     try:
+        for name in ("ciphertexts.npy", "leaves.npy", "samples.npy", "meta.json"):
+            private.file(building / name)
         np.save(building / "ciphertexts.npy", np.stack(rows))
         np.save(building / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, merkle.SIZE))
-        hashes = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat]
+        hashes = [device.name(row.tobytes()) for row in flat]
         np.save(building / "samples.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16))
         meta = {"group": group.name, "root": root.hex(), "samples": len(flat), "width": public.n}
         (building / "meta.json").write_text(json.dumps(meta))

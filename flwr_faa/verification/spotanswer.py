@@ -28,6 +28,11 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
     enrolled = enrolment.find(device, data, asked.key)
     if enrolled is None or enrolled.root != asked.data:
         raise WireError("expected a challenge on the data set that this node trains on, got one on another")
+    if not device.serves(enrolled.path):
+        raise WireError(
+            "expected a challenge on what was enrolled last from this device's folder, got one on what another client "
+            "enrolled: refused; clients on one machine need a folder each"
+        )
     enrolled.check_receipt(device, asked.key, asked.receipt)
     run = Run.find(plan, device.checkpoints, asked.run)
     batches = list(plan.batches(len(labels), run.nonce))
