@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import fields
-from logging import INFO, WARNING
+from logging import ERROR, INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,12 @@ from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
-from flwr_faa.verdict import Outcome, RoundReport, describe
+from flwr_faa.verdict import Outcome, RoundReport, Verdict, describe
 from flwr_faa.verification.base import Enrolling, Exhausted, Misconfigured, Verifier, one_node
 from flwr_faa.verification.wire import WireError
 
+#: Rounds in a row without an accepted update, after which it is said what to change.
+BARREN = 3
 #: As the pipeline's, with the seconds to wait.
 AskFor = Callable[[Mapping[int, bytes], float], Mapping[int, bytes | str]]
 
@@ -143,7 +147,13 @@ class Defence:
             )
 
     def decide(
-        self, server_round: int, replies: Sequence[Reply], model: Arrays, ask: Ask, seconds: Mapping[str, float]
+        self,
+        server_round: int,
+        replies: Sequence[Reply],
+        model: Arrays,
+        ask: Ask,
+        seconds: Mapping[str, float],
+        names: Sequence[str] = (),
     ) -> tuple[list[npt.NDArray[Any]], RoundReport]:
         """Run one round, remember and log it."""
         arrays, report = self._pipeline.run(
@@ -155,6 +165,7 @@ class Defence:
             seed=self._draw(server_round, 1),
             strikes=self.ledger.strikes,
             seconds=seconds,
+            names=names,
         )
         self.reports.append(report)
         self.ledger.record(report)
@@ -166,7 +177,29 @@ class Defence:
             log(INFO, "faa round=%d disclosed: %s", server_round, describe(report.disclosures))
         if report.failed_closed:
             log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", server_round)
+        self._alarm(report)
         return arrays, report
+
+    def _alarm(self, report: RoundReport) -> None:
+        """Say loudly that a round trained nothing, and why; and what to change if it goes on like that."""
+        if report.accepted:
+            return
+        reasons = Counter(_without_node(v) for v in report.nodes).most_common(3)
+        why = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "nobody took part"
+        log(ERROR, "faa round=%d nobody was accepted, so the model stays as it is: %s", report.round, why)
+        barren = 0
+        for past in reversed(self.reports):
+            if past.accepted:
+                break
+            barren += 1
+        if barren >= BARREN:
+            log(
+                ERROR,
+                "faa: nothing has been trained for %d rounds. If the nodes were rejected, have them send the model in "
+                "the shapes that were broadcast, unmasked and uncompressed; if they were removed or convicted, watch "
+                "with observe=True, and compare the training plans of both sides; if they are silent, see their logs",
+                barren,
+            )
 
     def summary(self) -> None:
         """Log settings in Flower's style."""
@@ -180,6 +213,22 @@ class Defence:
 
     def _draw(self, server_round: int, stream: int) -> int:
         return int(np.random.SeedSequence([self._seed, server_round, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _without_node(verdict: Verdict) -> str:
+    """Outcome and reason, the same for all nodes to which the same happened."""
+    reason = re.sub(r"^node \d+: ", "", verdict.reason)
+    return f"{verdict.verdict} ({reason})" if reason else str(verdict.verdict)
+
+
+def readable(node_id: int, read: Callable[[], Reply]) -> Reply:
+    """Read a node's reply; whatever is raised over what the node sent becomes the rejection of that node."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - the one place for it: no client may end a round
+        told = str(error) if isinstance(error, ValueError) else type(error).__name__
+        log(WARNING, "faa node=%d sent a reply that cannot be read: %s", node_id, told)
+        return Reply(node_id, problem=f"expected a reply that can be read: {told}")
 
 
 def accounted(read: Iterable[Reply], problems: Mapping[int, str], *silent: Mapping[int, str]) -> list[Reply]:

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from io import BytesIO
 from logging import ERROR
 from typing import Any, cast
 
-import numpy as np
 from flwr.common import (
     EvaluateIns,
     EvaluateRes,
@@ -29,11 +27,12 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 from flwr.server.strategy import FedAvg
 
+from flwr_faa import npy
 from flwr_faa.client import CHALLENGE, COMMIT, COMMITMENT, EVIDENCE, NONCE
-from flwr_faa.defence import Defence, accounted, consistent, lowered
+from flwr_faa.defence import Defence, accounted, consistent, lowered, readable
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Policy, Rule
-from flwr_faa.strategy import HEADER
+from flwr_faa.strategy import limit
 from flwr_faa.updates import MAX_EXAMPLES, Arrays, Reply
 from flwr_faa.verdict import RoundReport
 from flwr_faa.verification.base import Verifier
@@ -133,7 +132,7 @@ class FAADL(FedAvg):
         if not self._model:
             raise RuntimeError("expected configure_fit before aggregate_fit, got no global model")
         seconds = {"train": time.perf_counter() - self._started}
-        read = [self._read(client, result) for client, result in results]
+        read = [readable(node_id(client), partial(self._read, client, result)) for client, result in results]
         silent = dict.fromkeys(self._asked.keys() - {r.node_id for r in read}, "no reply, or the client failed")
         read = accounted(read, problems or {}, silent, self._unenrolled)
         ask = partial(self._ask, server_round, timeout=self.defence.timeout)
@@ -160,14 +159,7 @@ class FAADL(FedAvg):
         told = commitment if isinstance(commitment, bytes) else b""
         if len(tensors) != len(self._model):
             return Reply(node, problem=f"expected {len(self._model)} arrays, got {len(tensors)}")
-        arrays = []
-        for tensor, own in zip(tensors, self._model, strict=True):
-            if len(tensor) > own.nbytes + HEADER:
-                return Reply(node, problem=f"expected at most {own.nbytes + HEADER} bytes, got {len(tensor)}")
-            try:
-                arrays.append(np.asarray(np.load(BytesIO(tensor), allow_pickle=False)))
-            except (ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
-                return Reply(node, problem=f"expected a NumPy array, got {type(error).__name__}")
+        arrays = [npy.read(tensor, limit(own)) for tensor, own in zip(tensors, self._model, strict=True)]
         return Reply(node, arrays, result.num_examples, commitment=told)
 
     def _ask(self, server_round: int, challenges: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.averaging import apply_update, average
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.updates import Arrays, Batch, Reply, Weighting, apply_update, read_replies
+from flwr_faa.updates import Arrays, Batch, Reply, Weighting, read_replies
 from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
 from flwr_faa.verification.base import Case, Disclosing, Enrolling, Exhausted, Finding, Verifier, logger, one_node
 from flwr_faa.verification.wire import WireError
@@ -99,6 +100,7 @@ class Pipeline:
         seed: int = 0,
         strikes: Mapping[int, int] | None = None,
         seconds: Mapping[str, float] | None = None,
+        names: Sequence[str] = (),
     ) -> tuple[list[npt.NDArray[Any]], RoundReport]:
         """Decide a round.
 
@@ -117,6 +119,8 @@ class Pipeline:
             Strikes so far, by node.
         seconds : mapping
             Times already spent on this round, for the report.
+        names : sequence of str
+            Of the model's arrays, where the API has them.
 
         Returns
         -------
@@ -125,7 +129,7 @@ class Pipeline:
             sign for its ``g_i = w_i - w``). ``w`` itself where nobody is kept or the round failed closed.
         """
         clock = _Clock(dict(seconds or {}))
-        batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting))
+        batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting, names))
         verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
         detection = Detection(np.empty(0), float("nan"), (), ())
         if len(batch):
@@ -143,7 +147,7 @@ class Pipeline:
             verdicts = {i: _withhold(v) for i, v in verdicts.items()}
         with clock("aggregate"):
             rows = [row for row in batch.canonical if verdicts[batch.node_ids[row]].accepted]
-            arrays = apply_update(model, self._combine(batch, rows)) if rows else [np.array(w) for w in model]
+            arrays = self._combine(batch, rows, model) if rows else [np.array(w) for w in model]
         nodes = tuple(verdicts[i] for i in sorted(verdicts))
         name = self.verifier.name if self.verifier else ""
         known = self._known(verdicts)
@@ -211,7 +215,7 @@ class Pipeline:
             for row in rows:
                 reply = by_node[batch.node_ids[row]]
                 examples = int(float(reply.num_examples))  # type: ignore[arg-type]
-                case = Case(server_round, reply.node_id, nonce, model, reply.arrays, examples, reply.commitment)
+                case = Case(server_round, reply.node_id, nonce, model, batch.models[row], examples, reply.commitment)
                 try:
                     with one_node(reply.node_id):
                         challenges[reply.node_id] = self.verifier.challenge(case)
@@ -264,13 +268,16 @@ class Pipeline:
         reason = f"left out, not for its evidence but for its score: {score:.4g} is above {limit:g}; {verdict.reason}"
         return replace(verdict, verdict=Outcome.DROPPED, accepted=False, reason=reason)
 
-    def _combine(self, batch: Batch, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+    def _combine(self, batch: Batch, rows: Sequence[int], model: Arrays) -> list[npt.NDArray[Any]]:
+        """The new model from the kept rows."""
         if self.rule is None:
-            return _mean(batch, rows, self.policy.renormalise)
+            return average(batch, rows, model, renormalise=self.policy.renormalise)
         update = np.asarray(self.rule(batch, rows), np.float64)
         if update.shape != (batch.layout.size,) or not np.isfinite(update).all():
             raise ValueError(f"Expected {batch.layout.size} finite numbers from the rule, got shape {update.shape}")
-        return update
+        # A rule combines the columns of the updates; bookkeeping has none, and is averaged.
+        counted = average(batch, rows, model, renormalise=self.policy.renormalise, bookkeeping_only=True)
+        return apply_update(counted, update, batch.layout)
 
     def _ban(self, verdict: Verdict, strikes: int) -> Verdict:
         struck_out = verdict.verdict is Outcome.MISSING and strikes + 1 >= self.policy.max_strikes
@@ -299,15 +306,6 @@ def _withhold(verdict: Verdict) -> Verdict:
     if verdict.accepted or verdict.verdict is Outcome.REJECTED:
         return verdict
     return replace(verdict, accepted=True, banned=False, withheld="removed and banned" if verdict.banned else "removed")
-
-
-def _mean(batch: Batch, rows: Sequence[int], renormalise: bool) -> npt.NDArray[np.float64]:
-    """``sum alpha_i g_i`` over the kept."""
-    total = np.zeros(batch.layout.size, np.float64)
-    alpha = batch.weights / sum(batch.weights[i] for i in (rows if renormalise else batch.canonical))
-    for i in rows:
-        total += alpha[i] * batch.updates[i]
-    return total
 
 
 @dataclass

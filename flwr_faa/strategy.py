@@ -9,18 +9,18 @@ from functools import partial
 from logging import ERROR
 from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from flwr_faa import npy
 from flwr_faa.client import ACTION, CHALLENGE, COMMIT, COMMITMENT, EVIDENCE, NONCE, to_record
-from flwr_faa.defence import Defence, accounted, consistent, lowered
+from flwr_faa.defence import Defence, accounted, consistent, lowered, readable
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Policy, Rule
-from flwr_faa.updates import MAX_EXAMPLES, Reply
+from flwr_faa.updates import MAX_EXAMPLES, Layout, Reply, blank
 from flwr_faa.verdict import RoundReport
 from flwr_faa.verification.base import Verifier
 
@@ -83,7 +83,7 @@ class FAADL(FedAvg):
     def _defend(self, defence: Defence) -> None:
         self.defence = defence
         self._grid: Grid | None = None
-        self._model = ArrayRecord()
+        self._model: ArrayRecord | None = None
         self._asked: set[int] = set()
         self._unenrolled: dict[int, str] = {}
         self._started = 0.0
@@ -134,23 +134,28 @@ class FAADL(FedAvg):
         self, server_round: int, messages: list[Message], problems: Mapping[int, str] | None = None
     ) -> tuple[ArrayRecord, RoundReport]:
         """The new global model, and what was decided; ``problems`` says whose reply is no good for other reasons."""
-        if not self._model:
+        if self._model is None:
             raise RuntimeError("expected configure_train before aggregate_train, got no global model")
         seconds = {"train": time.perf_counter() - self._started}
         # For a node that went away the SuperLink answers, under its own id.
-        read = [self._read(m) for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
+        counted = [m for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
+        model = {name: array.numpy() for name, array in self._model.items()}
+        if not model:  # the clients' first models start the run: there is nothing yet to compare them with
+            model = blank([found for m in counted if (found := _arrays(m))])
+        read = [readable(m.metadata.src_node_id, partial(self._read, m, model)) for m in counted]
         silent = dict.fromkeys(self._asked - {r.node_id for r in read}, "no reply in time")
         read = accounted(read, problems or {}, silent, self._unenrolled)
-        model = [a.numpy() for a in self._model.values()]
         ask = partial(self._ask, server_round, timeout=self.defence.timeout)
-        arrays, report = self.defence.decide(server_round, read, model, ask, seconds)
-        return ArrayRecord({k: Array(a) for k, a in zip(self._model, arrays, strict=True)}), report
+        arrays, report = self.defence.decide(server_round, read, list(model.values()), ask, seconds, list(model))
+        if not report.accepted:
+            return self._model, report
+        return ArrayRecord({name: Array(a) for name, a in zip(model, arrays, strict=True)}), report
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Aggregate the metrics of those whose metrics are sound."""
         return super().aggregate_evaluate(server_round, self._sound(list(replies)))
 
-    def _read(self, message: Message) -> Reply:
+    def _read(self, message: Message, model: Mapping[str, npt.NDArray[Any]]) -> Reply:
         """What a reply holds, without trusting any of it."""
         node_id = message.metadata.src_node_id
         if message.has_error():
@@ -160,20 +165,9 @@ class FAADL(FedAvg):
             got = f"{len(records)} and {len(metrics)}"
             return Reply(node_id, problem=f"expected one ArrayRecord and one MetricRecord, got {got}")
         record, metric = next(iter(records.values())), next(iter(metrics.values()))
-        if record.keys() != self._model.keys():
-            missing, more = self._model.keys() - record.keys(), record.keys() - self._model.keys()
-            return Reply(
-                node_id, problem=f"expected the model's arrays, got {len(missing)} missing and {len(more)} other ones"
-            )
-        arrays = []
-        for name, own in self._model.items():
-            array = record[name]
-            if len(array.data) > len(own.data) + HEADER:
-                return Reply(node_id, problem=f"expected at most {len(own.data)} bytes, got {len(array.data)}")
-            try:
-                arrays.append(_decode(array))
-            except (ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
-                return Reply(node_id, problem=f"expected a NumPy array, got {type(error).__name__}")
+        if others := record.keys() - model.keys():
+            return Reply(node_id, problem=f"expected the model's arrays, got {len(others)} other ones")
+        arrays = [npy.read(record[name].data, limit(own)) if name in record else None for name, own in model.items()]
         commitment = message.content.config_records.get(COMMITMENT, ConfigRecord()).get(COMMITMENT)
         told = commitment if isinstance(commitment, bytes) else b""
         return Reply(node_id, arrays, metric.get(self.weighted_by_key), commitment=told)
@@ -241,17 +235,27 @@ class _View:
         return getattr(self._grid, name)  # what else a project's own sampling may ask
 
 
-def _decode(array: Array) -> npt.NDArray[Any]:
-    decoded = array.numpy()
-    if not isinstance(decoded, np.ndarray):
-        raise TypeError(type(decoded).__name__)
-    return decoded
+def limit(own: npt.NDArray[Any]) -> int:
+    """Return the most bytes that a serialised array of this shape may have: eight for each value, and its header."""
+    return 8 * own.size + HEADER
+
+
+def _arrays(message: Message) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a reply that can be read and averaged, or none."""
+    records = [] if message.has_error() else list(message.content.array_records.values())
+    try:
+        found = {name: npy.read(a.data, len(a.data)) for name, a in records[0].items()} if len(records) == 1 else {}
+        Layout.of(list(found.values()), list(found))
+    except ValueError:
+        return {}
+    return found
 
 
 def _evidence(message: Message) -> bytes | str:
     if message.has_error():
         return f"the client failed (error code {message.error.code})"
     try:
-        return bytes(_decode(message.content.array_records[EVIDENCE][EVIDENCE]).tobytes())
-    except (KeyError, ValueError, TypeError, OSError, EOFError, SyntaxError, MemoryError) as error:
+        data = message.content.array_records[EVIDENCE][EVIDENCE].data
+        return npy.read(data, len(data)).tobytes()
+    except (KeyError, ValueError) as error:
         return f"expected one array of bytes, got {type(error).__name__}"

@@ -1,16 +1,15 @@
 """Client replies become a validated batch of updates.
 
 Nothing here trusts a reply. A reply that is not what the round asked for is rejected with its reason and costs its
-sender the round; it never raises. What remains is the matrix of updates ``g_i = w_i - w`` (FAA-DL, Eq. 2), one row a
-node, rows sorted by node id, so that nothing downstream can depend on the order of arrival.
+sender the round; it never raises. What remains is the matrix of updates ``g_i = w_i - w`` (FAA-DL, Eq. 2), one row for
+each node, rows sorted by node id, so that nothing downstream can depend on the order of arrival.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,12 +17,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Arrays = Sequence[npt.NDArray[Any]]
+from flwr_faa.layout import Arrays, Layout, Role
+
+__all__ = ["Arrays", "Batch", "Floats", "Layout", "Reply", "Role", "Weighting", "blank", "read_replies", "weigh"]
+
 Floats = npt.NDArray[np.floating[Any]]
 Weighting = Literal["uniform", "reported", "capped"]
 
-#: A parameter beyond this is no trained weight: its square times the model's size leaves float32.
-MAX_ABS = 1e8
+#: How much an array may change, in multiples of the largest of: its own largest entry, the change that is usual among
+#: the round's replies, and 1. Beyond that it is no result of training, whatever the model is.
+LARGEST = {Role.PARAMETER: 1e6, Role.STATISTIC: 1e3, Role.BOOKKEEPING: 1e3}
 #: More examples than this on one device is a lie or a bug.
 MAX_EXAMPLES = 10**9
 #: ``capped`` weights: no client weighs more than this multiple of the round's median.
@@ -37,8 +40,8 @@ class Reply:
     Parameters
     ----------
     node_id : int
-    arrays : sequence of ndarray
-        Its model ``w_i`` (not the update).
+    arrays : sequence of ndarray or None
+        Its model ``w_i`` (not the update). None for an array that it did not send.
     num_examples : object
         Whatever stood in the field; checked here.
     problem : str
@@ -48,48 +51,10 @@ class Reply:
     """
 
     node_id: int
-    arrays: Arrays = ()
+    arrays: Sequence[npt.NDArray[Any] | None] = ()
     num_examples: object = None
     problem: str = ""
     commitment: bytes = b""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Shapes and dtypes of a model's arrays, and where each lies in a flat update of length ``d``."""
-
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[np.dtype[Any], ...]
-
-    @classmethod
-    def of(cls, arrays: Arrays) -> Layout:
-        return cls(tuple(a.shape for a in arrays), tuple(a.dtype for a in arrays))
-
-    @cached_property
-    def layers(self) -> tuple[slice, ...]:
-        """One slice of the flat update an array."""
-        ends = itertools.accumulate((math.prod(s) for s in self.shapes), initial=0)
-        return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
-
-    @property
-    def size(self) -> int:
-        """Length ``d`` of a flat update."""
-        return self.layers[-1].stop if self.layers else 0
-
-    @cached_property
-    def label_blocks(self) -> tuple[npt.NDArray[np.intp], ...]:
-        """Columns of the flat update that feed each output label.
-
-        The classifier is the last array with at least two axes whose first axis is as long as the one-axis array
-        behind it; block ``r`` is its row ``r`` and bias ``r``. Empty where a model has no such pair.
-        """
-        for i in range(len(self.shapes) - 2, -1, -1):
-            weight, bias = self.shapes[i], self.shapes[i + 1]
-            if len(weight) >= 2 and bias == weight[:1] and 0 not in weight:
-                rows = np.arange(self.layers[i].start, self.layers[i].stop).reshape(weight[0], -1)
-                biases = np.arange(self.layers[i + 1].start, self.layers[i + 1].stop)
-                return tuple(np.append(rows[r], biases[r]) for r in range(weight[0]))
-        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +64,9 @@ class Batch:
     Attributes
     ----------
     node_ids : tuple of int
-        Sorted, one a row.
+        Sorted, one for each row.
     updates : ndarray, shape (n, d)
-        ``g_i = w_i - w``, float32 (float64 where the model is).
+        ``g_i = w_i - w`` in the columns of ``layout``, float32 (float64 where the model is).
     weights : ndarray, shape (n,)
         Aggregation weights, positive, not normalised.
     layout : Layout
@@ -109,6 +74,9 @@ class Batch:
         Node ids whose reply was not valid, and why.
     chances : ndarray, shape (n,), optional
         How likely each row is to be drawn relative to the others, positive; equal if not given.
+    models : tuple of sequence of ndarray
+        The ``w_i`` themselves, complete and in the model's dtypes, one for each row. Averages are taken of them: a
+        difference in float32 cannot hold what a large weight becomes when it is small.
     """
 
     node_ids: tuple[int, ...]
@@ -117,26 +85,27 @@ class Batch:
     layout: Layout
     rejected: dict[int, str]
     chances: npt.NDArray[np.float64] | None = None
+    models: tuple[Arrays, ...] = ()
 
     def __len__(self) -> int:
         return len(self.node_ids)
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """One hash of the contents a row."""
+        """One hash of the contents for each row."""
         return tuple(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.updates)
 
     @cached_property
     def canonical(self) -> tuple[int, ...]:
-        """The rows in an order that hangs on their contents alone, not on node ids, which Flower draws at random."""
+        """The rows in an order that depends on their contents alone, not on node ids, which Flower draws at random."""
         return tuple(sorted(range(len(self)), key=lambda i: (self.digests[i], self.node_ids[i])))
 
     def tickets(self, seed: int) -> npt.NDArray[np.float64]:
-        """One random number a row, from the seed and the row's contents: exponential, with its chance as the rate.
+        """Return one random number for each row, from the seed and the row's contents.
 
-        A draw by tickets (``argsort``) is the same whatever the ids and the order of the replies: the smallest is row
-        i with a probability of ``chances[i] / sum(chances)``. An attacker that does not know the seed cannot choose
-        its ticket.
+        It is exponential, with the row's chance as the rate. A draw by tickets (``argsort``) is the same whatever the
+        ids and the order of the replies: the smallest is row i with a probability of ``chances[i] / sum(chances)``. An
+        attacker that does not know the seed cannot choose its ticket.
         """
         key = seed.to_bytes(16, "little", signed=True)
         draws = [hashlib.blake2b(d, digest_size=8, key=key).digest() for d in self.digests]
@@ -145,8 +114,13 @@ class Batch:
             return np.asarray(-np.log1p(-uniform) / (1.0 if self.chances is None else self.chances))
 
 
-def read_replies(replies: Sequence[Reply], model: Arrays, weighting: Weighting = "capped") -> Batch:
+def read_replies(
+    replies: Sequence[Reply], model: Arrays, weighting: Weighting = "capped", names: Sequence[str] = ()
+) -> Batch:
     """Validate replies and turn them into updates.
+
+    An entry that equals the broadcast is valid whatever it is, infinities and NaN included. Arrays in another dtype are
+    converted where the model's can hold every value. Arrays that most replies leave out count as unchanged.
 
     Parameters
     ----------
@@ -157,67 +131,189 @@ def read_replies(replies: Sequence[Reply], model: Arrays, weighting: Weighting =
     weighting : {"capped", "uniform", "reported"}
         ``uniform``: balanced clients, as in the paper's Eq. 4. ``reported``: FedAvg's, believes ``num_examples``.
         ``capped``: reported, but none above ``CAP`` times the median.
+    names : sequence of str, optional
+        The arrays' names, where the API has them.
 
     Returns
     -------
     Batch
+
+    Raises
+    ------
+    ValueError
+        If the model itself cannot be averaged, see :meth:`Layout.of`. No reply can cause it.
     """
-    layout = Layout.of(model)
-    dtype = np.float64 if any(a.dtype == np.float64 for a in model) else np.float32
+    layout = Layout.of(model, names)
     by_node: dict[int, Reply] = {}
     rejected: dict[int, str] = {}
     for reply in replies:
         if reply.node_id in by_node:
-            rejected[reply.node_id] = f"node {reply.node_id}: expected one reply, got two"
+            rejected[reply.node_id] = "expected one reply, got two"
         by_node[reply.node_id] = reply
+    # Each reply by itself: complete, in the model's shapes and dtypes.
+    models: dict[int, Arrays] = {}
+    sent = _usually_sent([r for r in by_node.values() if not r.problem and len(r.arrays) == len(model)])
     for node_id, reply in by_node.items():
-        problem = reply.problem or _arrays_problem(reply.arrays, layout) or _examples_problem(reply.num_examples)
-        if problem:
-            rejected.setdefault(node_id, f"node {node_id}: {problem}")
-    node_ids = tuple(sorted(by_node.keys() - rejected.keys()))
-    updates = np.empty((len(node_ids), layout.size), dtype)
-    for row, node_id in zip(updates, node_ids, strict=True):
-        for part, array, w in zip(layout.layers, by_node[node_id].arrays, model, strict=True):
-            np.subtract(array.ravel(), w.ravel(), out=row[part], dtype=dtype, casting="unsafe")
+        try:
+            if reply.problem:
+                raise ValueError(reply.problem)
+            models[node_id] = _complete(reply.arrays, model, layout, sent)
+            _check_examples(reply.num_examples)
+        except ValueError as why:
+            rejected.setdefault(node_id, str(why))
+    node_ids = sorted(by_node.keys() - rejected.keys())
+    # The differences, and how large they are in each array.
+    updates = np.empty((len(node_ids), layout.size), _dtype(model))
+    largest = np.empty((len(node_ids), len(model)))
+    for row, node_id in enumerate(node_ids):
+        try:
+            for i, (array, w) in enumerate(zip(models[node_id], model, strict=True)):
+                largest[row, i] = _subtract(array, w, updates[row, layout.layers[i]], i, layout)
+        except ValueError as why:
+            rejected[node_id] = str(why)
+            largest[row] = np.inf
+    # All replies together: what is usual bounds what is possible.
+    limits = _limits(largest, model, layout)
+    for row, node_id in enumerate(node_ids):
+        if node_id not in rejected and (largest[row] > limits).any():
+            i = int(np.argmax(largest[row] > limits))
+            rejected[node_id] = (
+                f"{layout.called(i)}: expected changes up to {limits[i]:.3g}, many times what is usual in this round, "
+                f"got {largest[row, i]:.3g}"
+            )
+    rows = [row for row, node_id in enumerate(node_ids) if node_id not in rejected]
+    if len(rows) < len(node_ids):
+        node_ids, updates = [node_ids[row] for row in rows], updates[rows]
     examples = np.array([float(by_node[i].num_examples) for i in node_ids], np.float64)  # type: ignore[arg-type]
-    return Batch(node_ids, updates, weigh(examples, weighting), layout, rejected)
-
-
-def apply_update(model: Arrays, update: npt.NDArray[np.float64]) -> list[npt.NDArray[Any]]:
-    """``w + update``, each array in its own dtype (integers rounded)."""
-    new = []
-    for part, w in zip(Layout.of(model).layers, model, strict=True):
-        total = w.astype(np.float64) + update[part].reshape(w.shape)
-        # asarray: NumPy turns arrays without axes (num_batches_tracked) into scalars
-        new.append(np.asarray(np.rint(total) if w.dtype.kind in "iub" else total).astype(w.dtype))
-    return new
+    told = {node_id: f"node {node_id}: {why}" for node_id, why in rejected.items()}
+    valid = tuple(models[node_id] for node_id in node_ids)
+    return Batch(tuple(node_ids), updates, weigh(examples, weighting), layout, told, models=valid)
 
 
 def weigh(examples: npt.NDArray[np.float64], weighting: Weighting) -> npt.NDArray[np.float64]:
-    """Weights, shape (n,), of clients that report these numbers of examples."""
+    """Return the weights, shape (n,), of clients that report these numbers of examples."""
     if weighting == "uniform" or not len(examples):
         return np.ones_like(examples)
     return examples if weighting == "reported" else np.minimum(examples, CAP * np.median(examples))
 
 
-def _arrays_problem(arrays: Arrays, layout: Layout) -> str:
-    if len(arrays) != len(layout.shapes):
-        return f"expected {len(layout.shapes)} arrays, got {len(arrays)}"
-    for i, (array, shape, dtype) in enumerate(zip(arrays, layout.shapes, layout.dtypes, strict=True)):
-        if array.dtype != dtype:
-            return f"array {i}: expected dtype {dtype}, got {array.dtype}"
-        if array.shape != shape:
-            return f"array {i}: expected shape {shape}, got {array.shape}"
-        if array.size and dtype.kind == "f":
-            top = float(np.abs(array).max())  # NaN and Inf come through max
-            if not top <= MAX_ABS:
-                return f"array {i}: expected finite values up to {MAX_ABS:g}, got {top:g}"
-    return ""
+def blank(records: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    """Return zeros in the form that most of these models have, to compare with where nothing was broadcast.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        The clients' models, name to array. Ties go to the larger form, then by its text.
+    """
+    forms = Counter(tuple((k, a.shape, a.dtype) for k, a in record.items()) for record in records)
+    if not forms:
+        return {}
+    form = max(forms, key=lambda f: (forms[f], len(f), repr(f)))
+    return {name: np.zeros(shape, dtype) for name, shape, dtype in form}
 
 
-def _examples_problem(value: object) -> str:
+def _dtype(model: Arrays) -> type[np.floating[Any]]:
+    return np.float64 if any(a.dtype == np.float64 for a in model) else np.float32
+
+
+def _usually_sent(replies: Sequence[Reply]) -> tuple[bool, ...] | None:
+    """Which arrays most replies hold; more of them rather than fewer where that is a tie."""
+    patterns = Counter(tuple(a is not None for a in r.arrays) for r in replies)
+    return max(patterns, key=lambda p: (patterns[p], sum(p), p)) if patterns else None
+
+
+def _complete(
+    arrays: Sequence[npt.NDArray[Any] | None], model: Arrays, layout: Layout, sent: tuple[bool, ...] | None
+) -> Arrays:
+    """The model that a reply stands for: converted to the model's dtypes, unsent arrays as they were broadcast."""
+    if len(arrays) != len(model):
+        raise ValueError(f"expected {len(model)} arrays, got {len(arrays)}")
+    if sent is not None and tuple(a is not None for a in arrays) != sent:
+        raise ValueError(f"expected the {sum(sent)} arrays that most replies hold, got {_count(arrays)} of the model's")
+    found = []
+    for i, (array, w) in enumerate(zip(arrays, model, strict=True)):
+        if array is None:
+            found.append(w)
+            continue
+        if array.shape != w.shape:
+            raise ValueError(f"{layout.called(i)}: expected shape {w.shape}, got {array.shape}")
+        found.append(_converted(array, w.dtype, layout.called(i)))
+    return found
+
+
+def _count(arrays: Sequence[npt.NDArray[Any] | None]) -> int:
+    return sum(a is not None for a in arrays)
+
+
+def _converted(array: npt.NDArray[Any], dtype: np.dtype[Any], called: str) -> npt.NDArray[Any]:
+    """The array in this dtype, which must be able to hold every value of it."""
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{called}: expected dtype {dtype}, got {array.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind == "f":
+        fits = bool((np.isfinite(cast) | ~np.isfinite(array)).all())
+    else:
+        # A cast to integers wraps around silently: compare whole values and the range instead.
+        least, most = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (np.rint(array) == array)).all())
+        fits = whole and (not array.size or least <= int(array.min()) <= int(array.max()) <= most)
+    if not fits:
+        raise ValueError(f"{called}: expected values that {dtype} holds, got {array.dtype} with others")
+    return cast
+
+
+def _subtract(array: npt.NDArray[Any], w: npt.NDArray[Any], out: Floats, i: int, layout: Layout) -> float:
+    """Write ``array - w`` into ``out`` (nothing for bookkeeping) and return its largest entry in size.
+
+    Raises
+    ------
+    ValueError
+        If an entry changes to or from something that is not finite, a variance becomes negative, or a counter falls.
+    """
+    if layout.roles[i] is Role.BOOKKEEPING:
+        if i in layout.counters and (array < w).any():
+            raise ValueError(f"{layout.called(i)}: expected a counter that does not fall, got {array.min()}")
+        changed = array != w
+        if not changed.any():
+            return 0.0
+        # An extended float holds 64-bit integers exactly, and the difference of two of them to its last bit but one.
+        return float(np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble)).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(array.ravel(), w.ravel(), out=out, dtype=out.dtype, casting="unsafe")
+    top = float(max(out.max(initial=0), -out.min(initial=0)))  # NaN comes through
+    if not np.isfinite(top):
+        # inf - inf: what did not change is a change of zero.
+        same = (array == w) | (np.isnan(array) & np.isnan(w))
+        out[same.ravel()] = 0
+        top = float(max(out.max(initial=0), -out.min(initial=0)))
+        if not np.isfinite(top):
+            raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
+    if i in layout.variances and bool(((array < 0) & (array != w)).any()):
+        raise ValueError(f"{layout.called(i)}: expected variances of at least 0, got {np.nanmin(array):.3g}")
+    return top
+
+
+def _limits(largest: npt.NDArray[np.float64], model: Arrays, layout: Layout) -> npt.NDArray[np.float64]:
+    """The largest change that each array may have, shape (number of arrays,)."""
+    if not len(largest):
+        return np.full(len(model), np.inf)
+    # The lower median: of two replies the smaller counts, so that one outlier cannot vouch for itself.
+    usual = np.sort(largest, axis=0)[(len(largest) - 1) // 2]
+    limits = []
+    for i, w in enumerate(model):
+        finite = np.abs(w[np.isfinite(w)].astype(np.float64)) if w.dtype.kind == "f" else np.zeros(0)
+        own = float(finite.max(initial=1.0))
+        limits.append(LARGEST[layout.roles[i]] * max(own, usual[i] if np.isfinite(usual[i]) else 0.0))
+    return np.array(limits)
+
+
+def _check_examples(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return f"num-examples: expected a number, got {type(value).__name__}"
+        raise ValueError(f"num-examples: expected a number, got {type(value).__name__}")
+    if value == 0:
+        raise ValueError("num-examples: expected more than 0, got 0: the client says that it trained on nothing")
     if not 0 < value <= MAX_EXAMPLES:  # false for NaN too
-        return f"num-examples: expected 1 to {MAX_EXAMPLES:g}, got {value:g}"
-    return ""
+        raise ValueError(f"num-examples: expected a number above 0 and up to {MAX_EXAMPLES:g}, got {float(value):g}")

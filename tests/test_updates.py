@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_faa.updates import CAP, Layout, Reply, apply_update, read_replies
+from flwr_faa.averaging import apply_update, average
+from flwr_faa.updates import CAP, Batch, Layout, Reply, Role, blank, read_replies
 
 MODEL = [np.ones((3, 2), np.float32), np.zeros(3, np.float32), np.array(5, np.int64)]
 
@@ -19,7 +20,7 @@ def reply(node_id: int, shift: float = 1.0, examples: object = 10) -> Reply:
 def test_rows_are_sorted_by_node_id_and_the_model_is_subtracted() -> None:
     batch = read_replies([reply(9, 1.0), reply(2, 2.0)], MODEL)
     assert batch.node_ids == (2, 9)
-    np.testing.assert_array_equal(batch.updates, [[2.0] * 10, [1.0] * 10])
+    np.testing.assert_array_equal(batch.updates, [[2.0] * 9, [1.0] * 9])  # the counter has no column
     assert not batch.rejected
 
 
@@ -34,10 +35,15 @@ def with_array(index: int, array: np.ndarray) -> list[np.ndarray]:
     [
         (with_array(0, np.full((3, 2), np.nan, np.float32)), "finite values"),
         (with_array(0, np.full((3, 2), -np.inf, np.float32)), "finite values"),
-        (with_array(1, np.full(3, 1e30, np.float32)), "finite values"),
+        (with_array(1, np.full(3, 1e30, np.float32)), "expected changes up to 1e+06"),
+        (with_array(1, np.full(3, 1e300)), "expected values that float32 holds"),
+        (with_array(2, np.array(-(2**63))), "expected changes up to"),
+        (with_array(2, np.array(2**64 - 1, np.uint64)), "expected values that int64 holds"),
+        (with_array(2, np.array(2.0**63)), "expected values that int64 holds"),
+        (with_array(2, np.array(5.5)), "expected values that int64 holds"),
+        (with_array(2, np.array(np.nan)), "expected values that int64 holds"),
         (with_array(1, np.zeros(4, np.float32)), "expected shape (3,), got (4,)"),
         (with_array(1, np.zeros((1, 3), np.float32)), "expected shape (3,), got (1, 3)"),
-        (with_array(1, np.zeros(3, np.float64)), "expected dtype float32, got float64"),
         (with_array(1, np.array(["a"] * 3)), "expected dtype float32"),
         (with_array(1, np.zeros(3, np.complex64)), "expected dtype float32"),
         (MODEL[:2], "expected 3 arrays, got 2"),
@@ -77,7 +83,7 @@ def test_weights() -> None:
 def test_no_replies() -> None:
     batch = read_replies([], MODEL)
     assert len(batch) == 0
-    assert batch.updates.shape == (0, 10)
+    assert batch.updates.shape == (0, 9)
 
 
 def test_label_blocks_are_rows_of_the_classifier_with_their_bias() -> None:
@@ -110,9 +116,149 @@ def test_a_row_is_drawn_first_as_often_as_its_chance_says() -> None:
 
 
 def test_an_update_goes_back_into_the_model_in_its_own_dtypes() -> None:
-    new = apply_update(MODEL, np.full(10, 0.6))
+    new = apply_update(MODEL, np.full(9, 0.6), Layout.of(MODEL))
     assert [a.dtype for a in new] == [a.dtype for a in MODEL]
     np.testing.assert_allclose(new[0], 1.6)
-    assert new[2] == 6
+    assert new[2] == 5  # an update has no column for it
     assert new[2].shape == ()
     assert all(isinstance(a, np.ndarray) for a in new)
+
+
+BATCH_NORM = {
+    "0.weight": np.ones((2, 2), np.float32),
+    "1.weight": np.ones(2, np.float32),
+    "1.bias": np.zeros(2, np.float32),
+    "1.running_mean": np.zeros(2, np.float32),
+    "1.running_var": np.ones(2, np.float32),
+    "1.num_batches_tracked": np.array(0, np.int64),
+    "mask": np.tril(np.ones((2, 2), bool)),
+    "head.weight": np.ones((3, 2), np.float32),
+    "head.bias": np.zeros(3, np.float32),
+}
+_P, _S, _B = Role.PARAMETER, Role.STATISTIC, Role.BOOKKEEPING
+
+
+@pytest.mark.parametrize("names", [tuple(BATCH_NORM), (), tuple("012345678")])
+def test_roles_by_name_or_by_structure(names: tuple[str, ...]) -> None:
+    layout = Layout.of(list(BATCH_NORM.values()), names)
+    assert layout.roles == (_P, _P, _P, _S, _S, _B, _B, _P, _P)
+    assert (layout.parameters, layout.statistics, layout.size) == (slice(0, 17), slice(17, 21), 21)
+    assert [layout.layers[i] for i in (0, 3, 4, 5, 7)] == [
+        slice(0, 4), slice(17, 19), slice(19, 21), slice(0, 0), slice(8, 14)
+    ]  # fmt: skip
+    assert layout.label_blocks[0].tolist() == [8, 9, 14]
+    assert layout.variances == {4} and layout.counters == {5}
+
+
+def test_a_layer_norm_before_a_counter_of_steps_is_no_statistic_where_arrays_have_names() -> None:
+    arrays = [np.ones(3, np.float32), np.zeros(3, np.float32), np.array(0)]
+    assert Layout.of(arrays, ("norm.weight", "norm.bias", "step")).roles == (_P, _P, _B)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, object, "U3", "V2", "M8[s]"])
+def test_a_model_of_other_things_than_real_numbers_is_refused(dtype: object) -> None:
+    with pytest.raises(ValueError, match="expected a model of real numbers, got"):
+        read_replies([], [np.zeros(3, np.float32), np.zeros(3, dtype)])
+
+
+def decided(model: list[np.ndarray], *replies: list[np.ndarray]) -> tuple[Batch, list[np.ndarray]]:
+    batch = read_replies([Reply(i, r, 10) for i, r in enumerate(replies)], model)
+    return batch, average(batch, batch.canonical, model)
+
+
+WIDE = [
+    np.array([2**63 - 1, -(2**63), 2**53 + 1], np.int64),
+    np.array([2**64 - 1, 1], np.uint64),
+    np.array([-np.inf, np.nan, -1e9, 4e12], np.float32),
+    np.array([True, False]),
+    np.array([65504.0, np.inf], np.float16),
+    np.zeros((0, 3), np.float32),
+]
+
+
+def test_what_nobody_changes_stays_bit_for_bit() -> None:
+    batch, new = decided(WIDE, WIDE, WIDE, WIDE)
+    assert not batch.rejected
+    assert not batch.updates.any()
+    assert [a.tobytes() for a in new] == [a.tobytes() for a in WIDE]
+    assert [a.dtype for a in new] == [a.dtype for a in WIDE]
+
+
+def test_a_small_weight_is_not_lost_in_a_large_difference() -> None:
+    model, sent = [np.array([3.3e7, 0.1], np.float32)], [np.array([1.0, 0.1], np.float32)]
+    _, (new,) = decided(model, sent, sent)
+    np.testing.assert_array_equal(new, sent[0])
+
+
+def test_integers_are_averaged_to_their_last_bit() -> None:
+    model = [np.array([2**62, 7], np.int64), np.array([2**63], np.uint64)]
+    sent = [np.array([2**62 + 3, 9], np.int64), np.array([2**63 + 1], np.uint64)]
+    batch, new = decided(model, sent, sent)
+    assert not batch.rejected
+    assert [a.tolist() for a in new] == [a.tolist() for a in sent]
+
+
+def test_a_counter_from_one_of_ten_costs_that_one_at_most() -> None:
+    model = list(BATCH_NORM.values())
+
+    def trained(steps: int) -> list[np.ndarray]:
+        return [a + np.array(steps).astype(a.dtype) if i == 5 else a for i, a in enumerate(model)]
+
+    for lie in (-(2**63), 2**63 - 1, -1):
+        batch, new = decided(model, *[trained(4) for _ in range(9)], trained(lie))
+        assert batch.rejected.keys() == {9}
+        assert new[5] == 4
+
+
+@pytest.mark.parametrize("value", [-7e6, 7e6, -0.1, np.nan, np.inf])
+def test_a_variance_is_not_negative_and_no_million(value: float) -> None:
+    model = list(BATCH_NORM.values())
+    bad = [np.full_like(a, value) if i == 4 else a for i, a in enumerate(model)]
+    batch, _ = decided(model, model, model, bad)
+    assert batch.rejected.keys() == {2}
+
+
+@pytest.mark.parametrize("wire", [np.float64, np.float16, ">f4", np.int32, bool])
+def test_what_converts_safely_is_accepted_in_the_models_dtype(wire: object) -> None:
+    model = [np.zeros(3, np.float32)]
+    batch, (new,) = decided(model, [np.ones(3, wire)], [np.ones(3, np.float32)])
+    assert not batch.rejected
+    assert new.dtype == np.float32
+    np.testing.assert_array_equal(new, 1)
+
+
+def test_float16_is_averaged_in_a_wider_type_and_kept() -> None:
+    sent = [[np.array([1.0 + i / 1024], np.float16)] for i in range(4)]
+    _, (new,) = decided([np.ones(1, np.float16)], *sent)
+    assert new.dtype == np.float16
+    assert new == np.float16(np.mean([1.0 + i / 1024 for i in range(4)]))
+
+
+def test_arrays_that_most_leave_out_stay_and_other_sets_are_rejected() -> None:
+    part = [MODEL[0] + 1, None, None]
+    replies = [Reply(1, part, 10), Reply(2, part, 10), Reply(3, MODEL, 10), Reply(4, [None, MODEL[1], None], 10)]
+    batch = read_replies(replies, MODEL)
+    assert batch.node_ids == (1, 2)
+    assert "that most replies hold" in batch.rejected[3]
+    new = average(batch, batch.canonical, MODEL)
+    np.testing.assert_array_equal(new[0], 2)
+    assert new[1].tobytes() == MODEL[1].tobytes()
+
+
+def test_fractional_examples_are_weights() -> None:
+    replies = [Reply(1, [np.zeros(1, np.float32)], 0.8), Reply(2, [np.ones(1, np.float32)], 0.2)]
+    model = [np.zeros(1, np.float32)]
+    batch = read_replies(replies, model)
+    np.testing.assert_allclose(average(batch, batch.canonical, model)[0], 0.2, rtol=1e-6)
+
+
+def test_one_outlier_of_two_cannot_vouch_for_itself() -> None:
+    model = [np.zeros(3, np.float32)]
+    batch, _ = decided(model, [np.full(3, 1e-2, np.float32)], [np.full(3, 1e30, np.float32)])
+    assert batch.rejected.keys() == {1}
+
+
+def test_the_form_that_most_have_stands_in_for_a_model() -> None:
+    a, b = {"w": np.ones(3, np.float32)}, {"w": np.ones(4, np.float32)}
+    assert blank([a, b, a])["w"].tolist() == [0, 0, 0]
+    assert blank([]) == {}

@@ -19,10 +19,9 @@ Vector = npt.NDArray[np.float64]
 
 
 def flat_update(arrays: Arrays, model: Arrays) -> Vector:
-    """``w_i - w`` as one vector, float64; 0 where arrays are integers, which count steps and are no direction."""
+    """``w_i - w`` as one vector, float64; integers, which count steps, are no direction and have no entry."""
     pairs = zip(arrays, model, strict=True)
-    parts = [np.subtract(a, w, dtype=np.float64) if a.dtype.kind == "f" else np.zeros(a.shape) for a, w in pairs]
-    return np.concatenate([part.ravel() for part in parts])
+    return Layout.of(model).flat([np.subtract(a.astype(np.float64), w.astype(np.float64)) for a, w in pairs])
 
 
 def fellows_updates(scene: Scene) -> Vector:
@@ -34,7 +33,8 @@ def send(scene: Scene, update: Vector) -> list[npt.NDArray[Any]]:
     """``w + update``; integer arrays as an honest client sends them."""
     parts = Layout.of(scene.model).layers
     return [
-        like(w + update[part].reshape(w.shape), h) for w, h, part in zip(scene.model, scene.honest, parts, strict=True)
+        like(w + update[part].reshape(w.shape), h) if w.dtype.kind == "f" else h
+        for w, h, part in zip(scene.model, scene.honest, parts, strict=True)
     ]
 
 

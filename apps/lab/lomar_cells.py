@@ -164,7 +164,7 @@ class Round:
 
     def flat(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """The update that leads to some arrays."""
-        return np.concatenate([(a - w).ravel() for a, w in zip(arrays, self.model, strict=True)])
+        return np.asarray(Layout.of(self.model).flat([a - w for a, w in zip(arrays, self.model, strict=True)]))
 
     def own(self, client: int) -> Data:
         """The samples and labels of a client's partition."""

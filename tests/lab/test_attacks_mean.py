@@ -26,12 +26,12 @@ def scene_of(count: int = 8, seed: int = 0) -> Scene:
 
 
 def updates_of(scene: Scene) -> NDArray:
-    """Floats only: integers are sent as they are."""
-    return fellows_updates(scene)[:, :-1]
+    """Floats only: integers are sent as they are, and have no column."""
+    return fellows_updates(scene)
 
 
 def sent(attack: Attack, scene: Scene) -> NDArray:
-    return flat_update(attack.craft(scene), MODEL)[:-1]
+    return flat_update(attack.craft(scene), MODEL)
 
 
 def test_ipm_sends_the_mean_the_other_way() -> None:

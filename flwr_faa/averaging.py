@@ -1,0 +1,80 @@
+"""How accepted updates become the new global model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.layout import Arrays, Layout, Role
+from flwr_faa.updates import Batch
+
+
+def average(
+    batch: Batch, rows: Sequence[int], model: Arrays, *, renormalise: bool = True, bookkeeping_only: bool = False
+) -> list[npt.NDArray[Any]]:
+    """Return ``w + sum_i alpha_i (w_i - w)`` over some rows (FAA-DL, Eq. 4), each array in its own dtype.
+
+    Computed as ``sum_i alpha_i w_i + (1 - sum_i alpha_i) w``, which does not lose a small weight in a large
+    difference; an entry that no row changes stays bit for bit. Floats are added up in float64. Integers are added up
+    in extended floats, which hold 64 bits, and rounded to the nearest, halves to even.
+
+    Parameters
+    ----------
+    batch : Batch
+    rows : sequence of int
+        At least one, in the order in which they are added up.
+    model : sequence of ndarray
+        The w that was broadcast.
+    renormalise : bool
+        Let the alpha of these rows sum to one. False is LoMar's Eq. 3 as printed: the rows that are left out count as
+        if they had sent w.
+    bookkeeping_only : bool
+        Leave parameters and statistics as they are in ``model``.
+    """
+    alpha = batch.weights / sum(batch.weights[i] for i in (rows if renormalise else batch.canonical))
+    rest = 0.0 if renormalise else 1.0 - float(sum(alpha[i] for i in rows))
+    new = []
+    for i, w in enumerate(model):
+        bookkeeping = batch.layout.roles[i] is Role.BOOKKEEPING
+        if bookkeeping_only and not bookkeeping:
+            new.append(np.array(w))
+            continue
+        wide: Any = np.longdouble if bookkeeping else np.float64
+        with np.errstate(invalid="ignore"):  # infinities that nobody changes
+            total = rest * w.astype(wide) if rest else np.zeros(w.shape, wide)
+            changed = np.zeros(w.shape, bool)
+            for row in rows:
+                array = batch.models[row][i]
+                changed |= array != w
+                total = total + alpha[row] * array.astype(wide)
+        new.append(_into(total, changed, w))
+    return new
+
+
+def apply_update(model: Arrays, update: npt.NDArray[np.float64], layout: Layout) -> list[npt.NDArray[Any]]:
+    """Return ``w + update``, each array in its own dtype; bookkeeping stays, since it has no columns."""
+    new = []
+    for part, w, role in zip(layout.layers, model, layout.roles, strict=True):
+        if role is Role.BOOKKEEPING:
+            new.append(np.array(w))
+            continue
+        step = update[part].reshape(w.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            new.append(_into(w.astype(np.float64) + step, step != 0, w))
+    return new
+
+
+def _into(total: npt.NDArray[Any], changed: npt.NDArray[np.bool_], w: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``total`` in the dtype of w where it changed, w elsewhere."""
+    if w.dtype.kind in "iu":  # a mean of the largest integers may round to one more
+        info = np.iinfo(w.dtype)
+        total = np.clip(np.rint(total), np.longdouble(info.min), np.longdouble(info.max))
+    elif w.dtype.kind == "b":
+        total = np.rint(total)
+    new = np.array(w)
+    with np.errstate(over="ignore", invalid="ignore"):
+        new[changed] = np.asarray(total)[changed].astype(w.dtype)
+    return new

@@ -1,0 +1,89 @@
+"""Arrays from the bytes of ``.npy`` files that strangers sent.
+
+``numpy.load`` evaluates the header with Python's own parser and opens zip files and pickles on the way, and hostile
+bytes make it raise a dozen different exceptions. This reader takes what ``numpy.save`` writes of an array of numbers,
+and nothing else. The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_MAGIC = b"\x93NUMPY"
+#: NumPy itself reads no longer headers unless it is told to.
+_MAX_HEADER = 10_000
+_MAX_DIMS = 32
+_HEADER = re.compile(
+    rb"\{ *'descr' *: *'([<>|=]?[biufc](?:1|2|4|8|16))' *, *'fortran_order' *: *(True|False) *, *"
+    rb"'shape' *: *\( *((?:\d{1,19} *, *)*(?:\d{1,19})?) *\) *,? *\} *\n?"
+)
+_KINDS = {b"b": (1,), b"i": (1, 2, 4, 8), b"u": (1, 2, 4, 8), b"f": (2, 4, 8), b"c": (8, 16)}
+
+
+def read(data: bytes, limit: int) -> npt.NDArray[Any]:
+    """Return the array in the bytes of a ``.npy`` file, in native byte order.
+
+    Parameters
+    ----------
+    data : bytes
+    limit : int
+        Most bytes that the file may have.
+
+    Returns
+    -------
+    ndarray
+        Booleans, integers, floats or complex numbers; read-only where it shares the memory of ``data``.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are anything else: too many, of another version, with another header, objects or text, or with
+        more or fewer values than their shape says.
+
+    Examples
+    --------
+    >>> import io, numpy
+    >>> file = io.BytesIO()
+    >>> numpy.save(file, numpy.arange(3))
+    >>> read(file.getvalue(), 1000)
+    array([0, 1, 2])
+    """
+    if len(data) > limit:
+        raise ValueError(f"expected at most {limit} bytes, got {len(data)}")
+    if data[:6] != _MAGIC or len(data) < 10 or data[6] not in (1, 2, 3) or data[7] != 0:
+        raise ValueError(f"expected a NumPy array, got {len(data)} other bytes")
+    # Version 1 has two bytes for the length of the header, the others four.
+    start = 10 if data[6] == 1 else 12
+    size = int.from_bytes(data[8:start], "little")
+    body = start + size
+    if size > _MAX_HEADER or body > len(data):
+        raise ValueError(f"expected a header within {_MAX_HEADER} bytes and the file, got one of {size}")
+    found = _HEADER.fullmatch(data[start:body])
+    if found is None:
+        raise ValueError("expected the header of an array of numbers, got another one")
+    code, fortran, extents = found.groups()
+    kind, width = code.lstrip(b"<>|=")[:1], int(code.lstrip(b"<>|=")[1:])
+    if width not in _KINDS[kind]:
+        raise ValueError(f"expected a dtype of numbers, got {code.decode()}")
+    shape = tuple(int(n) for n in extents.split(b",") if n.strip())
+    if b"," not in extents and shape:
+        raise ValueError("expected the header of an array of numbers, got a shape that is no tuple")
+    # Python's integers: neither the product nor the comparison can overflow.
+    if len(shape) > _MAX_DIMS or len(data) - body != math.prod(shape) * width:
+        raise ValueError(f"expected the values of shape {shape[:_MAX_DIMS]}, got {len(data) - body} bytes")
+    if max(shape, default=0) > np.iinfo(np.intp).max:
+        raise ValueError("expected a shape that an array can have, got a longer axis")
+    dtype = np.dtype(code.decode())
+    flat = np.frombuffer(data, dtype, offset=body)
+    try:
+        array = flat.reshape(shape, order="F" if fortran == b"True" else "C")
+    except ValueError as error:  # no values, and axes whose product NumPy cannot hold
+        raise ValueError(f"expected a shape that an array can have, got {len(shape)} axes") from error
+    if kind == b"b" and flat.view(np.uint8).max(initial=0) > 1:
+        raise ValueError("expected booleans of 0 and 1, got other bytes")
+    return array.astype(dtype.newbyteorder("="), copy=False)
