@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import product
 from math import comb, exp
@@ -86,6 +86,7 @@ def all_cells(trials: int) -> Iterator[Cell]:
     for part in ("z1", "p"):
         attack = f"lie_{part} attack.client.everywhere=true attack.client.by=1000 {FEW}"
         yield lie(f"{part.upper()} wrong everywhere", attack, "at least 1 - 2^-22", **claims)
+    yield from kicks_and_budgets(lie)
     yield lie("an older round's answer", "replay", "1 (convicted or no evidence)", counts="stopped", warm_up=1)
     for dataset, value, clients, highest, width in (("digits", 1000, 40, 16, 64), ("mnist5k", 10**6, 800, 255, 784)):
         attack = f"out_of_range attack.client.value={value} dataset={dataset} clients={clients} {WHOLE}"
@@ -117,6 +118,27 @@ def all_cells(trials: int) -> Iterator[Cell]:
             f"honest: {model}, {kernels}", f"model={model} clients=20 {WHOLE}", "cleared: 1", counts="cleared",
             trials=21 * max(1, trials // 50), rounds=21, threads=threads, mkldnn=mkldnn,
         )  # fmt: skip
+
+
+def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
+    """Lies in one step of the run, and about what may be asked."""
+    yield lie("arrays in another order", "reorder", "1 (rejected)", counts="rejected")
+    spin = "kick_momentum +model.momentum=0.9"
+    yield lie("the momentum kicked in one step, an update of -8 times the honest", spin, "1")
+    yield lie("the same spread over three steps", f"{spin} attack.client.steps=3", "1")
+    yield lie("the parameters kicked in one step, -8 times", "kick_momentum", "1")
+    normed = "kick_buffer model=cnn +model.model.batch_norm=true"
+    yield lie("running variances of -7e6 in one step", normed, "1")
+    yield lie("running variances of 7e6 in one step", f"{normed} attack.client.value=7e6", "1")
+    one = f"{normed} attack.client.value=100 attack.client.channel=3"
+    yield lie("a running variance of 100 in one step and channel", one, "1")
+    ahead = f"{normed} attack.client.buffer=num_batches_tracked attack.client.value=-1000"
+    yield lie("a counter of -1000 in one step", ahead, "1")
+    logistic = "model=logistic model.batch_size=35 verification.budget=0.55"
+    apart = "1 (not enrolled)"
+    yield lie("a last batch of one, which no budget covers", f"unaffordable {logistic}", apart, counts="rejected")
+    kept = {"counts": "kept out", "rounds": 4, "afresh": True}
+    yield lie("signs flipped once the budget is spent, 4 rounds", f"budget_spent {logistic}", "1 (kept out)", **kept)
 
 
 def holds(row: dict[str, Any]) -> bool:
@@ -181,11 +203,13 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The attackers, a line each; the honest, in the same way, with their largest error."""
     lies, honest = ([r for r in rows if (r["counts"] == "cleared") is kind] for kind in (False, True))
-    head = ["a client with", "trials", "convicted", "no evidence", "cleared", "as stated", "stated"]
+    head = ["a client with", "trials", "convicted", "no evidence", "left out", "cleared", "as stated", "stated"]
     lines = []
     for row in lies:
         verdicts = row["verdicts"]
-        counts = [str(verdicts.get(name, 0)) for name in ("convicted", "missing", "cleared")]
+        left_out = verdicts.get("rejected", 0) + verdicts.get("exhausted", 0)
+        counts = [str(n) for n in (verdicts.get("convicted", 0), verdicts.get("missing", 0), left_out)]
+        counts.append(str(verdicts.get("cleared", 0)))
         share = f"{row['hits']} ({row['hits'] / row['done']:.3f})"
         lines.append([row["name"], str(row["done"]), *counts, share, f"{row['stated']} = {row['probability']:.4g}"])
     parts = [f"{untitled(head, lines)}\n"] if lies else []

@@ -47,9 +47,10 @@ class Cell:
     probability : float
         And as a number.
     trials : int
-    counts : {"convicted", "stopped", "banned", "cleared"}
-        What has that probability: a conviction, any verdict that keeps the update out, a ban by the end of a life, and
-        for the honest to be cleared.
+    counts : {"convicted", "rejected", "stopped", "banned", "kept out", "cleared"}
+        What has that probability: a conviction, a reply that is not even valid, any verdict that keeps the update out,
+        a ban by the end of a life, a life in which nothing but its first update is taken, and for the honest to be
+        cleared.
     at_least : bool
         The number is a lower bound.
     rounds : int
@@ -107,12 +108,19 @@ def run_cell(cell: Cell, watch: Callable[[int], None] = lambda done: None) -> di
             for verdicts in lives.values():
                 found.update(str(v.verdict) for v in verdicts)
                 worst = max([worst, *(v.error for v in verdicts if v.error is not None and v.error < torch.inf)])
-                one_life = cell.counts == "banned"
-                hits += any(v.banned for v in verdicts) if one_life else sum(_hit(cell, v) for v in verdicts)
-                trials += 1 if one_life else len(verdicts)
+                if cell.counts in ("banned", "kept out"):
+                    hits, trials = hits + _lived(cell, verdicts), trials + 1
+                else:
+                    hits, trials = hits + sum(_hit(cell, v) for v in verdicts), trials + len(verdicts)
             watch(min(trials, cell.trials))
     figures = {"done": trials, "hits": hits, "worst_error": worst}
     return {**asdict(cell), **figures, "verdicts": {str(o): found[str(o)] for o in Outcome if found[str(o)]}}
+
+
+def _lived(cell: Cell, verdicts: list[Verdict]) -> bool:
+    if cell.counts == "banned":
+        return any(v.banned for v in verdicts)
+    return [v.accepted for v in verdicts] == [True] + [False] * (cell.rounds - 1)
 
 
 def _hit(cell: Cell, verdict: Verdict) -> bool:

@@ -188,6 +188,58 @@ def _key(request: Enrol) -> bytes:
     return hashlib.sha256(public).digest()
 
 
+@dataclass
+class Unaffordable(Liar):
+    """Enrols so many samples that the last batch of an epoch is a single one, of which no check can be afforded."""
+
+    def __post_init__(self) -> None:
+        (samples, labels), size = self.honest.data, self.honest.plan.batch_size
+        count = max(1, (len(labels) - 1) // size) * size + 1
+        rows = np.arange(count) % len(labels)
+        self.honest.data = samples[rows], labels[rows]
+
+
+# Lies in the update
+
+
+@dataclass
+class Reorders(Liar):
+    """Sends the arrays of its model in another order."""
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
+        arrays, examples, metrics = self.train(parameters, config)
+        return arrays[::-1], examples, metrics
+
+
+@dataclass
+class SpendsItsBudget(Liar):
+    """Is honest until it has been checked so often that its budget is spent, and then flips the signs of its update.
+
+    Parameters
+    ----------
+    checks : int
+        How many checks that takes.
+    """
+
+    checks: int = 1
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
+        arrays, examples, metrics = self.train(parameters, config)
+        if self._checked >= self.checks:
+            arrays = [(w - (a - w)).astype(w.dtype) for a, w in zip(arrays, parameters, strict=True)]
+        return arrays, examples, metrics
+
+    def answer(self, challenge: bytes) -> bytes:
+        told = super().answer(challenge)
+        (self.device.folder / "checked").write_text(str(self._checked + 1))
+        return told
+
+    @property
+    def _checked(self) -> int:
+        path = self.device.folder / "checked"
+        return int(path.read_text()) if path.exists() else 0
+
+
 # Lies in the answer
 
 

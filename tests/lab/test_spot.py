@@ -44,6 +44,8 @@ def verdicts(record: Record) -> list[list[tuple[Any, ...]]]:
     ]
 
 
+#: Of 64 dimensions a check discloses 47, and the budget is 48.
+TIGHT = "verification.budget=0.75 model.batch_size=20"
 #: What may become of the attackers in the first round, or in the second where the first answer is honest.
 LIES = {
     "fresh_data": {"convicted"},
@@ -59,11 +61,18 @@ LIES = {
     "off_curve attack.client.samples=20": {"convicted"},
     "drop_out": {"missing"},
     "collude attack.share=0.5": {"convicted", "cleared"},  # the first of them is honest
+    "reorder": {"rejected"},
+    "kick_momentum": {"convicted"},  # of the parameters, where there is none
+    "kick_momentum +model.momentum=0.9 attack.client.steps=2": {"convicted"},
+    "kick_buffer model=cnn +model.model.batch_norm=true": {"convicted"},
+    f"budget_spent {TIGHT}": {"cleared"},  # and then: see below
 }
 
 
 def test_every_attack_has_its_file_and_its_test() -> None:
-    assert {path.stem for path in (CONF / "attack").glob("spot_*")} == {f"spot_{lie.split()[0]}" for lie in LIES}
+    assert {path.stem for path in (CONF / "attack").glob("spot_*")} == {
+        f"spot_{lie.split()[0]}" for lie in [*LIES, "unaffordable"]
+    }
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -75,6 +84,21 @@ def test_who_lies_is_found_and_who_does_not_is_not(lie: str, tmp_path: Path) -> 
     assert found and set(found) <= LIES[lie] and found.count("cleared") <= 1
     assert all(v[1:] == ("cleared", True, False) for r in rounds for v in r if v[0] not in malicious)
     assert record.summary["disclosure"]["nodes"]
+
+
+def test_who_enrols_what_no_budget_covers_takes_no_part(tmp_path: Path) -> None:
+    record = run(f"attack=spot_unaffordable {TIGHT} rounds=2", tmp_path)
+    for report in record.reports:
+        (refused,) = [v for v in report.nodes if str(v.verdict) == "rejected"]
+        assert "leave out 1 samples" in refused.reason and not refused.banned
+        assert len(report.nodes) == 4
+
+
+def test_who_attacks_once_its_budget_is_spent_is_left_out_while_it_is_suspected(tmp_path: Path) -> None:
+    record = run(f"attack=spot_budget_spent {TIGHT} rounds=3 seed=3", tmp_path)
+    (attacker,) = record.experiment.malicious
+    fate = [[v[1:] for v in r if v[0] == attacker] for r in verdicts(record)]
+    assert fate == [[("cleared", True, False)]] + [[("exhausted", False, False)]] * 2
 
 
 @pytest.mark.parametrize("attack", ["sign_flip attack.share=0.5", "spot_drop_out"])
@@ -172,7 +196,7 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
     docs.write_text("before\n<!-- table:spotcheck -->\nstale\n<!-- /table -->\nafter\n")
     write_region(docs, "spotcheck", table(rows))
     text = docs.read_text()
-    assert "| two samples' ciphertexts swapped | 200 | 199 | 1 | 0 | 200 (1.000) | 1 = 1 |" in text
+    assert "| two samples' ciphertexts swapped | 200 | 199 | 1 | 0 | 0 | 200 (1.000) | 1 = 1 |" in text
     assert "| cnn, 2 threads, mkldnn off | 200 | 0 | 1.0e-06 |" in text and "stale" not in text
 
 
