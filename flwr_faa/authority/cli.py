@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
-from flwr_faa import private
+from flwr_faa import private, terminal
 from flwr_faa.authority.budget import BUDGET
 from flwr_faa.authority.certificate import fingerprint, self_signed
 from flwr_faa.authority.core import KeyAuthority
@@ -25,6 +23,8 @@ from flwr_faa.authority.store import Store
 
 DATABASE, TLS_KEY, TLS_CERTIFICATE, SERVER = "authority.db", "tls.key", "tls.crt", "server.json"
 _LINES = 10  # of the log, in ``show``
+#: Of what the user asked for, and of a file that is not as an authority writes it.
+_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, OSError, ImportError, sqlite3.Error)
 
 app = typer.Typer(
     help="The key authority of flwr-anomaly: keeps the master keys, and counts what becomes known.",
@@ -108,31 +108,38 @@ def serve(
 @app.command()
 def show(directory: Directory) -> None:
     """Print nodes, registrations and budgets, and the last lines of the log, whose chain is checked."""
-    store = _open(directory)
-    authority, console = KeyAuthority(store), Console()
-    table = Table(Column("node", no_wrap=True), "root", "opened", "known", "budget", "sets", "keys")
-    table.caption = "known: the most that may be known of a sample, of its dimensions; sets: registered so far"
+    _explain(lambda: _show(_open(directory)))
+
+
+def _show(store: Store) -> None:
+    authority = KeyAuthority(store)
+    columns = ("node", "root", "opened", "known", "budget", "sets", "keys")
+    rows = []
     for node in store.nodes():
         owner = store.owner(node)
         found = None if owner is None else store.current(owner)
         # a node whose client has moved on, or has come without data, has no set of its own
-        root = found.root.hex()[:8] if found is not None and found.node == str(node) else "-"
-        table.add_row(str(node), root, *_cells(authority.disclosure(node)))
-    console.print(table)
+        root = found.root.hex() if found is not None and found.node == str(node) else "-"
+        rows.append((str(node), root, *_cells(authority.disclosure(node))))
+    told = "known: the most that may be known of a sample, of its dimensions; sets: registered so far"
+    terminal.show(columns, rows, caption=told)
     try:
         count = store.check_log()
     except ValueError as error:
-        console.print(f"[bold red]the log has been changed: {error}")
+        terminal.say(f"the log has been changed: {error}")
         raise typer.Exit(1) from error
     lines = store.lines(_LINES)
-    title = f"log, {count} lines, chain intact"
-    log = Table("line", "at", "event", Column("node", no_wrap=True), "detail", title=title)
-    for line in lines:
-        detail = ", ".join(f"{name} {value}" for name, value in json.loads(line.detail).items())
-        log.add_row(str(line.id), line.at[:19], line.event, line.node, escape(detail))
-    console.print(log)
-    console.print(f"authority's key  {authority.verify_key.hex()}")
-    console.print(f"log's last hash  {lines[-1].hash.hex() if lines else '-'}")
+    log = [(str(line.id), line.at, line.event, line.node, _detail(line.detail)) for line in lines]
+    terminal.show(("line", "at", "event", "node", "detail"), log, title=f"log, {count} lines, chain intact")
+    terminal.say(f"authority's key {authority.verify_key.hex()}")
+    terminal.say(f"log's last hash {lines[-1].hash.hex() if lines else '-'}")
+
+
+def _detail(text: str) -> str:
+    try:
+        return ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
+    except (ValueError, AttributeError, RecursionError):  # somebody else's file
+        return text
 
 
 def _cells(found: Disclosure) -> list[str]:
@@ -147,11 +154,20 @@ def _open(directory: Path) -> Store:
 
 
 def _explain(action: Callable[[], None]) -> None:
-    """Errors in what the user asked for, without a traceback."""
+    """Faults in one line, without a traceback."""
     try:
         action()
-    except (ValueError, OSError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        OSError,
+        ImportError,
+        sqlite3.Error,
+    ) as e:
+        raise typer.BadParameter(terminal.printable(e)) from e
 
 
 def main() -> None:
