@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -19,13 +20,13 @@ from pyod.models.base import BaseDetector
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from flwr_lomar.factor import Kernel, factor_of_new, malicious_factor
-from flwr_lomar.neighbourhood import Doubles
-from flwr_lomar.threshold import EPS, largest_z
-from flwr_lomar.views import Sight, kinder, looks, z_of
-
-#: With fewer updates a median and a MAD have no tail to speak of, and nobody is rejected.
-FEWEST = 6
+from flwr_faa.detection.geometry import measurable
+from flwr_faa.detection.threshold import FEWEST, largest_z
+from flwr_faa.detection.views import SAME, View, statistics_view
+from flwr_lomar.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
+from flwr_lomar.neighbourhood import Doubles, split_columns
+from flwr_lomar.threshold import EPS
+from flwr_lomar.views import Sight, looks
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,25 @@ class Preset:
 PRESETS = {"paper": Preset(0.4, "printed", 1.0, False), "robust": Preset(0.4, "gaussian", 1.0, True)}
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What LoMar makes of a matrix, a row an update."""
+
+    factor: Factor
+    views: list[View]
+    limit: float
+    scores: Doubles
+    evidence: list[str]
+
+
 class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     """Outlier detector by the malicious factor of LoMar.
 
     Defined for any number of updates. One update, and updates that are all equal, have score 0 and label 0 under both
-    presets; two updates have F = 1. Under ``robust`` nobody is rejected among fewer than six (``threshold_`` is
-    infinite), scores are given all the same. A label without columns, or whose columns do not differ, has no say. ``k``
-    beyond ``n - 1`` means ``n - 1``. Rows in another order give the same scores, bit for bit.
+    presets; two updates have F = 1. Among fewer than six ``robust`` rejects only what is grossly far from the others
+    (``flwr_faa.detection.views.GROSS``): nobody can say what else is usual. A label without columns, or whose columns
+    do not differ, has no say. ``k`` beyond ``n - 1`` means ``n - 1``. Rows in another order give the same scores, bit
+    for bit.
 
     Parameters
     ----------
@@ -69,6 +82,9 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     threshold : float, "contamination" or None (default: None)
         ``paper``: eps, of F. ``robust``: of |z|; None is `largest_z`, 4.4 for 100 updates of a logistic regression,
         6.3 for 20 of a deeper model. "contamination": PyOD's quantile of the scores.
+    statistics : int (default: 0)
+        The last so many columns are running statistics (of batch norm). They are in no distance, norm or F; ``robust``
+        has one view of them.
 
     Attributes
     ----------
@@ -98,6 +114,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         kernel: Kernel | None = None,
         bandwidth: float | None = None,
         threshold: float | Literal["contamination"] | None = None,
+        statistics: int = 0,
     ) -> None:
         super().__init__(contamination=contamination)
         self.preset = preset
@@ -106,6 +123,8 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         self.kernel = kernel
         self.bandwidth = bandwidth
         self.threshold = threshold
+        self.statistics = statistics
+        self._check()
 
     def fit(self, X: npt.ArrayLike, y: object = None) -> LoMarDetector:
         """Score the rows of a matrix against each other.
@@ -126,44 +145,26 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         ValueError
             If X is not a finite matrix, or a parameter is out of range.
         """
+        self._check()
         self._set_n_classes(y)
-        preset, updates, robust = self._preset(), _matrix(X), self.preset == "robust"
-        n = len(updates)
-        self._sight = Sight()
-        self.factor_ = malicious_factor(
-            updates,
-            self.label_blocks,
-            k=preset.k if self.k is None else self.k,
-            kernel=self._kernel(),
-            bandwidth=preset.bandwidth if self.bandwidth is None else self.bandwidth,
-            relative=preset.relative,
-            watch=self._sight if robust else None,
-        )
-        self.updates_, self.n_features_in_ = updates, updates.shape[1]
-        log_factor = self.factor_.log_factor
-        views = self._sight.views(log_factor, self.factor_.place) if robust and n > 1 else []
-        limit = self._limit(n, len(views))
-        if robust:
-            self.views_, z = views, np.zeros((0, n))
-            if views:
-                z, self._calm = looks(views, limit)
-            self.decision_scores_ = np.abs(z).max(axis=0, initial=0.0)
-            top = np.abs(z).argmax(axis=0) if len(z) else ()
-            self.evidence_ = [views[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
-        else:
-            self.decision_scores_ = 0.0 - log_factor
-            self.evidence_ = [f"log F = {f:.4g}" for f in log_factor]
+        updates = _matrix(X)
+        found = self._judge(updates)
+        self.updates_, self.n_features_in_, self.factor_ = updates, updates.shape[1], found.factor
+        self.decision_scores_, self.evidence_ = found.scores, found.evidence
+        if self.preset == "robust":
+            self.views_ = found.views
         self._process_decision_scores()  # PyOD: threshold_ and labels_ by contamination, and what predict_proba needs
         if self.threshold != "contamination":
-            self.threshold_ = limit
+            self.threshold_ = found.limit
             self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> Doubles:
-        """Score other rows, each by itself, against the fitted ones, by their medians and MADs.
+        """Score other rows, each as if it had come with the fitted ones.
 
-        A fitted row scored again is its own nearest neighbour, and gets another score than ``decision_scores_`` has:
-        to ``robust`` it is a copy.
+        A row gets the score that it has among n + 1: the fitted ones and itself. So new rows from where the fitted came
+        from are as often above the threshold as those, and a fitted row that comes again is a copy. Each row costs as
+        much as ``fit``.
 
         Parameters
         ----------
@@ -182,41 +183,66 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         rows = _matrix(X).astype(self.updates_.dtype, copy=False)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Expected {self.n_features_in_} features, got {rows.shape[1]}")
-        robust = self.preset == "robust"
-        if robust and not self.views_:
-            return np.zeros(len(rows))
-        sight = Sight(self._sight, self.factor_.place)
-        watch = sight if robust else None
-        log_factor, _ = factor_of_new(
-            rows, self.updates_, self.factor_, self.label_blocks, kernel=self._kernel(), watch=watch
+        return np.array([self._judge(np.vstack([self.updates_, row])).scores[-1] for row in rows], np.float64)
+
+    def _judge(self, matrix: npt.NDArray[Any]) -> Judged:
+        preset, (n, d), robust = PRESETS[self.preset], matrix.shape, self.preset == "robust"
+        updates = np.ascontiguousarray(matrix[:, : d - self.statistics])
+        sight = Sight()
+        factor = malicious_factor(
+            measurable(updates) if robust else updates,  # the paper's bandwidth has the units of the updates
+            self.label_blocks,
+            k=preset.k if self.k is None else self.k,
+            kernel=preset.kernel if self.kernel is None else self.kernel,
+            bandwidth=preset.bandwidth if self.bandwidth is None else self.bandwidth,
+            relative=preset.relative,
+            least=SAME if robust else 0.0,
+            watch=sight if robust else None,
         )
-        if watch is None:
-            return np.asarray(0.0 - log_factor)
-        views = sight.views(log_factor)
-        limit = self._limit(len(self.updates_), len(views))
-        z = kinder(z_of(views, self.views_), z_of(views, self.views_, self._calm), limit)
-        return np.asarray(np.abs(z).max(axis=0))
+        if not robust:
+            scores = 0.0 - factor.log_factor
+            return Judged(factor, [], self._limit(n, 0), scores, [f"log F = {f:.4g}" for f in factor.log_factor])
+        views = sight.views(factor.log_factor, factor.place) if n > 1 else []
+        if n >= FEWEST and self.statistics:
+            views.append(statistics_view(matrix[:, d - self.statistics :]))
+        limit = self._limit(n, len(views))
+        unit = largest_z(max(n, FEWEST), max(len(views), 1)) if self.threshold == "contamination" else limit
+        z = looks(views, limit, unit) if views else np.zeros((0, n))
+        top = np.abs(z).argmax(axis=0) if len(z) else ()
+        evidence = [views[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
+        return Judged(factor, views, limit, np.abs(z).max(axis=0, initial=0.0), evidence)
 
     def _limit(self, n: int, views: int) -> float:
         """The threshold of n scores from so many views; infinite where PyOD sets it, by the scores."""
         given = self.threshold
         if given == "contamination":
             return math.inf
-        if given is not None and (isinstance(given, str) or not given > 0):
-            raise ValueError(f"Expected threshold to be positive, contamination or None, got {given!r}")
         if self.preset == "paper":
             return 0.0 - math.log(EPS if given is None else given)
-        if n < FEWEST:
-            return math.inf
-        return largest_z(n, views) if given is None else float(given)
+        return largest_z(max(n, FEWEST), max(views, 1)) if given is None else float(given)
 
-    def _preset(self) -> Preset:
+    def _check(self) -> None:
+        """Refuse parameters that mean nothing."""
         if self.preset not in PRESETS:
             raise ValueError(f"Expected preset {' or '.join(PRESETS)}, got {self.preset!r}")
-        return PRESETS[self.preset]
+        if self.kernel is not None and self.kernel not in KERNELS:
+            raise ValueError(f"Expected kernel {', '.join(KERNELS)} or None, got {self.kernel!r}")
+        if self.k is not None:
+            neighbourhood_size(self.k, 2)
+        if self.bandwidth is not None:
+            checked_bandwidth(self.bandwidth)
+        given = self.threshold
+        if not (given is None or given == "contamination" or (_is_number(given) and given > 0)):
+            raise ValueError(f"Expected threshold to be positive, contamination or None, got {given!r}")
+        if not (isinstance(self.statistics, Integral) and self.statistics >= 0):
+            raise ValueError(f"Expected statistics to be a number of columns, got {self.statistics!r}")
+        if not (_is_number(self.contamination) and 0 < self.contamination <= 0.5):
+            raise ValueError(f"Expected contamination in (0, 0.5], got {self.contamination!r}")
+        split_columns(self.label_blocks, None)
 
-    def _kernel(self) -> Kernel:
-        return self._preset().kernel if self.kernel is None else self.kernel
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _matrix(X: npt.ArrayLike) -> npt.NDArray[Any]:

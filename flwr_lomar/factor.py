@@ -25,13 +25,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from flwr_lomar.neighbourhood import (
-    KEEP,
     Doubles,
     Floats,
     Indices,
@@ -39,12 +39,12 @@ from flwr_lomar.neighbourhood import (
     Neighbourhoods,
     Watch,
     among,
-    between,
     canonical_order,
     split_columns,
 )
 
 Kernel = Literal["printed", "appendix", "gaussian"]
+KERNELS = get_args(Kernel)
 
 #: A mean of neighbours' densities below this, on a scale where the largest density is 1, is computed again by itself.
 TINY = 1e-200
@@ -81,12 +81,19 @@ class Factor:
 def neighbourhood_size(k: float, n: int) -> int:
     """``k`` as a number of neighbours: a float is a share of the ``n`` updates (rounded down), an int is a number.
 
-    At least 1 and at most ``n - 1``, so 0 for a single update.
+    NumPy's scalars are numbers too. At least 1 and at most ``n - 1``, so 0 for a single update.
     """
-    if isinstance(k, bool) or not k > 0 or (isinstance(k, float) and k > 1):
+    whole = isinstance(k, Integral)
+    if isinstance(k, bool) or not isinstance(k, Real) or not k > 0 or not (whole or k <= 1):
         raise ValueError(f"Expected k to be a share in (0, 1] (float) or a positive number (int), got {k!r}")
-    wanted = math.floor(k * n + 1e-9) if isinstance(k, float) else int(k)
+    wanted = int(k) if whole else math.floor(float(k) * n + 1e-6)  # np.float32(.4) is .4 to seven digits
     return min(max(wanted, 1), n - 1)
+
+
+def checked_bandwidth(bandwidth: float) -> None:
+    """Refuse what is no bandwidth."""
+    if isinstance(bandwidth, bool) or not isinstance(bandwidth, Real) or not 1e-100 < bandwidth < 1e100:
+        raise ValueError(f"Expected a positive bandwidth, got {bandwidth!r}")
 
 
 def malicious_factor(
@@ -97,6 +104,7 @@ def malicious_factor(
     kernel: Kernel = "gaussian",
     bandwidth: float = 1.0,
     relative: bool = True,
+    least: float = 0.0,
     watch: Watch | None = None,
 ) -> Factor:
     """Compute Eqs. 4-9 for all updates of a round.
@@ -125,6 +133,8 @@ def malicious_factor(
         ``h_r = c * median_i sqrt(mean_{j in U_i} |u_i^r - u_j^r|^2)`` (the appendix's kernel: its square, so that every
         kernel is free of units); where more than half of the updates coincide with all their neighbours, the mean over
         i. False is the paper's constant.
+    least : float (default: 0.0)
+        A relative bandwidth is at least this part of the median length of the updates in its label's columns.
     watch : callable, optional
         Told of each block's distances (`neighbourhood.among`), rows in canonical order; so they are computed once.
 
@@ -137,10 +147,9 @@ def malicious_factor(
     ValueError
         If a value is not finite, or too large for its square to be, or an argument is out of range.
     """
-    if kernel not in ("printed", "appendix", "gaussian"):
+    if kernel not in KERNELS:
         raise ValueError(f"Expected kernel printed, appendix or gaussian, got {kernel!r}")
-    if not 1e-100 < bandwidth < 1e100:
-        raise ValueError(f"Expected a positive bandwidth, got {bandwidth!r}")
+    checked_bandwidth(bandwidth)
     updates = np.ascontiguousarray(updates)
     if updates.ndim != 2 or updates.size == 0 or updates.dtype not in (np.float32, np.float64):
         raise ValueError(f"Expected a matrix of float32 or float64, got {updates.dtype} of shape {updates.shape}")
@@ -156,7 +165,7 @@ def malicious_factor(
     near = among(updates, order, first, blocks, rest, neighbourhood_size(k, n), watch)
     scales, density = np.zeros(r), np.zeros((n, r))
     for label, block in enumerate(near.blocks):
-        scales[label] = _bandwidth(block, kernel, bandwidth) if relative else bandwidth
+        scales[label] = _bandwidth(block, kernel, bandwidth, least * block.length) if relative else bandwidth
         density[:, label] = _log_density(block.squared, kernel, scales[label])
     by_label = _log_ratio(near, density, density)
 
@@ -166,52 +175,12 @@ def malicious_factor(
     return Factor(total[back], by_label[back], density[back], scales, order[near.index][back], back)
 
 
-def factor_of_new(
-    new: Floats,
-    updates: Floats,
-    fitted: Factor,
-    label_blocks: Sequence[npt.ArrayLike] | None = None,
-    *,
-    kernel: Kernel = "gaussian",
-    watch: Watch | None = None,
-) -> tuple[Doubles, Doubles]:
-    """Compute Eqs. 5-9 for updates that were not there when the others were scored, each by itself.
-
-    Neighbours are taken from `updates`, so a row that is among them is its own nearest neighbour, and its factor is
-    another than the fitted one. A label with bandwidth 0 has F = 1. Not bit for bit independent of the rows' order.
-
-    Parameters
-    ----------
-    new : ndarray, shape (m, d)
-        In the dtype of `updates`.
-    updates : ndarray, shape (n, d)
-        What was fitted.
-    fitted : Factor
-        From `malicious_factor` on `updates`, with the same `label_blocks` and `kernel`.
-    label_blocks, kernel, watch
-        As in `malicious_factor`; `watch` is told of the rows a part at a time.
-
-    Returns
-    -------
-    log_factor : ndarray, shape (m,)
-    log_factor_by_label : ndarray, shape (m, R)
-    """
-    blocks, rest = split_columns(label_blocks, updates.shape[1])
-    (n, k), r = fitted.neighbours.shape, len(blocks)
-    by_label = np.zeros((len(new), r))
-    step = max(1, KEEP // (8 * n * (r + 4)))
-    for start in range(0, len(new) if k else 0, step):
-        near = between(np.ascontiguousarray(new[start : start + step]), updates, blocks, rest, k, watch)
-        own = [_log_density(b.squared, kernel, h) for b, h in zip(near.blocks, fitted.bandwidth, strict=True)]
-        by_label[start : start + step] = _log_ratio(near, fitted.log_density, np.stack(own, axis=1))
-    return by_label.sum(axis=1), by_label
-
-
-def _bandwidth(near: Near, kernel: Kernel, c: float) -> float:
-    """``h_r`` relative to the distances; 0 where none is more than rounding."""
+def _bandwidth(near: Near, kernel: Kernel, c: float, least: float) -> float:
+    """``h_r`` relative to the distances, taken to be ``least`` at least; 0 where none is more than rounding."""
     each = near.squared.mean(axis=1, dtype=np.float64)
     for typical in (float(np.median(each)), float(np.mean(each))):
         if typical > near.noise:
+            typical = max(typical, least**2)
             return c * (typical if kernel == "appendix" else math.sqrt(typical))
     return 0.0
 

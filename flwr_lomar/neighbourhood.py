@@ -37,29 +37,32 @@ KEEP = 2**28
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """One block of columns, seen from each of m rows to its k neighbours.
+    """One block of columns, seen from each of n updates to its k neighbours.
 
     Attributes
     ----------
-    squared : ndarray, shape (m, k)
+    squared : ndarray, shape (n, k)
         Squared distances, in the dtype of the updates.
     noise : float
         A squared distance up to this may be rounding.
+    length : float
+        Of the median update.
     """
 
     squared: Floats
     noise: float
+    length: float
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhoods:
-    """The k nearest of n updates for each of m rows.
+    """The k nearest others of each of n updates.
 
     Attributes
     ----------
-    index : ndarray of int, shape (m, k)
+    index : ndarray of int, shape (n, k)
         Which they are, the nearest not necessarily first.
-    member : ndarray, shape (m, n)
+    member : ndarray, shape (n, n)
         The same as 1 and 0.
     blocks : iterator of Near
         One for each block in turn; to be read once, since each takes memory.
@@ -72,24 +75,21 @@ class Neighbourhoods:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One block of columns, seen from each of m rows to all n updates.
+    """One block of columns, seen from each of n updates to all of them.
 
     Attributes
     ----------
-    squared : ndarray, shape (m, n)
+    squared : ndarray, shape (n, n)
         Squared distances, in the dtype of the updates; those that may be rounding are 0.
-    squares : ndarray, shape (m,)
+    squares : ndarray, shape (n,)
         Squared lengths of the rows themselves.
-    positive : ndarray, shape (m,)
+    positive : ndarray, shape (n,)
         Share of their entries that are positive.
-    itself : bool
-        Row i is update i.
     """
 
     squared: Floats
     squares: Doubles
     positive: Doubles
-    itself: bool
 
 
 #: Told of one block after the other: its name (a number is a label's), and what is seen.
@@ -98,13 +98,12 @@ Watch = Callable[[str | int, Seen], None]
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """Squared lengths of centred rows, on both sides of a matrix of inner products, and what may be rounding.
+    """Squared lengths of centred rows, and what may be rounding.
 
     And for the rows as they are: their squared lengths, and how many of their entries are positive.
     """
 
-    rows: Floats
-    columns: Floats
+    centred: Floats
     noise: float
     squares: Doubles
     positive: Doubles
@@ -113,14 +112,18 @@ class Sizes:
     def __add__(self, other: Sizes) -> Sizes:
         noise, width = self.noise + other.noise, self.width + other.width
         squares, positive = self.squares + other.squares, self.positive + other.positive
-        return Sizes(self.rows + other.rows, self.columns + other.columns, noise, squares, positive, width)
+        return Sizes(self.centred + other.centred, noise, squares, positive, width)
 
 
-def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int) -> tuple[list[Indices], Indices]:
-    """The columns of each block, sorted, and those in none. No blocks: one of all columns."""
+def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int | None) -> tuple[list[Indices], Indices]:
+    """The columns of each block, sorted, and those in none. No blocks: one of all columns. d: None if not yet known."""
+    if not (label_blocks is None or isinstance(label_blocks, (Sequence, np.ndarray))):
+        raise ValueError(f"Expected label_blocks to be a sequence of columns, got {type(label_blocks).__name__}")
     if label_blocks is None or len(label_blocks) == 0:
-        return [np.arange(d)], np.empty(0, np.intp)
-    blocks = [np.sort(np.asarray(block, np.intp)) for block in label_blocks]
+        return [np.arange(d or 0)], np.empty(0, np.intp)
+    blocks = [_columns(block) for block in label_blocks]
+    if d is None:
+        d = 1 + max((int(block[-1]) for block in blocks if len(block)), default=0)
     for block in blocks:
         if len(block) and (block[0] < 0 or block[-1] >= d):
             raise ValueError(f"Expected columns from 0 to {d - 1} in label_blocks, got {block[0]} to {block[-1]}")
@@ -128,6 +131,13 @@ def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int) -> tuple
     if (times > 1).any():
         raise ValueError(f"Expected disjoint label_blocks, got column {times.argmax()} {times.max()} times")
     return blocks, np.flatnonzero(times == 0)
+
+
+def _columns(block: npt.ArrayLike) -> Indices:
+    columns = np.asarray(block)
+    if columns.ndim != 1 or (len(columns) and columns.dtype.kind not in "iu"):
+        raise ValueError(f"Expected a list of column numbers in label_blocks, got {block!r:.60}")
+    return np.sort(columns.astype(np.intp))
 
 
 def canonical_order(updates: Floats) -> tuple[Indices, Indices]:
@@ -160,55 +170,31 @@ def among(
     in none) where there are both, and of the labels while ``blocks`` is read.
     """
     n = len(updates)
-    products = partial(_products, updates, order, first, np.empty(n * _width(n), updates.dtype), watch is not None)
-    return _neighbourhoods(products, blocks, rest, k, (n, n), updates.dtype, itself=True, watch=watch)
-
-
-def between(
-    rows: Floats, updates: Floats, blocks: list[Indices], rest: Indices, k: int, watch: Watch | None = None
-) -> Neighbourhoods:
-    """Neighbourhoods of m other rows among n updates; 1 <= k <= n."""
-    shape, products = (len(rows), len(updates)), partial(_cross_products, rows, updates)
-    return _neighbourhoods(products, blocks, rest, k, shape, updates.dtype, itself=False, watch=watch)
-
-
-def _neighbourhoods(
-    products: Callable[[Indices, Floats], Sizes],
-    blocks: list[Indices],
-    rest: Indices,
-    k: int,
-    shape: tuple[int, int],
-    dtype: np.dtype[Any],
-    itself: bool,
-    watch: Watch | None,
-) -> Neighbourhoods:
-    """`products` writes the inner products of some columns; `itself`: row i is column i, and no neighbour."""
-    m, n = shape
-    room = min(len(blocks), KEEP // (m * n * dtype.itemsize))
-    inner = np.empty((room + 1, m, n), dtype)  # in one piece, which the system maps in large pages; the last is scratch
-    whole = np.zeros(shape)
+    memory, dtype = np.empty(n * _width(n), updates.dtype), updates.dtype
+    products = partial(_products, updates, order, first, memory, watch is not None)
+    room = min(len(blocks), KEEP // (n * n * dtype.itemsize))
+    inner = np.empty((room + 1, n, n), dtype)  # in one piece, which the system maps in large pages; the last is scratch
+    whole = np.zeros((n, n))
     sizes: list[Sizes] = []
     for label, columns in enumerate([*blocks, rest] if len(rest) else blocks):
         block = inner[min(label, room)]
         with np.errstate(over="ignore", invalid="ignore"):  # found below
             size = products(columns, block)
-        for side in (size.rows, size.columns):
-            if not side.max() < np.finfo(dtype).max / 8:  # false for NaN too
-                raise ValueError("Expected finite updates with finite squares, got NaN, infinity or too large a number")
+        if not size.centred.max() < np.finfo(dtype).max / 8:  # false for NaN too
+            raise ValueError("Expected finite updates with finite squares, got NaN, infinity or too large a number")
         if watch and label == len(blocks):  # the last, beyond all labels
-            watch("classifier", _seen(whole, reduce(add, sizes), dtype, itself))
-            watch("backbone", _seen(block, size, dtype, itself))
+            watch("classifier", _seen(whole, reduce(add, sizes)))
+            watch("backbone", _seen(block, size))
         whole += block
         sizes.append(size)
     total = reduce(add, sizes)
     if watch:
-        watch("update", _seen(whole, total, dtype, itself))
-    np.subtract(total.columns.astype(np.float64) / 2, whole, out=whole)  # half the squared distance, but for the row's
-    if itself:  # own size: the same order
-        np.fill_diagonal(whole, np.inf)
+        watch("update", _seen(whole, total))
+    np.subtract(total.centred.astype(np.float64) / 2, whole, out=whole)  # half the squared distance, but for the row's
+    np.fill_diagonal(whole, np.inf)  # own size: the same order
     mask = _nearest(whole, k)
     at = np.flatnonzero(mask)
-    index = (at % n).reshape(m, k)
+    index = (at % n).reshape(n, k)
 
     def near() -> Iterator[Near]:
         for label, (columns, size) in enumerate(zip(blocks, sizes, strict=False)):
@@ -216,23 +202,23 @@ def _neighbourhoods(
             if label >= room:
                 products(columns, block)
             if watch and len(blocks) > 1:
-                watch(label, _seen(block, size, dtype, itself))
-            squared = np.take(size.columns, index)  # first the sum, which commutes: d(i, j) is d(j, i) to the last bit
-            squared += size.rows[:, None]
-            twice = np.take(block, at).reshape(m, k)
+                watch(label, _seen(block, size))
+            squared = np.take(size.centred, index)  # first the sum, which commutes: d(i, j) is d(j, i) to the last bit
+            squared += size.centred[:, None]
+            twice = np.take(block, at).reshape(n, k)
             twice *= 2
             squared -= twice
-            yield Near(np.maximum(squared, 0, out=squared), size.noise)
+            yield Near(np.maximum(squared, 0, out=squared), size.noise, math.sqrt(np.median(size.squares)))
 
     whole[...] = mask  # its memory is there, and mapping as much again costs more than filling it
     return Neighbourhoods(index, whole, near())
 
 
-def _seen(inner: Floats, size: Sizes, dtype: np.dtype[Any], itself: bool) -> Seen:
-    squared = np.add(size.rows[:, None], size.columns, dtype=inner.dtype)
+def _seen(inner: Floats, size: Sizes) -> Seen:
+    squared = np.add(size.centred[:, None], size.centred, dtype=inner.dtype)
     squared -= 2 * inner
     squared[squared <= size.noise] = 0
-    return Seen(squared.astype(dtype, copy=False), size.squares, size.positive / max(size.width, 1), itself)
+    return Seen(squared.astype(size.centred.dtype, copy=False), size.squares, size.positive / max(size.width, 1))
 
 
 def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
@@ -270,26 +256,7 @@ def _products(
         out[...] = out[np.ix_(first, first)]  # equal rows: equal distances, and 0 between them
     sizes = out.diagonal().copy()
     noise = 2 * float(np.median(sizes)) * float(np.finfo(out.dtype).eps) * math.sqrt(min(width, len(columns)))
-    return Sizes(sizes, sizes, noise, squares, positive, len(columns))
-
-
-def _cross_products(rows: Floats, updates: Floats, columns: Indices, out: Floats) -> Sizes:
-    """Inner products of `rows` with `updates`, into `out` (m, n)."""
-    total, ours, theirs = np.zeros(out.shape), np.zeros(len(rows)), np.zeros(len(updates))
-    squares, positive = np.zeros((2, len(rows)))
-    for part in _chunks(columns, _width(len(rows) + len(updates))):
-        a, b = (_take(x, np.arange(len(x)), part, np.empty(len(x) * len(part), x.dtype)) for x in (rows, updates))
-        squares += np.einsum("ij,ij->i", a, a)
-        positive += _positive(a)
-        centre = _centre(b, np.einsum("ij,ij->i", b, b))
-        a -= centre
-        b -= centre
-        total += a @ b.T
-        ours += np.einsum("ij,ij->i", a, a)
-        theirs += np.einsum("ij,ij->i", b, b)
-    out[...] = total
-    noise = 2 * float(np.median(theirs)) * float(np.finfo(out.dtype).eps) * math.sqrt(len(columns))
-    return Sizes(ours.astype(out.dtype), theirs.astype(out.dtype), noise, squares, positive, len(columns))
+    return Sizes(sizes, noise, squares, positive, len(columns))
 
 
 def _positive(chunk: Floats) -> Doubles:

@@ -15,7 +15,7 @@ this module computes is a diagnostic; the threshold to set is eps itself.
 Appendix C ends in Eq. 23, with R labels, ``2 (2 pi)^R h^{2R}`` in the place of ``4 pi h``; for R = 1 that is Eq. 10
 with ``h^2``. Eq. 17 defines V and 1 / V by the same expression, so V is left to the caller.
 
-The robust preset has a threshold of its own, `largest_z`.
+The robust preset has a threshold of its own, `flwr_faa.detection.threshold.largest_z`.
 """
 
 from __future__ import annotations
@@ -23,37 +23,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import t as student
-
 #: Algorithm 2's threshold, whatever Eq. 10 says.
 EPS = 1.0
-
-#: Degrees of freedom of what honest updates look like in a view: tails a little heavier than normal ones.
-TAILS = 16
-#: What median and MAD of n values take from them: they are as uncertain as a variance with n / 1.7 degrees of freedom.
-MAD = 1.7
-
-
-def largest_z(n: int, views: int, rate: float = 0.01) -> float:
-    """The largest robust |z| over the views that an honest update exceeds at a given rate.
-
-    The null hypothesis: in every view, independent of the others, the n honest updates are drawn from Student's t with
-    ``TAILS`` degrees of freedom. z by median and MAD of n draws is then close to Student's t with
-    ``1 / (1 / TAILS + MAD / n)``. ``python -m apps.lab.lomar_null`` draws it and prints how close. Real views are not
-    independent, which makes the rate smaller, and not all of that shape, which makes it larger: measured rates are
-    in ``docs/lomar.md``.
-
-    Parameters
-    ----------
-    n, views : int
-        At least 1.
-    rate : float
-        False alarms an update, in (0, 1).
-    """
-    each = -math.expm1(math.log1p(-rate) / views)
-    freedom = 1 / (1 / TAILS + MAD / n)
-    scale = student.ppf(0.75, TAILS) / 0.67449  # 1.4826 MAD is the standard deviation of a normal distribution only
-    return float(student.isf(each / 2, freedom) / scale)
 
 
 @dataclass(frozen=True)

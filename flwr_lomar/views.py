@@ -24,13 +24,14 @@ lengths only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from flwr_faa.detection.views import ZERO, View, centre_and_spread, clamp
+from flwr_faa.detection.threshold import FEWEST
+from flwr_faa.detection.views import MATTERS_SHARE, SAME, ZERO, View, clamp, gross_view, robust_z
 from flwr_lomar.neighbourhood import Doubles, Indices, Seen
 
 #: Steps of Weiszfeld's algorithm: what is left to go then is far below the spread of the updates.
@@ -63,89 +64,78 @@ class Centre:
     length: float
 
 
-#: Of a block: what it is, its words for less and more, and whether it is a logarithm.
+_2, _3, _5 = math.log(2), math.log(3), math.log(5)
+#: Of a block: what it is, its words for less and more, whether it is a logarithm, and what difference matters, below
+#: and above: honest clients whose sizes differ tenfold seldom reach it (docs/false-alarms.md).
 OF_BLOCK = (
-    ("nearest neighbour", "closer", "farther", True),
-    ("six tenths of all others", "closer", "farther", True),
-    ("nearest neighbour, against six tenths of all", "closer", "farther", True),
-    ("3 nearest neighbours, against six tenths of all", "closer", "farther", True),
-    ("norm", "smaller", "larger", True),
-    ("length along the crowd's direction, 1 is the crowd's", "lower", "higher", False),
-    ("part of its difference from the crowd that others share", "smaller", "larger", True),
-    ("share of positive entries", "lower", "higher", False),
+    ("nearest neighbour", "closer", "farther", True, (_5, _3)),
+    ("six tenths of all others", "closer", "farther", True, (_3, _2)),
+    ("nearest neighbour, against six tenths of all", "closer", "farther", True, (_5, _3)),
+    ("3 nearest neighbours, against six tenths of all", "closer", "farther", True, (_3, _3)),
+    ("norm", "smaller", "larger", True, (math.inf, _2)),
+    ("length along the crowd's direction, 1 is the crowd's", "lower", "higher", False, (1.0, 1.0)),
+    ("part of its difference from the crowd that others share", "smaller", "larger", True, (_3, _3)),
+    ("share of positive entries", "lower", "higher", False, (MATTERS_SHARE, MATTERS_SHARE)),
 )
+#: The same for the root of log F, and for z within a label, whose spread is at least a factor of e^LEAST_LABEL.
+MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, MATTERS_SPARSEST, LEAST_LABEL = 1.5, 5.0, 5.0, 4.0, 0.25
 
 
 @dataclass(eq=False)
 class Sight:
-    """Makes views of a matrix's blocks as they come; a `Watch`. Nothing of size n x n is kept.
+    """Makes views of a matrix's blocks as they come; a `Watch`. Nothing of size n x n is kept."""
 
-    Parameters
-    ----------
-    fitted : Sight, optional
-        Of the updates that these rows are not among, but are compared with.
-    place : ndarray of int, optional
-        `Factor.place` of those updates: they come in canonical order when they are fitted, and in their own later.
-    """
-
-    fitted: Sight | None = None
-    place: Indices | None = None
-    _centres: dict[str, Centre] = field(default_factory=dict, repr=False)
-    _units: dict[int, float] = field(default_factory=dict, repr=False)
-    _blocks: dict[str, list[Doubles]] = field(default_factory=dict, repr=False)
-    _labels: dict[int, list[Doubles]] = field(default_factory=dict, repr=False)
+    _blocks: dict[str, Doubles] = field(default_factory=dict, repr=False)
+    _labels: dict[int, Doubles] = field(default_factory=dict, repr=False)
+    _half: tuple[Doubles, float] = field(init=False, repr=False)
 
     def __call__(self, name: str | int, seen: Seen) -> None:
         """Take a block's numbers."""
-        base = self.fitted or self
         nearest = _nearest(seen)
         if isinstance(name, int):
-            if base is self:
-                self._units[name] = _unit(nearest[2])
-            _, few, most = _logs(nearest, base._units[name])
-            self._labels.setdefault(name, []).append(np.stack([few, few - most]))
+            _, few, most = _logs(nearest, _unit(nearest[2]), SAME * _length(seen))
+            self._labels[name] = np.stack([few, few - most])
         else:
-            if base is self:
-                self._centres[name] = _centre(seen, nearest[2])
-            centre = base._centres[name]
-            if self.place is not None:
-                centre = replace(centre, weights=centre.weights[self.place], away=centre.away[self.place])
-            self._blocks.setdefault(name, []).append(_block_values(seen, nearest, centre))
+            self._blocks[name] = _block_values(seen, nearest, _centre(seen, nearest[2]))
+        if name == "update":
+            half = len(seen.squares) // 2
+            self._half = np.sqrt(np.partition(seen.squared, half, axis=1)[:, half]).astype(np.float64), _length(seen)
 
-    def views(self, log_factor: Doubles, place: Indices | None = None) -> list[View]:
+    def views(self, log_factor: Doubles, place: Indices) -> list[View]:
         """All views.
 
         Parameters
         ----------
         log_factor : ndarray, shape (n,)
             ``log F``.
-        place : ndarray of int, shape (n,), optional
+        place : ndarray of int, shape (n,)
             Rows that the blocks had for the updates, in the order of ``log_factor``.
         """
-        at = slice(None) if place is None else place
-        views = [View("log F", log_factor, "malicious factor F", "smaller", "larger")]
+        half, length = self._half
+        views = [gross_view(half[place], length)]
+        if len(half) < FEWEST:
+            return views
+        # log F is a sum of squared distances over squared bandwidths, and its root as light in the tails as distances.
+        factor = np.sign(log_factor) * np.sqrt(np.abs(log_factor))
+        matters = MATTERS_FACTOR, MATTERS_FACTOR
+        views.append(View("log F", factor, "root of log F, LoMar's factor", "lower", "higher", False, 0.0, matters))
         for name in sorted(self._blocks, reverse=True):  # update, classifier, backbone
-            for (what, less, more, log), values in zip(OF_BLOCK, np.hstack(self._blocks[name]), strict=True):
-                views.append(View(f"{name}, {what}", values[at], f"{name}: {what}", less, more, log))
+            for (what, less, more, log, matters), values in zip(OF_BLOCK, self._blocks[name], strict=True):
+                told = f"{name}: {what}"
+                views.append(View(f"{name}, {what}", values[place], told, less, more, log, 0.0, matters))
         if self._labels:
             labels = sorted(self._labels)
-            mine, theirs = (np.stack([np.hstack(s._labels[r]) for r in labels]) for s in (self, self.fitted or self))
-            z = _z(mine, theirs)[:, :, at]  # label, view, update
+            each = np.stack([self._labels[r] for r in labels])
+            z = robust_z(each, LEAST_LABEL)[:, :, place]  # label, view, update
             near, dense = "z of 3 nearest neighbours", "z of 3 nearest neighbours against six tenths of all"
-            for side, what, label, values in (
-                ("nearest", near, z[:, 0].argmin(axis=0), z[:, 0].min(axis=0)),
-                ("densest", dense, z[:, 1].argmin(axis=0), z[:, 1].min(axis=0)),
-                ("sparsest", dense, z[:, 1].argmax(axis=0), z[:, 1].max(axis=0)),
+            for side, what, label, values, matters in (
+                ("nearest", near, z[:, 0].argmin(axis=0), z[:, 0].min(axis=0), (MATTERS_NEAREST, math.inf)),
+                ("densest", dense, z[:, 1].argmin(axis=0), z[:, 1].min(axis=0), (MATTERS_DENSEST, math.inf)),
+                ("sparsest", dense, z[:, 1].argmax(axis=0), z[:, 1].max(axis=0), (math.inf, MATTERS_SPARSEST)),
             ):
                 lines = [f"label {labels[r]}, its {side}: {what}" for r in label]
-                views.append(View(f"label, {side}", values, lines, "lower", "higher", False))
+                views.append(View(f"label, {side}", values, lines, "lower", "higher", False, 0.0, matters))
         return views
-
-
-def z_of(views: list[View], fitted: list[View], among: npt.NDArray[np.bool_] | None = None) -> Doubles:
-    """The z of each view and update, shape (V, n), by the centres and spreads of the fitted, or of some among them."""
-    of = slice(None) if among is None else among
-    return _z(np.stack([v.values for v in views]), np.stack([v.values[of] for v in fitted]))
 
 
 def kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
@@ -154,13 +144,13 @@ def kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
     return np.where((before > limit) & (after < before), second, first)
 
 
-def looks(views: list[View], limit: float) -> tuple[Doubles, npt.NDArray[np.bool_]]:
-    """The z of each update in its kindest look, shape (V, n), and by whom the last look measured, shape (n,).
+def looks(views: list[View], limit: float, unit: float) -> Doubles:
+    """The z of each update in its kindest look, shape (V, n).
 
     Ends where a look clears nobody else: scores only fall, so a set of updates to measure by that comes again is the
-    last.
+    last. ``unit`` is the z that a difference needs to matter (``View.among``).
     """
-    z = z_of(views, views)
+    z = np.stack([view.among(unit) for view in views])
     among = np.ones(z.shape[1], bool)
     while True:
         scores = np.abs(z).max(axis=0)
@@ -168,14 +158,9 @@ def looks(views: list[View], limit: float) -> tuple[Doubles, npt.NDArray[np.bool
         if 2 * calm.sum() <= len(calm):
             calm = scores <= np.sort(scores)[len(calm) // 2]
         if (calm == among).all():
-            return z, among
+            return z
         among = calm
-        z = kinder(z, z_of(views, views, among), limit)
-
-
-def _z(values: Doubles, fitted: Doubles) -> Doubles:
-    centre, spread = centre_and_spread(fitted)
-    return np.asarray((values - centre[..., None]) / spread[..., None])
+        z = kinder(z, np.stack([view.among(unit, among) for view in views]), limit)
 
 
 def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:
@@ -183,10 +168,8 @@ def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:
     n = seen.squared.shape[1]
     most = clamp(0.6 * n, n)
     few = min(3, most)
-    squared = seen.squared
-    if seen.itself:
-        squared = squared.copy()
-        np.fill_diagonal(squared, np.inf)
+    squared = seen.squared.copy()
+    np.fill_diagonal(squared, np.inf)
     # One rank at a time: that has a fast path in NumPy, several at once take six times as long.
     squared = np.partition(squared, most - 1, axis=1)[:, :most]
     nearest = np.partition(squared, few - 1, axis=1)[:, :few]
@@ -201,9 +184,13 @@ def _unit(x: Doubles) -> float:
     return float(np.median(x[x > 0])) if (x > 0).any() else 1.0
 
 
-def _logs(x: Sequence[Doubles], unit: float) -> list[Doubles]:
-    """Logarithms, floored: nearer than a millionth of the usual is zero."""
-    return [np.log(np.maximum(each / unit, ZERO)) for each in x]
+def _length(seen: Seen) -> float:
+    return float(np.sqrt(np.median(seen.squares)))
+
+
+def _logs(x: Sequence[Doubles], unit: float, least: float) -> list[Doubles]:
+    """Logarithms, floored at ``least``, and at a millionth of the unit."""
+    return [np.log(np.maximum(each, max(least, ZERO * unit)) / unit) for each in x]
 
 
 def _centre(seen: Seen, most: Doubles) -> Centre:
@@ -222,21 +209,23 @@ def _centre(seen: Seen, most: Doubles) -> Centre:
 
 
 def _block_values(seen: Seen, nearest: tuple[Doubles, Doubles, Doubles], centre: Centre) -> Doubles:
-    """`OF_BLOCK`, shape (8, m)."""
-    one, few, most = _logs(nearest, centre.distance)
-    (norm,) = _logs([np.sqrt(seen.squares)], centre.length)
+    """`OF_BLOCK`, shape (8, n)."""
+    least = SAME * _length(seen)
+    one, few, most = _logs(nearest, centre.distance, least)
+    (norm,) = _logs([np.sqrt(seen.squares)], centre.length, least)
     away = np.maximum((seen.squared @ centre.weights.astype(seen.squared.dtype)) - centre.inertia, 0.0)
     along = (seen.squares + centre.square - away) / 2
     along = along / centre.square if centre.square > 0 else np.zeros(len(away))
     # <u - g, u_j - g> is half of what is missing between both lengths and the distance
-    inner = away[:, None].astype(seen.squared.dtype) + centre.away.astype(seen.squared.dtype)
+    inner = away[:, None] + centre.away  # in float64: it is about to be a fourth power of the updates
     inner -= seen.squared
     inner *= inner
-    if seen.itself:
-        np.fill_diagonal(inner, 0)
+    np.fill_diagonal(inner, 0)
     inverse = np.divide(1.0, centre.away, out=np.zeros_like(centre.away), where=centre.away > 0)
-    cosines = inner.astype(np.float64, copy=False) @ inverse / 4
-    shared = np.divide(cosines, away, out=np.zeros(len(away)), where=away > 0) / max(len(centre.away) - seen.itself, 1)
+    cosines = inner @ inverse / 4
+    shared = np.divide(cosines, away, out=np.zeros(len(away)), where=away > 0) / max(len(centre.away) - 1, 1)
+    apart = away > least**2  # who is where the crowd is has no difference that others could share
+    shared[~apart] = np.median(shared[apart]) if apart.any() else 0.0
     return np.stack(
         [one, most, one - most, few - most, norm, along, np.log(np.maximum(shared, ZERO)), seen.positive]
     ).astype(np.float64)

@@ -1,7 +1,7 @@
 """``python -m apps.lab.lomar_null``: LoMar's threshold against simulated honest updates.
 
-Under the null hypothesis of `flwr_lomar.threshold.largest_z`: in every view, independent of the others, n draws from
-Student's t; the score of each is its largest |z| by median and MAD.
+Under the null hypothesis of `flwr_faa.detection.threshold.largest_z`: in every view, independent of the others, n draws
+from Student's t; the score of each is its largest |z| by median and MAD.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from apps.lab.experiment import CONF
 from apps.lab.region import untitled, write_region
-from flwr_lomar.threshold import TAILS, largest_z
+from flwr_faa.detection.threshold import TAILS, largest_z
 
 RATE, DRAWS = 0.01, 100_000
 HEAD = ("n", "views", "threshold", "false alarms, simulated")

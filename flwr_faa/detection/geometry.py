@@ -12,7 +12,7 @@ and a verdict must not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,6 +27,12 @@ Columns = slice | npt.NDArray[np.intp]
 
 #: Columns handled at a time: 20 to 100 rows of them stay in a processor's cache.
 CHUNK = 8192
+#: Updates are measured as they are if their largest entries are usually between these two. Squares of numbers far
+#: outside leave float32, which LoMar works in.
+SMALL, LARGE = 1e-8, 1e8
+#: An update whose largest entry is this many times the usual one is measured as if it were this many times as large.
+#: It stands out anyway, and beside a larger one the differences of all others would drown in rounding.
+FAR = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,11 @@ class Block:
     positive: Vector
 
     @cached_property
+    def length(self) -> float:
+        """The median norm."""
+        return float(np.median(self.norms))
+
+    @cached_property
     def nearest(self) -> Vector:
         """Distances to the other rows, the nearest first, shape (n, n - 1)."""
         n = len(self.squared)
@@ -64,19 +75,24 @@ class Cloud:
 
     Parameters
     ----------
-    updates : ndarray, shape (n, d)
+    updates : ndarray, shape (n, p)
+        The parameters' columns of the batch, ``measurable``.
     order : sequence of int
         The rows sorted by content. Whatever is computed here has its rows in this order.
     place : ndarray, shape (n,)
         Where each row stands in ``order``; identical rows share the first one's place, and so every score.
     label_blocks : sequence of ndarray
         Columns that feed each output label; may be empty.
+    statistics : ndarray, shape (n, d - p)
+        The columns of running statistics, as they are. They are in no distance and no norm: they are measured in other
+        units, and their changes say more about a client's data than about what it does to the model.
     """
 
     updates: Floats
     order: tuple[int, ...]
     place: npt.NDArray[np.intp]
     label_blocks: tuple[npt.NDArray[np.intp], ...] = ()
+    statistics: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     @classmethod
     def of(cls, batch: Batch) -> Cloud:
@@ -84,7 +100,9 @@ class Cloud:
         if batch not in _clouds:
             first = {batch.digests[row]: k for k, row in reversed(list(enumerate(batch.canonical)))}
             place = np.array([first[digest] for digest in batch.digests], np.intp)
-            _clouds[batch] = cls(batch.updates, batch.canonical, place, batch.layout.label_blocks)
+            layout = batch.layout
+            updates, statistics = batch.updates[:, layout.parameters], batch.updates[:, layout.statistics]
+            _clouds[batch] = cls(measurable(updates), batch.canonical, place, layout.label_blocks, statistics)
         return _clouds[batch]
 
     def __len__(self) -> int:
@@ -150,6 +168,35 @@ class Cloud:
 
 
 _clouds: WeakKeyDictionary[Batch, Cloud] = WeakKeyDictionary()
+
+
+def measurable(updates: Floats) -> Floats:
+    """Return the updates in a unit in which their squares neither overflow nor vanish: as they are, if they do not.
+
+    The unit is a power of two, so scaling rounds nothing. An update that is more than ``FAR`` times as large as the
+    usual one is shrunk to that: nothing that a client sends may make another's distances infinite, or zero.
+
+    Parameters
+    ----------
+    updates : ndarray, shape (n, d)
+        float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
+    """
+    largest = np.maximum(updates.max(axis=1, initial=0), -updates.min(axis=1, initial=0)).astype(np.float64)
+    if not np.isfinite(largest).all():
+        raise ValueError("Expected finite updates, got NaN or infinity")
+    usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
+    far = largest / FAR > usual
+    if SMALL <= usual <= LARGE and not far.any():
+        return updates
+    wide = updates.astype(np.float64)
+    wide[far] = wide[far] / largest[far, None] * (FAR * usual)
+    exponent = 0 if SMALL <= usual <= LARGE else -int(np.frexp(usual)[1])
+    return np.ldexp(wide, exponent).astype(updates.dtype)
 
 
 def embed(squared: Vector) -> Vector:

@@ -9,7 +9,8 @@ import numpy as np
 
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
-from flwr_faa.detection.views import View, update_views
+from flwr_faa.detection.threshold import FEWEST, largest_z
+from flwr_faa.detection.views import View, harm_views, update_views
 from flwr_faa.updates import Batch
 
 
@@ -17,28 +18,46 @@ from flwr_faa.updates import Batch
 class MultiView(Detector):
     """Suspects every client whose largest robust z over all views exceeds a threshold.
 
+    Without a threshold it is made for detection without verification, where a false alarm costs an honest client its
+    round. A client is suspected if it is odder than 99 of a hundred honest ones, given the number of clients and of
+    views (``threshold.largest_z``), *and* if it differs by what matters for the mean (``views.harm_views``). With fewer
+    than six clients nobody can say what is usual. Then only a client that is grossly far from the others is suspected
+    (``views.GROSS``). The measured rates are in ``docs/false-alarms.md``.
+
+    With a threshold, 5 say, it is made for verification, which clears the honest: the maximum of twenty z-scores of
+    twenty clients is heavy-tailed, and one to six honest clients of twenty exceed 5 in a quiet round.
+
     Parameters
     ----------
-    threshold : float (default: 5.0)
-        Of |z|. The maximum of twenty z-scores of twenty clients is heavy-tailed: at 5 one to six honest clients of
-        twenty are suspected in a quiet round, and a verification clears them.
-    views : callable (default: update_views)
-        From a ``Cloud`` to its views, rows in canonical order.
+    threshold : float, optional
+        Of |z|.
+    views : callable, optional
+        From a ``Cloud`` to its views, rows in canonical order. Default: ``update_views``, or without a threshold
+        ``harm_views``.
     """
 
-    threshold: float = 5.0
-    views: Callable[[Cloud], Sequence[View]] = update_views
+    threshold: float | None = None
+    views: Callable[[Cloud], Sequence[View]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not self.threshold > 0:
+            raise ValueError(f"Expected a positive threshold or None, got {self.threshold!r}.")
 
     def __repr__(self) -> str:
-        return f"MultiView(threshold={self.threshold:g})"
+        return "MultiView()" if self.threshold is None else f"MultiView(threshold={self.threshold:g})"
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
         """Score = largest |z|; evidence = the view it comes from. The seed is not used."""
         cloud = Cloud.of(batch)
-        views = self.views(cloud)
-        z = np.abs([view.z for view in views])
-        top = z.argmax(axis=0)
-        lines = [views[v].explain(i) for i, v in enumerate(top)]
-        scores = cloud.by_row(z.max(axis=0))
-        suspects = tuple(row for row in ranked(batch, scores) if scores[row] > self.threshold)
-        return Detection(scores, self.threshold, suspects, tuple(lines[k] for k in cloud.place))
+        if self.threshold is None:
+            views = (self.views or harm_views)(cloud)
+            limit = largest_z(max(len(batch), FEWEST), len(views))
+            z = np.array([view.among(limit) for view in views])
+        else:
+            views, limit = (self.views or update_views)(cloud), self.threshold
+            z = np.array([view.z for view in views])
+        top = np.abs(z).argmax(axis=0)
+        lines = [views[v].explain(i, z[v, i]) for i, v in enumerate(top)]
+        scores = cloud.by_row(np.abs(z).max(axis=0))
+        suspects = tuple(row for row in ranked(batch, scores) if scores[row] > limit)
+        return Detection(scores, limit, suspects, tuple(lines[k] for k in cloud.place))

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.detection.geometry import Cloud, ranked
+from flwr_faa.detection.geometry import Cloud, Vector, embed, ranked
+from flwr_faa.detection.multiview import MultiView
+from flwr_faa.detection.views import lonely
 from flwr_faa.updates import Batch
+
+Places = npt.NDArray[np.intp]
+#: What the numerics of a detector may raise over the updates that it gets.
+FAILURES = (ValueError, ArithmeticError, LookupError, RuntimeError)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a detector makes of the updates that it was fitted on, rows in their order."""
+
+    scores: Vector
+    threshold: float
+    odd: npt.NDArray[np.bool_]
+    evidence: list[str]
 
 
 @dataclass(frozen=True)
@@ -23,11 +41,15 @@ class PyODDetector(Detector):
     fast. A ``random_state`` left at None is set from the round's seed.
 
     A detector with an attribute ``label_blocks``, as LoMar's, works on the parameters themselves: it gets the updates,
-    one row a client, and where ``label_blocks`` is None the columns that feed each label. One that leaves
-    ``evidence_``, a line a row, has it in the reports.
+    one row a client, and where ``label_blocks`` is None the columns that feed each label. With an attribute
+    ``statistics`` it gets the columns of running statistics too, behind the others, and there their number. One that
+    leaves ``evidence_``, a line a row, has it in the reports.
 
-    A detector that fails on a batch (too few clients for its k, a singular matrix) suspects everybody and says why: an
-    attacker must not be able to pass by breaking it, nor to stop the server.
+    Nobody can hide by breaking the detector, nor have the others held back by that. A detector that raises, or leaves a
+    score or a threshold that is not a number, finds everybody odd, or finds nothing odd in one update far from nine
+    equal ones (``views.lonely``; so does LOF), is fitted again without whom ``MultiView`` suspects, then without the
+    one, two, four, ... oddest to ``MultiView``, at most half of all. Whoever had to be left out is suspected. Where
+    nothing helps, ``MultiView`` decides. A warning says which.
 
     Parameters
     ----------
@@ -47,36 +69,93 @@ class PyODDetector(Detector):
 
     def detect(self, batch: Batch, seed: int) -> Detection:
         """Fit a copy and read scores, threshold and labels. A single client is never suspected."""
-        name, n, cloud = type(self.detector).__name__, len(batch), Cloud.of(batch)
+        name, n, cloud = self._name, len(batch), Cloud.of(batch)
         if n < 2:
             return Detection(np.zeros(n), 0.0, (), (f"{name}: nobody to compare with",) * n)
+        everybody = np.arange(n)
+        found = self._fit(cloud, everybody, seed)
+        if isinstance(found, str):
+            return self._survive(batch, cloud, seed, found)
+        return self._detection(batch, cloud, found, everybody, "")
+
+    def _survive(self, batch: Batch, cloud: Cloud, seed: int, problem: str) -> Detection:
+        """Find the updates that break the detector, or do without it."""
+        name, n, simple = self._name, len(batch), MultiView().detect(batch, seed)
+        problem = f"{name} failed on {n} updates ({problem})"
+        for out in _oddest(ranked(batch, simple.scores), len(simple.suspects)):
+            left = set(cloud.place[out])  # and their clones, which have the same place
+            places = np.array([k for k, row in enumerate(cloud.order) if cloud.place[row] not in left], np.intp)
+            found = self._fit(cloud, places, seed) if len(places) > 1 else problem
+            if not isinstance(found, str):
+                named = ", ".join(str(batch.node_ids[row]) for row in out)
+                problem = f"{problem} and works without node {named}"
+                warnings.warn(problem, RuntimeWarning, stacklevel=3)
+                return self._detection(batch, cloud, found, places, problem)
+        warnings.warn(f"{problem}, so MultiView decides", RuntimeWarning, stacklevel=3)
+        return replace(simple, evidence=tuple(f"{name} failed; {line}" for line in simple.evidence))
+
+    def _detection(self, batch: Batch, cloud: Cloud, found: Fit, places: Places, problem: str) -> Detection:
+        """The detection of a fit of the updates at some places of the canonical order; whoever is elsewhere is odd."""
+        n, highest = len(batch), float(found.scores.max())
+        above = max(highest, found.threshold if np.isfinite(found.threshold) else 0.0)
+        beyond = min(above + abs(above) + 1, np.finfo(np.float64).max)
+        scores, odd, lines = np.full(n, beyond), np.ones(n, bool), [problem] * n
+        scores[places], odd[places] = found.scores, found.odd
+        for k, score, line in zip(places, found.scores, found.evidence, strict=True):
+            lines[k] = f"{self._name}: {score:.4g} against {found.threshold:.4g}{line and f'; {line}'}"
+        scores, odd = cloud.by_row(scores), cloud.by_row(odd)
+        suspects = tuple(row for row in ranked(batch, scores) if odd[row])
+        return Detection(scores, found.threshold, suspects, tuple(lines[k] for k in cloud.place))
+
+    def _fit(self, cloud: Cloud, places: Places, seed: int) -> Fit | str:
+        """What a copy makes of the updates at some places of the canonical order, or why nothing."""
         fitted = copy.deepcopy(self.detector)
         if getattr(fitted, "random_state", 0) is None:
             fitted.random_state = seed % 2**32
         if hasattr(fitted, "label_blocks"):
             if fitted.label_blocks is None:
                 fitted.label_blocks = cloud.label_blocks
-            points = cloud.updates[list(cloud.order)]
+            rows = np.array(cloud.order)[places]
+            points = cloud.updates[rows]
+            if hasattr(fitted, "statistics") and cloud.statistics.size:
+                fitted.statistics = cloud.statistics.shape[1]
+                points = np.hstack([points, cloud.statistics[rows]])
         else:
-            points = cloud.embedding[:, : self.components]
+            points = embed(cloud.whole.squared[np.ix_(places, places)])[:, : self.components]
         try:
-            fitted.fit(points)
-        except (ValueError, ArithmeticError) as error:
-            problem = f"{name} failed on {n} updates, so all are suspected: {error}"
-            warnings.warn(problem, RuntimeWarning, stacklevel=2)
-            return Detection(np.ones(n), 0.0, batch.canonical, (problem,) * n)
+            with np.errstate(all="ignore"):
+                fitted.fit(points)
+        except FAILURES as error:
+            return f"{type(error).__name__}: {error}"
         try:
-            raw, threshold, labels = fitted.decision_scores_, float(fitted.threshold_), fitted.labels_
+            scores, threshold, labels = fitted.decision_scores_, float(fitted.threshold_), fitted.labels_
         except AttributeError as error:
-            raise TypeError(f"Expected fit() to leave PyOD's attributes, {name} has none: {error}") from error
-        labels = cloud.by_row(np.asarray(labels))
-        top = np.finfo(np.float64).max  # some detectors score duplicates NaN or inf
-        scores = np.nan_to_num(cloud.by_row(np.asarray(raw, np.float64)), nan=-top, posinf=top, neginf=-top)
-        suspects = tuple(row for row in ranked(batch, scores) if labels[row] == 1)
-        lines = [f"{name}: {s:.4g} against {threshold:.4g}" for s in scores]
-        if hasattr(fitted, "evidence_"):
-            lines = [f"{line}; {fitted.evidence_[k]}" for line, k in zip(lines, cloud.place, strict=True)]
-        return Detection(scores, threshold, suspects, tuple(lines))
+            raise TypeError(f"Expected fit() to leave PyOD's attributes, {self._name} has none: {error}") from error
+        # Equal updates are judged alike, whatever rounding makes of them.
+        first = np.searchsorted(places, cloud.place[np.array(cloud.order)[places]])
+        scores, labels = np.asarray(scores, np.float64)[first], np.asarray(labels)[first]
+        infinite = scores == np.inf
+        if not np.isfinite(scores[~infinite]).all() or np.isnan(threshold):
+            return "a score or the threshold is not a number"
+        odd = infinite | (labels == 1)
+        if odd.all():
+            return "it finds all of them odd"
+        if (lonely(cloud)[places] & ~odd).any():
+            return "it finds nothing odd in an update far from equal ones"
+        lines = getattr(fitted, "evidence_", [""] * len(places))
+        return Fit(np.where(infinite, np.finfo(np.float64).max, scores), threshold, odd, list(lines))
+
+    @property
+    def _name(self) -> str:
+        return type(self.detector).__name__
+
+
+def _oddest(order: list[int], suspects: int) -> Iterator[list[int]]:
+    """Whom to leave out: the suspects, then the first, the first two, four, ..., up to half of all."""
+    half = len(order) // 2
+    for size in dict.fromkeys([suspects, *(2**k for k in range(half.bit_length()))]):
+        if 0 < size <= half:
+            yield order[:size]
 
 
 def as_detector(obj: Any) -> Detector:

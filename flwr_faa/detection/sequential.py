@@ -37,7 +37,7 @@ class Sequential:
 
     Parameters
     ----------
-    first : Detector (default: MultiView())
+    first : Detector (default: MultiView(threshold=5))
     audits : int (default: 2)
         Clients drawn at random among the unsuspected, by ``Batch.tickets``, whose draw an attacker can neither foresee
         nor avoid. With 0 nobody is verified without suspicion, not even the oddest.
@@ -45,7 +45,7 @@ class Sequential:
         Cleared look-alikes in a row that end the search.
     """
 
-    first: Detector = field(default_factory=MultiView)
+    first: Detector = field(default_factory=lambda: MultiView(threshold=5.0))
     audits: int = 2
     patience: int = 2
 

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from flwr_faa.detection.geometry import Block, Cloud, Vector
+from flwr_faa.detection.threshold import FEWEST
+from flwr_faa.updates import Floats
 
 #: Spread below which clients are the same whatever the view: a tenth of a percent.
 LEAST_SPREAD = 1e-3
@@ -24,6 +27,20 @@ LEAST_SPREAD = 1e-3
 #: ``update_views``): 10% of a distance or norm, .03 of a share or cosine, .5 of a z. Two honest clients with the same
 #: labels are each other's nearest neighbour, two to four times closer than usual, so there it takes 35%.
 LEAST_RATIO, LEAST_SHARE, LEAST_Z, LEAST_NEAREST = 0.1, 0.03, 0.5, 0.3
+#: Running statistics: the spread of a column is at least this part of its usual change, and of other columns' spread.
+LEAST_CHANGE, LEAST_STATISTICS = 0.05, 0.1
+#: Without verification: what is nearer than this part of the usual length, or turned by less, is the same.
+SAME = 0.05
+#: And what has to be between a client and the usual one before it matters: factors of distances, to the nearest and to
+#: more neighbours, closer and farther, and of norms; a factor of 1 - cosine; differences of cosines and shares; a
+#: factor of distances within a label. Honest clients whose sizes differ tenfold, or with two labels each, seldom
+#: reach them (docs/false-alarms.md). A small norm, or one close to the crowd's direction, does no harm.
+MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(3), math.log(2.2)), math.log(2.2)
+MATTERS_TURN, MATTERS_COSINE, MATTERS_SHARE, MATTERS_LABEL = math.log(2.2), 0.65, 0.25, math.log(3.3)
+MATTERS_STATISTICS = math.log(10)
+#: A client so many times farther from the nearest half of the others than usual, and than the usual update is long, is
+#: beyond what sizes that differ tenfold explain. However few clients there are, that much is known.
+GROSS = math.log(15)
 #: Nearer than this part of the usual distance, or smaller than this part of the usual norm, is zero.
 ZERO = 1e-6
 
@@ -44,6 +61,11 @@ class View:
         The values are logarithms, so differences read as factors.
     least : float (default: 0.0)
         Smallest spread to measure against, in the unit of the values.
+    matters : (float, float), optional
+        Smallest differences from the centre, below and above, that matter without verification; infinite where none
+        does. In the unit of the values.
+    spread : float, optional
+        What honest clients differ by, where that is known; measured if not given.
     """
 
     name: str
@@ -53,6 +75,8 @@ class View:
     more: str
     log: bool = True
     least: float = 0.0
+    matters: tuple[float, float] | None = None
+    spread: float | None = None
 
     @cached_property
     def usual(self) -> tuple[float, float]:
@@ -64,6 +88,15 @@ class View:
     def z(self) -> Vector:
         """Robust z of each client."""
         return (self.values - self.usual[0]) / self.usual[1]
+
+    def among(self, limit: float, calm: npt.NDArray[np.bool_] | None = None) -> Vector:
+        """Z of each client, above ``limit`` only where the difference matters, too; by median and MAD of the calm."""
+        if self.matters is None:
+            return self.z
+        of = self.values if calm is None else self.values[calm]
+        away = self.values - np.median(of)
+        spread = 1.4826 * np.median(np.abs(of - np.median(of))) if self.spread is None else self.spread
+        return np.asarray(away / np.maximum(spread, np.where(away < 0, *self.matters) / limit))
 
     def explain(self, i: int, z: float | None = None) -> str:
         """One line: how client ``i`` differs from the median client, by a z of its own or one measured otherwise."""
@@ -85,7 +118,7 @@ def robust_z(values: Vector, least: float = 0.0) -> Vector:
     Hoaglin 1993). One client is always at 0.
     """
     centre, spread = centre_and_spread(values, least)
-    return np.asarray((values - centre) / spread)
+    return np.asarray((values - centre[..., None]) / spread[..., None])
 
 
 def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[Vector, Vector]:
@@ -98,7 +131,7 @@ def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[Vector, Vecto
 
 
 def update_views(cloud: Cloud, slack: float = 1.0) -> list[View]:
-    """The views of MultiView: the whole update, the classifier, and the labels one by one.
+    """The views of MultiView with a threshold: the whole update, the classifier, the labels one by one, statistics.
 
     Parameters
     ----------
@@ -106,43 +139,112 @@ def update_views(cloud: Cloud, slack: float = 1.0) -> list[View]:
     slack : float (default: 1.0)
         Multiplies the least spreads. At 1, honest clients above |z| = 5 in quiet rounds (digits and MNIST, 20 clients)
         are 3-4% where data is iid and 8-20% where each holds two labels; at 0, the same and 37-41%, with no attacker
-        more above it. Detection without verification of subtle attacks on iid data may want 0.
+        more above it.
     """
-    views = block_views(cloud.whole, "update", slack)
+    return _views(cloud, slack, 0.0)
+
+
+def harm_views(cloud: Cloud) -> list[View]:
+    """The views of MultiView without a threshold: the same measures, with the differences that matter.
+
+    With fewer than ``FEWEST`` clients only the first view is left, and does not depend on their spread.
+    """
+    views = [reach_view(cloud)]
+    return views if len(cloud) < FEWEST else views + _views(cloud, 1.0, SAME)
+
+
+def reach_view(cloud: Cloud) -> View:
+    """How far from a client it takes to meet half of the others."""
+    block = cloud.whole
+    half = block.nearest[:, len(cloud) // 2 - 1] if len(cloud) > 1 else np.zeros(1)
+    return gross_view(half, block.length)
+
+
+def gross_view(half: Vector, length: float) -> View:
+    """The same from distances, and the length of the usual update."""
+    what = "update: distance to the nearest half of the others"
+    return View("reach", _log(half, length), what, "closer", "farther", matters=(math.inf, GROSS), spread=0.0)
+
+
+def lonely(cloud: Cloud) -> npt.NDArray[np.bool_]:
+    """Who is grossly far from clients of which most are the same, to a millionth of that: no detector is needed."""
+    half = cloud.whole.nearest[:, len(cloud) // 2 - 1]
+    return (reach_view(cloud).among(1.0) > 1.0) & (half * ZERO >= np.median(half))
+
+
+def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
+    views = block_views(cloud.whole, "update", slack, same)
     if cloud.classifier is not None:
-        views += block_views(cloud.classifier, "classifier", slack)
+        views += block_views(cloud.classifier, "classifier", slack, same)
     if cloud.labels:
-        z = np.array([robust_z(log_nearest(block, 3)) for block in cloud.labels])
-        for side, label, values in (("farthest", z.argmax(axis=0), z.max(axis=0)), ("nearest", z.argmin(0), z.min(0))):
-            what = [f"label {r}, its {side}: z of 3 nearest neighbours" for r in label]
-            views.append(View(f"label {side}", values, what, "lower", "higher", False, slack * LEAST_Z))
+        near = [log_nearest(block, 3, same * block.length) for block in cloud.labels]
+        # The MAD of few values is no measure for others: without verification it is the factor that counts.
+        z = np.array([robust_z(values, 1.0 if same else 0.0) for values in near])
+        what = "log of the distance to 3 nearest neighbours over the usual" if same else "z of 3 nearest neighbours"
+        for side, label, values, matters in (
+            ("farthest", z.argmax(axis=0), z.max(axis=0), (math.inf, MATTERS_LABEL)),
+            ("nearest", z.argmin(axis=0), z.min(axis=0), (MATTERS_LABEL, math.inf)),
+        ):
+            lines = [f"label {r}, its {side}: {what}" for r in label]
+            views.append(View(f"label {side}", values, lines, "lower", "higher", False, slack * LEAST_Z, matters))
+    if cloud.statistics.size:
+        views.append(statistics_view(cloud.statistics[list(cloud.order)]))
     return views
 
 
-def block_views(block: Block, name: str, slack: float = 1.0) -> list[View]:
-    """Up to nine views of one block: distances to several numbers of neighbours, norm, direction, signs."""
-    n = len(block.norms)
+def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) -> list[View]:
+    """Up to nine views of one block: distances to several numbers of neighbours, norm, direction, signs.
+
+    ``same`` is the part of the usual length below which distances are floored.
+    """
+    n, floor = len(block.norms), same * block.length
     ratio, share, nearest = slack * LEAST_RATIO, slack * LEAST_SHARE, slack * LEAST_NEAREST
     views = []
     for k in sorted({clamp(k, n) for k in (1, 3, 0.1 * n, 0.4 * n, 0.6 * n)}):
         what = f"{name}: {k} nearest neighbours" if k > 1 else f"{name}: nearest neighbour"
-        least = nearest if k == 1 else ratio
-        views.append(View(f"{name} {k} nearest", log_nearest(block, k), what, "closer", "farther", least=least))
-    turn = np.log(np.maximum(1 - block.to_median, 1e-12))
-    views.append(View(f"{name} norm", _log(block.norms), f"{name}: norm", "smaller", "larger", least=ratio))
-    views.append(View(f"{name} direction", turn, f"{name}: turned from the median update", "less", "more", least=ratio))
-    for kind, values, what in (
-        ("cosine", block.to_mean, "cosine to the mean update"),
-        ("signs", block.positive, "share of positive signs"),
+        least, matters = (nearest, MATTERS_NEAREST) if k == 1 else (ratio, MATTERS_NEAR)
+        values = log_nearest(block, k, floor)
+        views.append(View(f"{name} {k} nearest", values, what, "closer", "farther", True, least, matters))
+    norm, turn = _log(block.norms, floor), np.log(np.maximum(1 - block.to_median, max(same**2 / 2, 1e-12)))
+    what, above = f"{name}: turned from the median update", (math.inf, MATTERS_TURN)
+    views += [
+        View(f"{name} norm", norm, f"{name}: norm", "smaller", "larger", True, ratio, (math.inf, MATTERS_NORM)),
+        View(f"{name} direction", turn, what, "less", "more", True, ratio, above),
+    ]
+    for kind, values, what, matters in (
+        ("cosine", block.to_mean, "cosine to the mean update", (MATTERS_COSINE, math.inf)),
+        ("signs", block.positive, "share of positive signs", (MATTERS_SHARE, MATTERS_SHARE)),
     ):
-        views.append(View(f"{name} {kind}", values, f"{name}: {what}", "lower", "higher", False, share))
+        views.append(View(f"{name} {kind}", values, f"{name}: {what}", "lower", "higher", False, share, matters))
     return views
 
 
-def log_nearest(block: Block, k: int) -> Vector:
-    """Log of the mean distance to the ``k`` nearest others."""
+def statistics_view(changes: Floats) -> View:
+    """The one view of running statistics: how far a client's are from the median client's, in usual spreads a column.
+
+    Every column counts alike, whatever its unit: the mean of a layer may be .1 and the variance of the next 10^3.
+
+    Parameters
+    ----------
+    changes : ndarray, shape (n, s)
+        In any order of the rows, which the view keeps.
+    """
+    wide = changes.astype(np.float64)
+    centre = np.median(wide, axis=0)
+    away = np.abs(wide - centre)
+    spread = 1.4826 * np.median(away, axis=0)
+    usual = float(np.median(spread[spread > 0])) if spread.any() else float(np.abs(centre).max()) or 1.0
+    spread = np.maximum(spread, np.maximum(LEAST_CHANGE * np.abs(centre), LEAST_CHANGE * usual))
+    size = np.sqrt(np.mean(np.minimum(away / spread, 1e6) ** 2, axis=1))
+    what = "running statistics: distance from the median"
+    matters = (math.inf, MATTERS_STATISTICS)
+    return View("statistics", np.log1p(size), what, "closer", "farther", True, LEAST_STATISTICS, matters)
+
+
+def log_nearest(block: Block, k: int, least: float = 0.0) -> Vector:
+    """Log of the mean distance to the ``k`` nearest others; distances below ``least`` are as good as that."""
     near = block.nearest[:, :k]
-    return _log(near.mean(axis=1)) if near.size else np.zeros(len(near))
+    return _log(near.mean(axis=1), least) if near.size else np.zeros(len(near))
 
 
 def clamp(k: float, n: int) -> int:
@@ -150,7 +252,7 @@ def clamp(k: float, n: int) -> int:
     return int(min(max(round(k), 1), max(n - 1, 1)))
 
 
-def _log(x: Vector) -> Vector:
-    """Logarithm in units of the median positive entry, floored at ``ZERO``."""
+def _log(x: Vector, least: float = 0.0) -> Vector:
+    """Logarithm in units of the median positive entry, floored at ``least`` and at ``ZERO`` of these units."""
     usual = float(np.median(x[x > 0])) if (x > 0).any() else 1.0
-    return np.asarray(np.log(np.maximum(x / usual, ZERO)))
+    return np.asarray(np.log(np.maximum(x, max(least, ZERO * usual)) / usual))

@@ -127,4 +127,7 @@ def test_views_can_be_replaced():
     updates[2] *= 100
     found = MultiView(threshold=3, views=only_mine).detect(batch_of(updates))
     assert found.suspects[0] == 2 and found.evidence[2].startswith("my norm")
-    assert repr(MultiView()) == "MultiView(threshold=5)"
+    assert repr(MultiView()) == "MultiView()" and repr(MultiView(threshold=5)) == "MultiView(threshold=5)"
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="positive threshold"):
+            MultiView(threshold=wrong)

@@ -4,9 +4,17 @@ import warnings
 
 import numpy as np
 import pytest
+from pyod.models.abod import ABOD
+from pyod.models.copod import COPOD
 from pyod.models.ecod import ECOD
+from pyod.models.hbos import HBOS
 from pyod.models.iforest import IForest
 from pyod.models.knn import KNN
+from pyod.models.loda import LODA
+from pyod.models.lof import LOF
+from pyod.models.pca import PCA
+from pyod.models.rod import ROD
+from pyod.models.sos import SOS
 from sklearn.ensemble import IsolationForest
 
 from flwr_faa.detection import OCSVM, MultiView, PyODDetector, Sequential, as_detector
@@ -56,14 +64,14 @@ class Labelled:
     def fit(self, x):
         self.seen = x.shape, self.label_blocks
         self.decision_scores_ = np.abs(x[:, self.label_blocks[2]]).sum(axis=1)
-        self.threshold_ = 100.0
+        self.threshold_ = 30.0
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
 
 def test_label_blocks_get_the_updates_themselves():
     updates = crowd(10)
-    updates[6, 28:32] += 100
+    updates[6, 28:32] += 10
     batch = batch_of(updates, CROWD_SHAPES)
     found = as_detector(Labelled()).detect(batch, 0)
     assert found.suspects == (6,)
@@ -73,10 +81,57 @@ def test_label_blocks_get_the_updates_themselves():
     assert as_detector(fixed).detect(batch, 0).suspects == ()
 
 
-def test_a_detector_that_breaks_lets_nobody_pass():
-    with pytest.warns(RuntimeWarning, match="KNN failed on 3 updates, so all are suspected"):
-        found = PyODDetector(KNN(n_neighbors=5)).detect(batch_of(crowd(3)), 0)
-    assert sorted(found.suspects) == [0, 1, 2] and "n_neighbors" in found.evidence[0]
+def test_a_detector_that_cannot_work_at_all_leaves_the_decision_to_multiview():
+    updates = crowd(8)
+    updates[5] += 1000
+    with pytest.warns(RuntimeWarning, match="KNN failed on 8 updates .*, so MultiView decides"):
+        found = PyODDetector(KNN(n_neighbors=9)).detect(batch_of(updates), 0)
+    assert found.suspects == MultiView().detect(batch_of(updates)).suspects
+    assert 5 in found.suspects and len(found.suspects) < 4 and found.evidence[0].startswith("KNN failed; ")
+
+
+class Fragile(KNN):
+    """Raises, or has no number, where two rows coincide that are no zeros."""
+
+    def __init__(self, how):
+        super().__init__(contamination=0.1)
+        self.how = how
+
+    def fit(self, x, y=None):
+        super().fit(x)
+        if self.decision_scores_.max() > 1e3:
+            if self.how == "raises":
+                raise ValueError("too far")
+            if self.how == "scores":
+                self.decision_scores_[0] = np.nan
+            self.threshold_ = np.nan
+            self.labels_[:] = 0
+        return self
+
+
+@pytest.mark.parametrize("how", ["raises", "scores", "threshold"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_whoever_breaks_a_detector_is_named_and_the_others_are_not_held(how, twice):
+    updates = crowd(12)
+    updates[7] += 2000
+    updates[3] = updates[7] if twice else updates[3]
+    bad = {3, 7} if twice else {7}
+    with pytest.warns(RuntimeWarning, match="Fragile failed on 12 updates .* and works without node"):
+        found = PyODDetector(Fragile(how)).detect(batch_of(updates), 0)
+    assert bad <= set(found.suspects) and len(found.suspects) <= len(bad) + 1
+    assert np.isfinite(found.scores).all() and set(np.argsort(-found.scores)[: len(bad)]) == bad
+    assert "works without node" in found.evidence[7] and found.evidence[0].startswith("Fragile: ")
+
+
+@pytest.mark.parametrize("kind", [ABOD, SOS, ROD, PCA, LOF, KNN, ECOD, COPOD, HBOS, LODA])
+def test_a_poisoner_among_clients_that_change_nothing_is_not_trusted(kind):
+    updates = np.zeros((10, 35), np.float32)
+    updates[4] = crowd(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = PyODDetector(kind()).detect(batch_of(updates), 0)
+    assert 4 in found.suspects and np.isfinite(found.scores).all()
+    assert len(found.suspects) <= 5
 
 
 @pytest.mark.parametrize("n", [1, 2, 12])

@@ -21,7 +21,7 @@ def norm_bounded(batch: Batch, rows: Sequence[int], *, bound: float = 1.0) -> Ve
     with the pipeline's weights a_i. The paper's M is a constant, found by looking at honest updates, whose length
     changes with model and round; here it is ``bound`` times the median length of the round. O(n d).
     """
-    lengths = np.array([_length(batch.updates[row]) for row in rows])
+    lengths = np.array([_length(batch, batch.updates[row]) for row in rows])
     shares = batch.weights[list(rows)] / batch.weights[list(rows)].sum() * _clip(lengths, bound)
     total = np.zeros(batch.layout.size)
     for row, share in zip(rows, shares, strict=True):
@@ -54,7 +54,7 @@ class CentredClipping:
         """The new centre."""
         centre = np.zeros(batch.layout.size) if self._centre is None else self._centre
         for _ in range(self.steps):
-            keep = _clip(np.array([_length(batch.updates[row] - centre) for row in rows]), self.radius)
+            keep = _clip(np.array([_length(batch, batch.updates[row] - centre) for row in rows]), self.radius)
             step = np.zeros_like(centre)
             for row, share in zip(rows, keep, strict=True):
                 step += share * (batch.updates[row] - centre)
@@ -69,5 +69,6 @@ def _clip(lengths: Vector, radius: float) -> Vector:
     return np.minimum(1.0, np.divide(tau, lengths, out=np.ones_like(lengths), where=lengths > 0))
 
 
-def _length(vector: npt.NDArray[np.floating]) -> float:
-    return float(np.linalg.norm(vector.astype(np.float64)))
+def _length(batch: Batch, vector: npt.NDArray[np.floating]) -> float:
+    """Of the parameters: running statistics are measured in other units."""
+    return float(np.linalg.norm(vector[batch.layout.parameters].astype(np.float64)))

@@ -36,7 +36,7 @@ class DnC(Detector):
 
     def detect(self, batch: Batch, seed: int) -> Detection:
         """Score = s_i; ties go by content, then by node id. The threshold is the highest score that is kept."""
-        n, d, cloud = len(batch), batch.layout.size, Cloud.of(batch)
+        n, d, cloud = len(batch), batch.layout.parameters.stop, Cloud.of(batch)
         drawn = np.arange(d)
         if d > self.columns:  # sorted, because a matrix is faster read in order
             drawn = np.sort(np.random.default_rng(seed % 2**63).choice(d, self.columns, replace=False))
