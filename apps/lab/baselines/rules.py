@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,8 @@ def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e
     """
     cloud, rows = Cloud.of(batch), list(rows)
     place = cloud.place[rows]
-    squared = cloud.whole.squared[place[:, None], place]
+    true = replace(cloud, updates=batch.updates[:, batch.layout.parameters])  # the cloud's own are shrunk if huge
+    squared = true.whole.squared[place[:, None], place]
     weights = batch.weights[rows] / batch.weights[rows].sum()
     floor = 1e-7 * float(np.sqrt(squared.max()))
     beta, before = weights, np.inf
