@@ -17,8 +17,8 @@ from flwr_faa.history import History, NodeHistory
 from flwr_faa.ledger import Ledger
 
 COLUMNS = (
-    "at", "round", "node_id", "verdict", "accepted", "suspect", "banned", "withheld", "score", "score_threshold",
-    "error", "threshold", "verifier", "reason",
+    "at", "round", "node_id", "name", "verdict", "accepted", "suspect", "banned", "withheld", "score",
+    "score_threshold", "error", "threshold", "verifier", "reason",
 )  # fmt: skip
 #: A spreadsheet takes a cell that begins so for a formula.
 _FORMULA = ("=", "+", "-", "@")

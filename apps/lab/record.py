@@ -132,5 +132,5 @@ class Record:
         if self.folder is None:
             raise ValueError("expected a folder to write to, got none")
         summary = {**self.summary, "yardsticks": {name: list(values) for name, values in yardsticks.items()}}
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        private.file(self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         draw({"this run": self.accuracy, **yardsticks}, self.folder / "accuracy.png", self.experiment.name)

@@ -101,7 +101,7 @@ function card(node) {
   head.append(element("span", marked(node.state), "badge"));
   if (node.name) head.append(element("span", node.name));
   head.append(element("code", node.node));
-  const counts = `${node.rounds} rounds, suspected ${node.suspected}, convicted ${node.convicted}, `
+  const counts = `${node.rounds} ${node.rounds === 1 ? "round" : "rounds"}, suspected ${node.suspected}, convicted ${node.convicted}, `
     + `no answer ${node.missing}, strikes ${node.strikes}`;
   const last = node.last;
   box.append(head, element("p", counts));

@@ -106,6 +106,8 @@ def test_in_chromium(served: tuple[str, Path, Path], tmp_path: Path) -> None:
         browser.get(url)
         wait.until(lambda b: len(b.find_elements(By.TAG_NAME, "article")) == 3)
         assert TOKEN not in browser.current_url
+        told = "return document.getElementById('status').textContent"
+        assert "The run has ended" in browser.execute_script(told)
         rounds = "return document.querySelectorAll('#grid thead th').length - 1"
         assert browser.execute_script(rounds) == 4
 
@@ -119,6 +121,17 @@ def test_in_chromium(served: tuple[str, Path, Path], tmp_path: Path) -> None:
         for server_round in (5, 6):
             more.record(report(server_round))
         wait.until(lambda b: b.execute_script(rounds) == 6)
+        assert browser.execute_script(told).startswith("running")
+        words = "return [...document.querySelectorAll('#key span')].map((e) => e.textContent)"
+        assert browser.execute_script(words) == ["\u2022trusted", "\u2713cleared", "\u2717convicted", "?missing"]
+        states = "return [...document.querySelectorAll('.badge')].map((e) => e.textContent)"
+        assert browser.execute_script(states) == ["\u2717 banned", "! watched", "! watched"]
+        squares = (
+            "return new Set([...document.querySelectorAll('#grid button:enabled')].map((e) => e.textContent)).has('')"
+        )
+        assert not browser.execute_script(squares)
+        asked = "return performance.getEntriesByType('resource').filter((e) => e.name.includes('favicon')).length"
+        assert "favicon.svg" in browser.page_source and browser.execute_script(asked) >= 0
         assert "2 of 2" not in browser.find_element(By.ID, "figures").text  # the silent one is out in round 6
 
         if folder := os.environ.get("FAA_SCREENSHOTS"):
