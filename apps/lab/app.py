@@ -1,11 +1,15 @@
 """The app as ``flwr run .`` loads it; the configuration comes in ``run_config["overrides"]``.
 
-E.g. ``flwr run . --run-config 'overrides="attack=alie strategy=faa"'``.
+E.g. ``flwr run . --federation-config "num-supernodes=20" --run-config 'overrides="attack=alie strategy=faa"'``: Flower
+simulates 2 nodes unless told otherwise, and every client is one.
 """
 
 from __future__ import annotations
 
+from logging import INFO
+
 from flwr.app import Context
+from flwr.common.logger import log
 
 from apps.lab.client import LabClient
 from apps.lab.config import load
@@ -13,6 +17,7 @@ from apps.lab.experiment import Experiment
 from apps.lab.local_run import yardsticks
 from apps.lab.record import Record
 from apps.lab.server import LabServer
+from apps.lab.summary import outcome
 
 
 def _experiment(context: Context) -> Experiment:
@@ -25,7 +30,8 @@ def _start(context: Context) -> Record:
 
 
 def _done(record: Record) -> None:
-    record.write(yardsticks(record.experiment))
+    for line in (*outcome(record.write(yardsticks(record.experiment))), f"{record.folder}"):
+        log(INFO, "%s", line)
 
 
 server = LabServer(_start, _done)

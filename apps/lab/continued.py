@@ -56,20 +56,23 @@ class Continued(Record):
     def __post_init__(self) -> None:
         if self.folder is None:
             raise ValueError("expected a folder to go on in, got none")
+        super().__post_init__()
+
+    def _begin(self, folder: Path) -> None:
         if not self._same():
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
-            super().__post_init__()
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            super()._begin(folder)
             self.arrays = initial_arrays(self)
             self.evaluate(0, self.arrays)
             return
-        OmegaConf.save(self.experiment.config, self.folder / "config.yaml", resolve=True)  # its length may be new
-        with np.load(self.folder / CHECKPOINT, allow_pickle=False) as file:
+        OmegaConf.save(self.experiment.config, folder / "config.yaml", resolve=True)  # its length may be new
+        with np.load(folder / CHECKPOINT, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             self.arrays = [file[f"array_{i}"] for i in range(state.pop("arrays"))]
         for name, values in state.items():
             setattr(self, name, values)
-        self.reports = _rewind(self.folder, self.done)
-        for row in (row for line in _lines(self.folder) for row in line["nodes"]):
+        self.reports = _rewind(folder, self.done)
+        for row in (row for line in _lines(folder) for row in line["nodes"]):
             self.census.note(row["node_id"], row["partition"])
 
     @property
@@ -149,7 +152,10 @@ def run_continued(experiment: Experiment, folder: Path, watch: Watch = lambda *_
             assert arrays is not None and list(arrays) == names
             record.keep(arrays.to_numpy_ndarrays(), time.perf_counter() - wall, time.process_time() - cpu)
 
-    run_server_app(app, LocalGrid(LabClient(lambda _: experiment), config.clients))
+    try:
+        run_server_app(app, LocalGrid(LabClient(lambda _: experiment), config.clients))
+    finally:
+        record.close()
     return record
 
 

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from flwr.client import NumPyClient
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from apps.lab.attacks import Attack
+from apps.lab.check import ConfigError
 from apps.lab.clients import Honest, Malicious
 from apps.lab.datasets import Dataset
 from apps.lab.partitions import Rows, choose_malicious
@@ -25,6 +27,7 @@ from flwr_faa.updates import Arrays
 from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import Data
 
+T = TypeVar("T")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -46,6 +49,25 @@ class Experiment:
     choices: Mapping[str, str]
     name: str
     _trained: dict[tuple[int, bytes], list[Arrays]] = field(default_factory=dict, repr=False)
+
+    def ready(self) -> dict[str, Any]:
+        """Build everything that a wrong setting can make fail; the parts of the strategy, new ones each time.
+
+        Raises
+        ------
+        ConfigError
+        """
+        (_, labels), clients = _tried("dataset", lambda: self.dataset).train, self.config.clients
+        if clients > len(labels):
+            raise ConfigError(f"expected at most {len(labels)} clients, one for each sample, got {clients}")
+        for source, target in _tried("attack", lambda: tuple(self.attack.flips)):
+            for name, label in (("source", source), ("target", target)):
+                if label not in labels:
+                    raise ConfigError(f"expected the {name} of a label flip to be a label of the data, got {label}")
+        _tried("partition", lambda: self.partitions)
+        _tried("model", lambda: self.plan.initial_arrays(self.config.seed))
+        parts: dict[str, Any] = _tried("strategy", lambda: _build(self.config.strategy))
+        return parts
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -134,3 +156,12 @@ class Experiment:
 
 def _build(config: DictConfig) -> Any:
     return instantiate(config, _convert_="all")
+
+
+def _tried(part: str, build: Callable[[], T]) -> T:
+    """What a part of a configuration builds, or one line that says why it does not."""
+    try:
+        return build()
+    except (HydraException, ValueError, TypeError) as error:
+        why = str(error.__cause__ or error).strip().split("\n")[0]
+        raise ConfigError(f"expected a working {part}, got {why}") from error

@@ -18,8 +18,11 @@ from typing import Any, Literal, get_args
 
 from omegaconf import OmegaConf
 
+from apps.lab.check import ConfigError, did_you_mean
 from apps.lab.config import GROUPS
 from apps.lab.experiment import CONF
+from apps.lab.naming import LONGEST, slug
+from apps.lab.naming import digest as digest_of
 
 FOLDER = CONF / "experiment"
 Size = Literal["quick", "paper"]
@@ -80,7 +83,8 @@ def spec(name: str) -> Spec:
         If there is no such experiment.
     """
     if name not in names():
-        raise ValueError(f"Expected experiment to be one of {', '.join(names())}, got {name!r}")
+        near = did_you_mean(name, names())
+        raise ConfigError(f"Expected experiment to be one of {', '.join(names())}, got {name!r}{near}")
     content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     return Spec(name=name, **content)
 
@@ -103,7 +107,7 @@ def cells(of: Spec, size: Size, more: Sequence[str] = ()) -> Iterator[Cell]:
             if None in words or tuple(axes.items()) in seen:
                 continue
             seen.add(tuple(axes.items()))
-            overrides = merge([*(w for text in words if text for w in text.split()), *more])
+            overrides = used(merge([*(w for text in words if text for w in text.split()), *more]))
             yield Cell(axes, overrides, digest(overrides))
 
 
@@ -135,6 +139,13 @@ def merge(words: Sequence[str]) -> str:
     return " ".join(f"{key}={value}" for key, value in merged.items())
 
 
+def used(overrides: str) -> str:
+    """Without what is said of a detector or verification that the strategy takes no notice of."""
+    words = dict(word.split("=", 1) for word in overrides.split())
+    unused = _unused(words.get("strategy", _defaults()["strategy"]))
+    return " ".join(f"{k}={v}" for k, v in words.items() if k.partition(".")[0] not in unused)
+
+
 @cache
 def _axes() -> dict[str, Any]:
     content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "axes.yaml"))
@@ -149,20 +160,33 @@ def digest(overrides: str) -> str:
     """
     words = dict(word.split("=", 1) for word in overrides.split())
     choices = {group: words.pop(group, default) for group, default in _defaults().items()}
-    strategy = _text("strategy", choices["strategy"])
-    for group in ("detector", "verification"):
-        if f"${{{group}}}" not in strategy:
-            del choices[group]
-            words = {k: v for k, v in words.items() if not k.startswith(f"{group}.")}
+    for group in _unused(choices["strategy"]):
+        del choices[group]
+        words = {k: v for k, v in words.items() if not k.startswith(f"{group}.")}
     content = [_text(group, choice) for group, choice in choices.items()] + [f"{k}={words[k]}" for k in sorted(words)]
     return hashlib.blake2b("\0".join(content).encode(), digest_size=8).hexdigest()
 
 
+def _unused(strategy: str) -> set[str]:
+    """Groups that a strategy takes no notice of."""
+    return {group for group in ("detector", "verification") if f"${{{group}}}" not in _text("strategy", strategy)}
+
+
 @cache
 def _text(group: str, choice: str) -> str:
-    """A file without its comments and the modules of its targets."""
-    text = OmegaConf.to_yaml(OmegaConf.load(CONF / group / f"{choice}.yaml"))
-    return re.sub(r"(_target_: )[\w.]*\.", r"\1", text)
+    """A file without its comments and the modules of its targets.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    path = CONF / group / f"{choice}.yaml"
+    if not path.exists():
+        known = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        near = did_you_mean(choice, known)
+        raise ConfigError(f"Expected {group} to be one of {', '.join(known)}, got {choice!r}{near}")
+    return re.sub(r"(_target_: )[\w.]*\.", r"\1", OmegaConf.to_yaml(OmegaConf.load(path)))
 
 
 @cache
@@ -175,4 +199,6 @@ def _defaults() -> dict[str, str]:
 
 def folder(of: Spec, size: Size, more: Sequence[str], out: Path) -> Path:
     """Where an experiment leaves its files."""
-    return out / "-".join([*of.name.split("/"), size, *(word.replace("/", "_") for word in more)])
+    name = "-".join([*of.name.split("/"), size, *more])
+    short = slug(name)[:LONGEST]
+    return out / (name if name == short else f"{short}-{digest_of([('more', list(more))])}")

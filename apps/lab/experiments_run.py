@@ -8,6 +8,7 @@ row a cell and seed), ``curves.csv`` and ``configurations.yaml``.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,8 @@ import pandas as pd
 import yaml
 from omegaconf import OmegaConf
 
-from apps.lab.config import load
+from apps.lab.check import ConfigError, did_you_mean
+from apps.lab.config import GROUPS, load
 from apps.lab.direct import run_directly
 from apps.lab.experiment import Experiment
 from apps.lab.experiments import SIZES, Cell, Size, Spec, cells, digest, folder, names, spec
@@ -29,6 +31,8 @@ from apps.lab.local_run import Enough, Watch, run_locally
 from apps.lab.record import Record
 from apps.lab.runner import Row, lines, run_missing
 
+#: Settings of ``conf/config.yaml`` beside the groups.
+OWN = ("clients", "fraction", "min_clients", "timeout", "rounds", "api")
 #: Columns that depend on the machine and its load.
 TIMES = ("cpu_seconds", "seconds", "cpu_seconds_a_round", "defence_seconds_a_round")
 #: What a line of ``cells.jsonl`` has beside the columns of ``results.csv``.
@@ -93,7 +97,7 @@ def main(words: Sequence[str]) -> int:
         done = execute(order)
     except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     for path in done:
         print(path)
     return 0
@@ -110,9 +114,9 @@ def parse(words: Sequence[str]) -> Order:
     readers: dict[str, Any] = {
         "experiment": str,
         "size": str,
-        "seeds": int,
-        "jobs": int,
-        "minutes": float,
+        "seeds": _count,
+        "jobs": _count,
+        "minutes": _minutes,
         "out": Path,
         "data": str,
     }
@@ -121,15 +125,33 @@ def parse(words: Sequence[str]) -> Order:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"Expected words like size=quick, got {word!r}")
+            raise ConfigError(f"Expected words like size=quick, got {word!r}")
         if key in readers:
-            chosen[key] = readers[key](value)
+            chosen[key] = readers[key](key, value) if readers[key] in (_count, _minutes) else readers[key](value)
+        elif key.lstrip("+~") not in (*GROUPS, *OWN) and "." not in key and (near := did_you_mean(key, readers)):
+            raise ConfigError(f"Expected size=, seeds=, jobs=, minutes=, data=, out= or a setting, got {word!r}{near}")
         else:
             more.append(word)
     order = Order(**chosen, more=tuple(more))
     if order.size not in SIZES:
-        raise ValueError(f"Expected size to be one of {', '.join(SIZES)}, got {order.size!r}")
+        raise ConfigError(f"Expected size to be one of {', '.join(SIZES)}, got {order.size!r}")
     return order
+
+
+def _count(key: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"Expected {key} to be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def _minutes(key: str, value: str) -> float:
+    try:
+        minutes = float(value)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise ConfigError(f"Expected {key} to be a finite number above 0, got {value!r}")
+    return minutes
 
 
 def execute(order: Order) -> list[Path]:
@@ -140,6 +162,11 @@ def execute(order: Order) -> list[Path]:
     """
     which = names() if order.experiment == "all" else [order.experiment]
     grids = [(s, [c for c in cells(s, order.size, order.more) if _wanted(c, order)]) for s in map(spec, which)]
+    if not any(grid for _, grid in grids):
+        values = dict.fromkeys(c.axes.get("data") for s, _ in grids for c in cells(s, order.size, order.more))
+        raise ConfigError(f"Expected data to be one of {', '.join(map(str, values))}, got {order.data!r}")
+    for _, grid in grids:
+        load(f"{grid[0].overrides} seed=1") if grid else None  # a mistake among the overrides is in every cell
     seeds = range(1, order.seeds + 1)
     runs = {_key(c, n, order): Run(_key(c, n, order), c.overrides, n) for n in seeds for _, grid in grids for c in grid}
     store = order.out / "cells.jsonl"

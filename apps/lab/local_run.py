@@ -21,7 +21,12 @@ class Enough(Exception):  # noqa: N818  nothing is wrong
     """Raised by who watches a run, to end it with the round that is over."""
 
 
-def run_locally(experiment: Experiment, folder: Path | None = None, watch: Watch = lambda *_: None) -> Record:
+def run_locally(
+    experiment: Experiment,
+    folder: Path | None = None,
+    watch: Watch = lambda *_: None,
+    done: Callable[[Record], None] = lambda record: None,
+) -> Record:
     """Run an experiment with the real ServerApp and ClientApp.
 
     Parameters
@@ -31,11 +36,13 @@ def run_locally(experiment: Experiment, folder: Path | None = None, watch: Watch
         See :class:`Record`.
     watch : callable
         See :class:`Record`. May raise :class:`Enough`.
+    done : callable
+        Gets the record when the last round is over, while its folder is still held.
     """
     record = Record(experiment, folder, watch)
     grid = LocalGrid(LabClient(lambda _: experiment), experiment.config.clients)
     with suppress(Enough):
-        run_server_app(LabServer(lambda _: record), grid)
+        run_server_app(LabServer(lambda _: record, done), grid)
     return record
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from apps.lab.claim import Claim
 from apps.lab.experiment import Experiment
 from apps.lab.metrics import by_label, cross_entropy, scores_of
 from apps.lab.picture import draw
@@ -50,15 +50,33 @@ class Record:
     by_class: list[float] = field(default_factory=list)
     labels: list[dict[str, float | None]] = field(default_factory=list)
     reports: Sequence[RoundReport] = ()
+    _parts: dict[str, Any] = field(init=False, repr=False)
+    _claim: Claim | None = field(default=None, init=False, repr=False)
     _started: float = 0.0
     _ended: float = 0.0
 
     def __post_init__(self) -> None:
+        self._parts = self.experiment.ready()  # before anything is written
         if self.folder is not None:
-            private.folder(self.folder)
-            for name in FILES:
-                (self.folder / name).unlink(missing_ok=True)
-            OmegaConf.save(self.experiment.config, self.folder / "config.yaml", resolve=True)
+            self._claim = Claim(self.folder)
+            self._begin(self.folder)
+
+    def _begin(self, folder: Path) -> None:
+        """Replace an earlier run's files."""
+        for name in (*FILES, *(f"ledger.sqlite-{more}" for more in ("wal", "shm", "journal"))):
+            (folder / name).unlink(missing_ok=True)
+        OmegaConf.save(self.experiment.config, folder / "config.yaml", resolve=True)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return Ledger(self.folder, annotate=self.census.about)
+
+    def close(self) -> None:
+        """Let go of the folder; nothing stays of a run that did not get as far as its untrained model."""
+        if "_ledger" in vars(self):
+            self._ledger.close()
+        if self._claim is not None:
+            self._claim.close(keep=bool(self.accuracy))
 
     @cached_property
     def census(self) -> Census:
@@ -66,14 +84,13 @@ class Record:
 
     def defence(self) -> dict[str, Any]:
         """Arguments that the strategies of both APIs have in common."""
-        parts = instantiate(self.experiment.config.strategy, _convert_="all")
-        if isinstance(parts["verifier"], Enrolling):
+        if isinstance(self._parts["verifier"], Enrolling):
             # The authority is new, and what was encrypted under an older one's keys is of no use.
             shutil.rmtree(devices_of(self.experiment), ignore_errors=True)
         return {
-            **parts,
+            **self._parts,
             "census": self.census,
-            "ledger": Ledger(self.folder, annotate=self.census.about),
+            "ledger": self._ledger,
             "verify_timeout": self.experiment.config.timeout,
             "seed": self.experiment.config.seed,
         }
@@ -121,8 +138,8 @@ class Record:
         """By round, starting with the untrained model; nothing where the attack is not after a label."""
         return {"labels": {k: [row[k] for row in self.labels] for k in self.labels[0]}} if self.labels else {}
 
-    def write(self, yardsticks: Mapping[str, Sequence[float]]) -> None:
-        """Write summary and picture.
+    def write(self, yardsticks: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+        """Write summary and picture; returns the summary.
 
         Parameters
         ----------
@@ -134,3 +151,4 @@ class Record:
         summary = {**self.summary, "yardsticks": {name: list(values) for name, values in yardsticks.items()}}
         private.file(self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         draw({"this run": self.accuracy, **yardsticks}, self.folder / "accuracy.png", self.experiment.name)
+        return summary

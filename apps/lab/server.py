@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
+from logging import INFO
 
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.common import NDArrays, Scalar, ndarrays_to_parameters
+from flwr.common.logger import log
 from flwr.server import ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid, ServerApp
 
+from apps.lab.check import ConfigError
 from apps.lab.record import Record
 from apps.lab.strategies import LabFAADL, LegacyLabFAADL
+
+#: A simulation's nodes are registered one after the other; no other follows after such a pause.
+SETTLED_SECONDS = 5.0
 
 
 class LabServer(ServerApp):  # type: ignore[misc]
@@ -33,10 +40,40 @@ class LabServer(ServerApp):  # type: ignore[misc]
 
     def __call__(self, grid: Grid, context: Context) -> None:
         record = self._start(context)
-        random.seed(record.experiment.config.seed)  # Flower draws the clients of a round from it
-        app = {"legacy": legacy_app, "message": message_app}[record.experiment.config.api](record)
-        app(grid, context)
-        self._done(record)
+        try:
+            config = record.experiment.config
+            wait_for_nodes(grid, config.min_clients, config.clients)
+            random.seed(config.seed)  # Flower draws the clients of a round from it
+            app = {"legacy": legacy_app, "message": message_app}[config.api](record)
+            app(grid, context)
+            self._done(record)
+        finally:
+            record.close()
+
+
+def wait_for_nodes(grid: Grid, least: int, most: int) -> None:
+    """Wait until enough nodes are connected, and say for how many.
+
+    Raises
+    ------
+    ConfigError
+        In a simulation, which has as many nodes as it has.
+    """
+    simulated = type(grid).__name__ == "InMemoryGrid" or getattr(grid, "simulated", False)
+    told, since = -1, time.monotonic()
+    while (found := len(list(grid.get_node_ids()))) < least:
+        if found != told:
+            log(INFO, "Waiting for %d clients, min_clients: %d connected", least, found)
+            told, since = found, time.monotonic()
+        if simulated and time.monotonic() > since + SETTLED_SECONDS:
+            break
+        time.sleep(0.2)
+    if simulated and not least <= found <= most:
+        wanted = f"{most}" if least == most else f"{least} to {most}"
+        raise ConfigError(
+            f"expected {wanted} simulated nodes, one for each client, got {found}: pass --federation-config "
+            f'"num-supernodes={most}" to flwr run, or clients={found} among the overrides'
+        )
 
 
 def legacy_app(record: Record) -> ServerApp:

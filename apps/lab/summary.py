@@ -54,6 +54,20 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
     }
 
 
+def outcome(summary: Mapping[str, Any]) -> list[str]:
+    """A finished run in a few lines, for a console."""
+    recall = "-" if summary["recall"] is None else f"{summary['recall']:.2f}"
+    lines = [
+        f"{summary['name']}: accuracy {summary['final_accuracy']:.3f}, recall {recall}, "
+        f"honest convicted {summary['honest_convicted']}, malicious updates accepted {summary['attackers_accepted']}, "
+        f"verified {summary['verified_per_round']:.1f} a round, {summary['seconds']['total']:.1f} s",
+        *(f"{name}: accuracy {curve[-1]:.3f}" for name, curve in summary["yardsticks"].items()),
+    ]
+    if summary["disclosure"]:
+        lines.append(f"disclosed: {summary['disclosure']['line']}")
+    return lines
+
+
 def _disclosure(rounds: Rows) -> dict[str, Any] | None:
     last = {row["node_id"]: row for r in rounds for row in r.get("disclosures", ())}
     if not last:
