@@ -2,12 +2,14 @@ r"""``spotcheck``: a few committed steps of the local run, recomputed from claim
 
 Algorithm 1 of FAA-DL hides nothing and binds nothing (``paper.py``). Here the client is bound twice before it learns
 what it will be asked: to its data by enrolment (``enrolment.py``), to its run by the root over all its checkpoints
-(``commitments.py``). A suspect then opens some steps: those drawn at random, the last, and the one that by its own
-account moved the model most. For each it shows the checkpoints before and after, the batch's ciphertexts and labels,
+(``commitments.py``) and what every step changed (``trace.py``). A suspect then opens some steps: the last, the ones
+that changed most, and some drawn at random. For each it shows the checkpoints before and after, the batch's ciphertexts
+and labels,
 and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer vectors s. What
 it shows is held against its promises in ``spotshown.py``; here is what is remembered of the nodes, and the authority.
 
-1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to.
+1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to, and what
+   the trace says.
 2. Claims: the server draws sigma (per sample) and rho (per output), and checks in the exponent, without a discrete
    logarithm, that ``sum_i sigma_i <rho, (Z1, P)_i> = <sum_i sigma_i x_i, y>`` with ``y = L^T rho``, one functional key
    a step. A claim wrong in one entry fails for certain, any other false claims with probability 1 - 2^-22.
@@ -67,7 +69,7 @@ class SpotCheck:
     authority : Authority
         In process if not given.
     steps : int
-        Steps drawn at random, besides the last and the largest.
+        Steps drawn at random, besides the last and those that changed most.
     tau : float, optional
         Relative L2 error of a step above which a suspect is convicted; 1e-3 if the first layer is dense, .02 if it is a
         convolution, since a ReLU or a maximum behind one may fall to another side on another machine.

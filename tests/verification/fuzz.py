@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.verification.hostile import hostile, message, raw
 from tests.verification.targets import Target, targets
 
-#: CPU time: a message may take this many times what the honest one takes, and so many seconds a byte more than that has.
+#: CPU time: a message may take so many times what the honest one takes, and seconds a byte that it has more.
 TIMES, SECONDS_A_BYTE = 10.0, 1e-4
 #: Bytes by which memory may grow once every reader has been aimed at for a while.
 GROWTH = 48 * 2**20

@@ -54,6 +54,7 @@ def targets(folder: Path) -> dict[str, Target]:
     assert request is not None
     enrolled = enrolment.enrol(node.device, node.data, request)
     node.verifier.enrol(node.node_id, enrolled)
+    other = replace(node.device, folder=folder / "other")  # a folder answers for what was enrolled last
     case = node.train()
     challenge = node.verifier.challenge(case)
     bound = node.verifier._pending[node.node_id]
@@ -86,7 +87,7 @@ def targets(folder: Path) -> dict[str, Target]:
             spotwire.ENROL,
             request,
             {"node": bytes, "group": str, "public_key": bytes},
-            lambda data: enrolment.enrol(node.device, node.data, data),
+            lambda data: enrolment.enrol(other, node.data, data),
         ),
         "challenge": (spotwire.CHALLENGE, challenge, asked, node.answer),
         "paper evidence": (

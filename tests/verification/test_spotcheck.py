@@ -93,6 +93,7 @@ def test_data_chosen_after_the_challenge_are_not_the_enrolled_ones(node: Node) -
     fresh = enrolment.find(node.device, other, challenge.key)
     assert fresh is not None
     evidence = node.answer(replace(challenge, data=fresh.root).to_bytes(), other)
+    enrolment.enrol(node.device, node.data, public)  # a folder answers for what was enrolled last
     finding = node.verifier.judge(case, evidence)
     assert finding.convicted and "not the one enrolled" in finding.reason
 
