@@ -1,4 +1,7 @@
-"""A folder that one run writes to, whatever processes there are."""
+"""A folder that one run writes to, whatever processes there are.
+
+The lock is one of its ``config.yaml``: the ledger has a lock of its own on the folder.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Claim:
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             private.folder(folder)
-            self._lock: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            self._lock: int | None = os.open(private.file(folder / "config.yaml"), os.O_RDWR)
         except OSError as error:
             raise ConfigError(
                 f"expected run.dir to be a folder that can be written to, got {folder}: {error}"

@@ -63,7 +63,7 @@ class Record:
 
     def _begin(self, folder: Path) -> None:
         """Replace an earlier run's files."""
-        for name in (*FILES, *(f"ledger.sqlite-{more}" for more in ("wal", "shm", "journal"))):
+        for name in (*FILES[1:], *(f"ledger.sqlite-{more}" for more in ("wal", "shm", "journal"))):
             (folder / name).unlink(missing_ok=True)
         OmegaConf.save(self.experiment.config, folder / "config.yaml", resolve=True)
 
