@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ FROM (SELECT node_id, max(rowid) AS last, count(*) AS rounds, sum(suspect) AS su
     FROM verdicts GROUP BY node_id) n
 JOIN verdicts v ON v.rowid = n.last JOIN rounds r ON r.id = v.round_id"""
 _ROUNDS = """
-SELECT r.*, (SELECT sum(accepted) FROM verdicts WHERE round_id = r.id) AS accepted
+SELECT r.id, r.at, r.round, r.verifier, r.score_threshold, r.failed_closed, r.seconds,
+    (SELECT sum(accepted) FROM verdicts WHERE round_id = r.id) AS accepted
 FROM rounds r WHERE r.id > :since ORDER BY r.id DESC LIMIT :last"""
 _KNOWN = "SELECT * FROM disclosures WHERE rowid IN (SELECT max(rowid) FROM disclosures GROUP BY node_id)"
 _WHEN = "SELECT v.node_id, r.at FROM verdicts v JOIN rounds r ON r.id = v.round_id WHERE v.rowid = ?"
@@ -46,6 +48,10 @@ _PAGE = 2_000
 _TEXTS = {
     "at", "verifier", "node_id", "verdict", "reason", "notes", "seconds", "data", "name", "type", "withheld",
 }  # fmt: skip
+#: What older and newer files may lack.
+_DISCLOSED = dict.fromkeys(
+    ("samples", "samples_opened", "max_rank", "dimension", "budget", "remaining", "enrolments", "keys_issued"), 0
+)
 _MEASURED = {"score", "score_threshold", "error", "threshold"}
 Row = dict[str, Any]
 
@@ -148,7 +154,7 @@ class History:
             bans = {r["node_id"]: r["reason"] or "banned" for r in db.execute("SELECT node_id, reason FROM bans")}
             strikes = {r["node_id"]: r["count"] for r in db.execute("SELECT node_id, count FROM strikes")}
             rows = db.execute(_LATEST, {"convicted": Outcome.CONVICTED, "missing": Outcome.MISSING}).fetchall()
-            known = {r["node_id"]: r for r in db.execute(_KNOWN)} if _has(db, "disclosures") else {}
+            known = {r["node_id"]: _DISCLOSED | r for r in db.execute(_KNOWN)} if _has(db, "disclosures") else {}
             when = {r["node_id"]: r["at"] for row in rows for r in db.execute(_WHEN, [row["banned_in"]])}
         found = []
         for row in rows:
@@ -169,7 +175,7 @@ class History:
     def lifts(self) -> list[Row]:
         """Bans that were lifted, and when."""
         with self._open() as db:
-            return db.execute("SELECT * FROM lifts").fetchall() if _has(db, "lifts") else []
+            return db.execute("SELECT node_id, at, reason FROM lifts").fetchall() if _has(db, "lifts") else []
 
     def mark(self) -> str:
         """A text that is another one whenever the ledger has changed."""
@@ -187,14 +193,17 @@ class History:
         except OSError:
             return None
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            for attempt in range(5):
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return False
+                except BlockingIOError:  # by a server, or for a moment by another reader that asks the same
+                    time.sleep(0.001 * attempt)
             return True
         except OSError:
             return None
         finally:
             os.close(folder)
-        return False
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -233,7 +242,10 @@ def _converted(name: str, value: object) -> object:
         return None if name in _MEASURED else 0
     if not math.isfinite(number):
         return None if name in _MEASURED else 0
-    return number if name in _MEASURED else value if isinstance(value, int) else int(number)
+    if name in _MEASURED:
+        return number
+    count = value if isinstance(value, int) else int(number)
+    return count if -(2**63) <= count < 2**63 else 0  # ids go back into the next question
 
 
 def _verdict(row: Row) -> Row:

@@ -4,6 +4,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from starlette.testclient import TestClient
 
 from flwr_faa import live
 from flwr_faa.authority import web
+from flwr_faa.history import History
 from tests.live.ledgers import LIAR, write
 
 TOKEN = "t" * 43
@@ -159,6 +161,16 @@ def test_a_poll_brings_what_is_new(tmp_path: Path) -> None:
     replaced = client.get("/api/state?since=99").json()  # a shorter ledger in the same place
     assert replaced["whole"] and len(replaced["rounds"]) == 4
     assert client.get("/api/state?since=x").status_code == 422
+
+
+def test_readers_that_ask_at_once_do_not_take_each_other_for_a_server(tmp_path: Path) -> None:
+    write(tmp_path, 1).close()
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: History(tmp_path).running(), range(400))) == {False}
+    server = write(tmp_path, 1)
+    assert History(tmp_path).running() is True
+    server.close()
+    assert History(tmp_path / "nowhere").running() is None
 
 
 def test_a_page_without_a_ledger_says_so(tmp_path: Path) -> None:

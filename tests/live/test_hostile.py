@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -64,17 +64,20 @@ def contents(draw: st.DrawFn) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def made(folder: Path, rows: dict[str, list[dict[str, Any]]], typed: bool) -> None:
+def made(folder: Path, rows: dict[str, list[dict[str, Any]]], typed: bool, missing: Set[str] = frozenset()) -> None:
+    """Write a ledger file, with the columns' types or none, and without some ``table.column``."""
     db = sqlite3.connect(folder / "ledger.sqlite")
     db.execute("PRAGMA journal_mode = OFF")
     if typed:
         db.executescript(_VERSIONS[0])
     for table, columns in TABLES.items():
-        if not typed:  # no column has a type: every value stays as it is
-            db.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
+        kept = columns if typed else [name for name in columns if f"{table}.{name}" not in missing]
+        if not typed:  # every value stays as it is
+            db.execute(f"CREATE TABLE {table} ({', '.join([*kept, 'other'])})")
         for row in rows[table]:
-            values = [v.encode(errors="surrogatepass") if isinstance(v, str) else v for v in row.values()]
-            cells = ", ".join("CAST(? AS TEXT)" if isinstance(v, str) else "?" for v in row.values())
+            found = [*(row[name] for name in kept), *([] if typed else [None])]
+            values = [v.encode(errors="surrogatepass") if isinstance(v, str) else v for v in found]
+            cells = ", ".join("CAST(? AS TEXT)" if isinstance(v, str) else "?" for v in found)
             with suppress(sqlite3.IntegrityError):
                 db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({cells})", values)  # noqa: S608
     db.commit()
@@ -94,16 +97,19 @@ def check(result: Result) -> None:
 
 
 @contextmanager
-def folder_of(rows: dict[str, list[dict[str, Any]]], typed: bool) -> Iterator[Path]:
+def folder_of(rows: dict[str, list[dict[str, Any]]], typed: bool, missing: Set[str] = frozenset()) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
-        made(Path(name), rows, typed)
+        made(Path(name), rows, typed, missing)
         yield Path(name)
 
 
+COLUMN = st.sampled_from([f"{table}.{name}" for table, columns in TABLES.items() for name in columns])
+
+
 @settings(max_examples=60)
-@given(contents(), st.booleans())
-def test_whatever_a_ledger_file_holds(rows: dict[str, list[dict[str, Any]]], typed: bool) -> None:
-    with folder_of(rows, typed) as folder:
+@given(contents(), st.booleans(), st.one_of(st.just(set()), st.sets(COLUMN, max_size=2)))
+def test_whatever_a_ledger_file_holds(rows: dict[str, list[dict[str, Any]]], typed: bool, missing: set[str]) -> None:
+    with folder_of(rows, typed, missing) as folder:
         page = TestClient(live.application(folder, TOKEN), headers={"Authorization": f"Bearer {TOKEN}"})
         reply = page.get("/api/state")
         assert reply.status_code in (200, 503)
