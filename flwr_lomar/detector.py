@@ -187,6 +187,8 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
 
     def _judge(self, matrix: npt.NDArray[Any]) -> Judged:
         preset, (n, d), robust = PRESETS[self.preset], matrix.shape, self.preset == "robust"
+        if d <= self.statistics:
+            raise ValueError(f"Expected columns beside {self.statistics} of statistics, got {d} in all")
         updates = np.ascontiguousarray(matrix[:, : d - self.statistics])
         sight = Sight()
         factor = malicious_factor(
@@ -194,7 +196,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
             self.label_blocks,
             k=preset.k if self.k is None else self.k,
             kernel=preset.kernel if self.kernel is None else self.kernel,
-            bandwidth=preset.bandwidth if self.bandwidth is None else self.bandwidth,
+            bandwidth=preset.bandwidth if self.bandwidth is None else float(self.bandwidth),
             relative=preset.relative,
             least=SAME if robust else 0.0,
             watch=sight if robust else None,
@@ -223,7 +225,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
 
     def _check(self) -> None:
         """Refuse parameters that mean nothing."""
-        if self.preset not in PRESETS:
+        if not isinstance(self.preset, str) or self.preset not in PRESETS:
             raise ValueError(f"Expected preset {' or '.join(PRESETS)}, got {self.preset!r}")
         if self.kernel is not None and self.kernel not in KERNELS:
             raise ValueError(f"Expected kernel {', '.join(KERNELS)} or None, got {self.kernel!r}")

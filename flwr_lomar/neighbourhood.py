@@ -85,11 +85,14 @@ class Seen:
         Squared lengths of the rows themselves.
     positive : ndarray, shape (n,)
         Share of their entries that are positive.
+    width : int
+        Number of columns.
     """
 
     squared: Floats
     squares: Doubles
     positive: Doubles
+    width: int
 
 
 #: Told of one block after the other: its name (a number is a label's), and what is seen.
@@ -218,7 +221,9 @@ def _seen(inner: Floats, size: Sizes) -> Seen:
     squared = np.add(size.centred[:, None], size.centred, dtype=inner.dtype)
     squared -= 2 * inner
     squared[squared <= size.noise] = 0
-    return Seen(squared.astype(size.centred.dtype, copy=False), size.squares, size.positive / max(size.width, 1))
+    return Seen(
+        squared.astype(size.centred.dtype, copy=False), size.squares, size.positive / max(size.width, 1), size.width
+    )
 
 
 def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:

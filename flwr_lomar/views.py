@@ -87,11 +87,13 @@ class Sight:
 
     _blocks: dict[str, Doubles] = field(default_factory=dict, repr=False)
     _labels: dict[int, Doubles] = field(default_factory=dict, repr=False)
+    _widths: dict[str | int, int] = field(default_factory=dict, repr=False)
     _half: tuple[Doubles, float] = field(init=False, repr=False)
 
     def __call__(self, name: str | int, seen: Seen) -> None:
         """Take a block's numbers."""
         nearest = _nearest(seen)
+        self._widths[name] = seen.width
         if isinstance(name, int):
             _, few, most = _logs(nearest, _unit(nearest[2]), SAME * _length(seen))
             self._labels[name] = np.stack([few, few - most])
@@ -118,11 +120,13 @@ class Sight:
         # log F is a sum of squared distances over squared bandwidths, and its root as light in the tails as distances.
         factor = np.sign(log_factor) * np.sqrt(np.abs(log_factor))
         matters = MATTERS_FACTOR, MATTERS_FACTOR
-        views.append(View("log F", factor, "root of log F, LoMar's factor", "lower", "higher", False, 0.0, matters))
+        view = View("log F", factor, "root of log F, LoMar's factor", "lower", "higher", False, 0.0, matters)
+        views.append(view.in_few(self._widths["update"]))
         for name in sorted(self._blocks, reverse=True):  # update, classifier, backbone
             for (what, less, more, log, matters), values in zip(OF_BLOCK, self._blocks[name], strict=True):
                 told = f"{name}: {what}"
-                views.append(View(f"{name}, {what}", values[place], told, less, more, log, 0.0, matters))
+                view = View(f"{name}, {what}", values[place], told, less, more, log, 0.0, matters)
+                views.append(view.in_few(self._widths[name]))
         if self._labels:
             labels = sorted(self._labels)
             each = np.stack([self._labels[r] for r in labels])
@@ -134,7 +138,8 @@ class Sight:
                 ("sparsest", dense, z[:, 1].argmax(axis=0), z[:, 1].max(axis=0), (math.inf, MATTERS_SPARSEST)),
             ):
                 lines = [f"label {labels[r]}, its {side}: {what}" for r in label]
-                views.append(View(f"label, {side}", values, lines, "lower", "higher", False, 0.0, matters))
+                view = View(f"label, {side}", values, lines, "lower", "higher", False, 0.0, matters)
+                views.append(view.in_few(min((w for r in labels if (w := self._widths[r])), default=1)))
         return views
 
 

@@ -23,6 +23,14 @@ def iid(labels: Labels, clients: int, seed: int) -> list[Rows]:
     return [rows[i * size : (i + 1) * size] for i in range(clients)]
 
 
+def unequal(labels: Labels, clients: int, seed: int, ratio: float = 10.0) -> list[Rows]:
+    """Random parts of unequal size: uniform in the logarithm, the largest up to ``ratio`` times the smallest."""
+    rng = np.random.default_rng(seed)
+    sizes = ratio ** rng.uniform(size=clients)
+    cuts = np.rint(np.cumsum(sizes) / sizes.sum() * len(labels)).astype(int)[:-1]
+    return np.split(rng.permutation(len(labels)), cuts)
+
+
 def shards(labels: Labels, clients: int, seed: int) -> list[Rows]:
     """Two shards of samples sorted by label a client, so one or two labels, seldom three (McMahan et al. 2017)."""
     from flwr_datasets.partitioner import ShardPartitioner

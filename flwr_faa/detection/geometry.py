@@ -48,6 +48,8 @@ class Block:
         Cosine to the coordinate-wise median and to the mean of the updates; 0 for a zero vector.
     positive : ndarray, shape (n,)
         Share of positive signs among the entries that are not zero; .5 where all are.
+    width : int
+        Number of columns.
     """
 
     squared: Vector
@@ -55,6 +57,7 @@ class Block:
     to_median: Vector
     to_mean: Vector
     positive: Vector
+    width: int
 
     @cached_property
     def length(self) -> float:
@@ -160,6 +163,7 @@ class Cloud:
             _ratio(to_median, norms * np.sqrt(median_square), 0.0),
             _ratio(to_mean, norms * np.sqrt(mean_square), 0.0),
             _ratio(positive, nonzero, 0.5),
+            columns.stop - columns.start if isinstance(columns, slice) else len(columns),
         )
 
     def by_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

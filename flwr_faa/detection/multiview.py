@@ -13,13 +13,16 @@ from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.views import View, harm_views, update_views
 from flwr_faa.updates import Batch
 
+#: False alarms an honest client and round that detection without verification is made for.
+RATE = 0.02
+
 
 @dataclass(frozen=True)
 class MultiView(Detector):
     """Suspects every client whose largest robust z over all views exceeds a threshold.
 
     Without a threshold it is made for detection without verification, where a false alarm costs an honest client its
-    round. A client is suspected if it is odder than 99 of a hundred honest ones, given the number of clients and of
+    round. A client is suspected if it is odder than 98 of a hundred honest ones, given the number of clients and of
     views (``threshold.largest_z``), *and* if it differs by what matters for the mean (``views.harm_views``). With fewer
     than six clients nobody can say what is usual. Then only a client that is grossly far from the others is suspected
     (``views.GROSS``). The measured rates are in ``docs/false-alarms.md``.
@@ -51,7 +54,7 @@ class MultiView(Detector):
         cloud = Cloud.of(batch)
         if self.threshold is None:
             views = (self.views or harm_views)(cloud)
-            limit = largest_z(max(len(batch), FEWEST), len(views))
+            limit = largest_z(max(len(batch), FEWEST), len(views), RATE)
             z = np.array([view.among(limit) for view in views])
         else:
             views, limit = (self.views or update_views)(cloud), self.threshold

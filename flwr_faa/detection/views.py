@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,9 @@ SAME = 0.05
 MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(3), math.log(2.2)), math.log(2.2)
 MATTERS_TURN, MATTERS_COSINE, MATTERS_SHARE, MATTERS_LABEL = math.log(2.2), 0.65, 0.25, math.log(3.3)
 MATTERS_STATISTICS = math.log(10)
+#: In a block of few columns every one of these is more, times 1 + FEW / columns^1.5: there neighbours can be close,
+#: cosines large and all signs the same by chance.
+FEW = 9.0
 #: A client so many times farther from the nearest half of the others than usual, and than the usual update is long, is
 #: beyond what sizes that differ tenfold explain. However few clients there are, that much is known.
 GROSS = math.log(15)
@@ -97,6 +100,14 @@ class View:
         away = self.values - np.median(of)
         spread = 1.4826 * np.median(np.abs(of - np.median(of))) if self.spread is None else self.spread
         return np.asarray(away / np.maximum(spread, np.where(away < 0, *self.matters) / limit))
+
+    def in_few(self, columns: int) -> View:
+        """The same view of a block with so many columns."""
+        if self.matters is None:
+            return self
+        below, above = self.matters
+        more = 1 + FEW / max(columns, 1) ** 1.5
+        return replace(self, matters=(below * more, above * more))
 
     def explain(self, i: int, z: float | None = None) -> str:
         """One line: how client ``i`` differs from the median client, by a z of its own or one measured otherwise."""
@@ -186,7 +197,8 @@ def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
             ("nearest", z.argmin(axis=0), z.min(axis=0), (MATTERS_LABEL, math.inf)),
         ):
             lines = [f"label {r}, its {side}: {what}" for r in label]
-            views.append(View(f"label {side}", values, lines, "lower", "higher", False, slack * LEAST_Z, matters))
+            view = View(f"label {side}", values, lines, "lower", "higher", False, slack * LEAST_Z, matters)
+            views.append(view.in_few(min(block.width for block in cloud.labels)))
     if cloud.statistics.size:
         views.append(statistics_view(cloud.statistics[list(cloud.order)]))
     return views
@@ -216,7 +228,7 @@ def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) 
         ("signs", block.positive, "share of positive signs", (MATTERS_SHARE, MATTERS_SHARE)),
     ):
         views.append(View(f"{name} {kind}", values, f"{name}: {what}", "lower", "higher", False, share, matters))
-    return views
+    return [view.in_few(block.width) for view in views]
 
 
 def statistics_view(changes: Floats) -> View:

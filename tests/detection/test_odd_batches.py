@@ -14,7 +14,7 @@ from pyod.models.lof import LOF
 from pyod.models.pca import PCA
 
 from flwr_faa.detection import OCSVM, MultiView, Sequential, as_detector
-from flwr_faa.detection.geometry import FAR, Cloud, measurable
+from flwr_faa.detection.geometry import FAR, measurable
 from flwr_faa.updates import Batch
 from flwr_lomar import LoMarDetector
 from tests.detection.simulate import batch_of, crowd
@@ -129,12 +129,3 @@ def test_only_what_cannot_be_measured_is_scaled_and_that_exactly():
         with pytest.raises(ValueError, match="Expected finite"):
             measurable(np.array([[1.0, bad], [0.0, 1.0]]))
     assert not measurable(np.zeros((3, 0))).size and not measurable(np.zeros((3, 2))).any()
-
-
-def test_counters_are_in_no_view_and_statistics_in_one_of_their_own():
-    rng = np.random.default_rng(0)
-    honest = crowd(20)
-    batch = batch_of(honest)
-    cloud = Cloud.of(batch)
-    wide = Cloud(honest, cloud.order, cloud.place, statistics=rng.normal(size=(20, 6)) * [1, 1e3, 1e-3, 1, 1, 0])
-    assert np.array_equal(wide.whole.squared, cloud.whole.squared)

@@ -1,0 +1,164 @@
+"""Nobody attacks: detection without verification keeps to its rate, with few clients, unequal ones and counters."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy.stats import t
+from sklearn.datasets import load_digits
+
+from apps.lab import false_alarms
+from apps.lab.models import cnn
+from apps.lab.partitions import unequal
+from flwr_faa import TrainingPlan
+from flwr_faa.detection import MultiView, as_detector
+from flwr_faa.detection.geometry import Cloud
+from flwr_faa.detection.multiview import RATE
+from flwr_faa.detection.threshold import largest_z, student_isf
+from flwr_faa.detection.views import GROSS, harm_views
+from flwr_faa.pipeline import Pipeline
+from flwr_faa.updates import Batch, Reply, read_replies
+from flwr_lomar import LoMarDetector
+from tests.detection.simulate import batch_of, crowd
+
+DEFAULTS = {"FAADL": MultiView(), "LoMar": as_detector(LoMarDetector())}
+BOTH = pytest.mark.parametrize("name", list(DEFAULTS))
+LINEAR = ((10, 20), (10,))
+
+
+def suspects(name: str, batches) -> tuple[int, int]:
+    """How many of how many."""
+    found = [(len(DEFAULTS[name].detect(batch, 0).suspects), len(batch)) for batch in batches]
+    return sum(s for s, _ in found), sum(n for _, n in found)
+
+
+@BOTH
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 10, 30])
+@pytest.mark.parametrize("signal", [0.0, 1.0])
+def test_equal_noise(name, n, signal):
+    """A linear model of ten labels; at n = 3 a fifth was suspected."""
+    rng = np.random.default_rng(n)
+    rounds = [signal * rng.normal(size=210) + rng.normal(size=(n, 210)) for _ in range(max(8, 200 // n))]
+    removed, everybody = suspects(name, [batch_of(x.astype(np.float32), LINEAR) for x in rounds])
+    assert removed <= RATE * everybody
+
+
+@BOTH
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 10])
+def test_few_columns(name, d):
+    """In one dimension LoMar suspected 23%."""
+    rng = np.random.default_rng(d)
+    rounds = [rng.normal(size=(n, d)).astype(np.float32) for n in (6, 10, 20, 50) for _ in range(6)]
+    removed, everybody = suspects(name, [batch_of(x) for x in rounds])
+    assert removed <= RATE * everybody
+
+
+@BOTH
+@pytest.mark.parametrize("factor", [1.1, 1.5, 0.5])
+def test_a_group_that_is_a_little_longer_or_shorter_matters_to_nobody(name, factor):
+    """As clients with differential privacy are; LoMar removed 26 of 200 at 1.1, and all of the group at 1.5."""
+    for seed in range(6):
+        updates = np.random.default_rng(seed).normal(size=(10, 5000))
+        updates[[0, 3, 5]] *= factor
+        assert DEFAULTS[name].detect(batch_of(updates.astype(np.float32)), 0).suspects == ()
+
+
+@BOTH
+@pytest.mark.parametrize("partition", list(false_alarms.PARTITIONS))
+def test_real_clients(name, partition):
+    detectors = {name: DEFAULTS[name]}
+    batches = [b for n in (3, 6, 20) for b in false_alarms.honest_rounds("MLP", partition, n, 7)]
+    alarms = sum(false_alarms.suspected(d, b).sum() for d in detectors.values() for b in batches)
+    assert alarms <= (0 if partition in ("iid", "sizes differ tenfold") else 3)
+
+
+@pytest.fixture(scope="module")
+def batch_norm_rounds():
+    """Six rounds of 20 clients with 32 to 120 samples: how many batches each counted differs."""
+    x, y = load_digits(return_X_y=True)
+    x = x.reshape(-1, 1, 8, 8).astype(np.uint8)
+    plan = TrainingPlan(partial(cnn, (1, 8, 8), 10, True), 0.05, batch_size=8, scale=1 / 16)
+    parts = unequal(y[:1400], 20, 3, 120 / 32)
+    arrays, names = plan.initial_arrays(1), list(plan.model().state_dict())
+    found = []
+    for number in range(6):
+        trained = [plan.train(arrays, (x[p], y[p]), number) for p in parts]
+        replies = [Reply(i, own, len(p)) for i, (own, p) in enumerate(zip(trained, parts, strict=True))]
+        found.append((arrays, replies, names))
+        arrays, _ = Pipeline(MultiView(), observe=True).run(number, replies, arrays, lambda asked: {})
+    return found
+
+
+@BOTH
+def test_batch_norm_and_unequal_sizes_cost_honest_clients_nothing(name, batch_norm_rounds):
+    """With counters among the parameters, 47 of 120 were removed, and 6 by LoMar."""
+    batches = [read_replies(replies, arrays) for arrays, replies, _ in batch_norm_rounds]
+    removed, everybody = suspects(name, batches)
+    assert everybody == 120 and removed <= 2
+
+
+@BOTH
+def test_counters_are_in_no_view(name, batch_norm_rounds):
+    arrays, replies, _ = batch_norm_rounds[0]
+    counters = [i for i, array in enumerate(arrays) if array.dtype.kind == "i"]
+    assert len(counters) == 2
+    changed = []
+    for reply in replies:
+        own = list(reply.arrays)
+        for i in counters:
+            own[i] = np.asarray(own[i] + 10 * reply.node_id, own[i].dtype)
+        changed.append(Reply(reply.node_id, own, reply.num_examples))
+    before, after = (DEFAULTS[name].detect(read_replies(r, arrays), 0) for r in (replies, changed))
+    assert np.array_equal(before.scores, after.scores)
+
+
+@BOTH
+def test_running_statistics_have_a_view_of_their_own(name, batch_norm_rounds):
+    arrays, replies, _ = batch_norm_rounds[5]
+    batch = read_replies(replies, arrays)
+    statistics = batch.layout.statistics
+    assert statistics.stop - statistics.start == 2 * (32 + 64)
+    updates = batch.updates.copy()
+    updates[4, statistics] *= -30
+    updates[9, statistics.stop - 1] += 1e6  # one variance
+    odd = Batch(batch.node_ids, updates, batch.weights, batch.layout, {})
+    found = DEFAULTS[name].detect(odd, 0)
+    assert {4, 9} <= set(found.suspects) and len(found.suspects) <= 3
+    assert all("running statistics" in found.evidence[row] for row in (4, 9))
+
+
+@BOTH
+def test_with_few_clients_only_the_gross_is_known(name):
+    for n in (3, 4, 5):
+        updates = crowd(n, n)
+        for factor in (0.0, 0.1, 5.0):
+            updates[1] = factor * crowd(n, n)[1]
+            assert DEFAULTS[name].detect(batch_of(updates), 0).suspects == ()
+        updates[1] = 100 * crowd(n, n)[1]
+        assert DEFAULTS[name].detect(batch_of(updates), 0).suspects == (1,)
+
+
+def test_scores_exceed_the_threshold_only_where_the_difference_matters():
+    batch = batch_of(crowd(20), ((4, 5), (3, 4), (3,)))
+    found = MultiView().detect(batch)
+    views = harm_views(Cloud.of(batch))
+    assert found.threshold == largest_z(20, len(views), RATE)
+    for view in views:
+        away = view.values - np.median(view.values)
+        below, above = view.matters
+        assert not (np.abs(view.among(4.0)) > 4.0)[(away > -below) & (away < above)].any()
+    assert views[0].matters[1] == GROSS
+
+
+def test_the_quantile_is_students():
+    for p in (0.25, 0.01, 1e-4, 1e-6):
+        for freedom in (0.8, 2.0, 5.5, 16.0):
+            np.testing.assert_allclose(student_isf(p, freedom), t.isf(p, freedom), rtol=1e-5)
+
+
+def test_the_command_prints_both_tables():
+    alarms = false_alarms.false_alarms(["MLP"], (3,), 1)
+    text = false_alarms.alarms_table(alarms, ["FAADL()", "LoMar()"])
+    assert "| MLP | sizes differ tenfold | 0.0 |" in text and text.count("nobody attacks") == 2
+    recall = false_alarms.found_attackers((10,), 1, {"Gaussian": false_alarms.ATTACKS["Gaussian"]})
+    assert "| Gaussian | 100.0 / 0.0 |" in false_alarms.recall_table(recall)
