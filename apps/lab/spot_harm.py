@@ -9,12 +9,15 @@ to how far the honest run moves it. ``--write`` puts the table into docs/spotche
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from math import comb
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,38 +115,48 @@ ATTACKS = [
     Attack("parameters, just before the end", pushed, late=True),
     Attack("momentum", spun),
     Attack("parameters, and momentum to coast back", both),
-    Attack("the same just before the end", both, late=True),
+    Attack("both, just before the end", both, late=True),
     Attack("the first layer", first),
     Attack(f"parameters, the best of {ROOTS} roots", pushed, roots=ROOTS),
-    Attack("parameters, a trace that lies over 2 steps", pushed, smooth=2),
-    Attack("over 5 steps", pushed, smooth=5),
-    Attack("over 10 steps", pushed, smooth=10),
+    Attack("a trace that lies over 2 steps", pushed, smooth=2),
+    Attack("a trace that lies over 5 steps", pushed, smooth=5),
+    Attack("a trace that lies over 10 steps", pushed, smooth=10),
     Attack("a channel's running variance", variance, normed=True),
-    Attack("the same just before the end", variance, normed=True, late=True),
+    Attack("the running variance, just before the end", variance, normed=True, late=True),
 ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print the table."""
+    """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(prog="python -m apps.lab.spot_harm")
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("runs/spot_harm.jsonl"), help="one line a finished trial")
     parser.add_argument("--write", action="store_true", help="write the table into docs/spotcheck.md too")
     options = parser.parse_args(arguments)
     data = load("dataset=digits clients=4").dataset.train
-    lines = []
-    for attack in ATTACKS:
-        found = [harm(attack, data, trial) for trial in track(range(options.trials), attack.name)]
-        steps, share, others = np.array(found).T
-        bad = attack.smooth
-        drawn = np.mean([1 - comb(int(n) - bad, DRAWN) / comb(int(n), DRAWN) for n in others])
-        figures = [f"{np.median(steps):.2f}", f"{steps.max():.2f}", f"{np.median(share):.2f}", f"{share.max():.2f}"]
-        lines.append([attack.name, str(len(found)), *figures, f"{drawn:.2f}"])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    stored = map(json.loads, options.out.read_text().splitlines()) if options.out.exists() else ()
+    done = {(name, trial): figures for name, trial, figures in stored}
+    with options.out.open("a") as file:
+        for trial, attack in track([*product(range(options.trials), ATTACKS)], "trials"):
+            if (attack.name, trial) not in done:
+                done[attack.name, trial] = harm(attack, data, trial)
+                file.write(json.dumps([attack.name, trial, done[attack.name, trial]]) + "\n")
+                file.flush()
+    lines = [_line(attack, [done[attack.name, trial] for trial in range(options.trials)]) for attack in ATTACKS]
     head = ["kick to", "trials", "longest steps, median", "most", "of the update, median", "most", "convicted with"]
     text = f"{untitled(head, lines)}\n"
     if options.write:
         write_region(DOCS, "harm", text)
     print(text)
     return 0
+
+
+def _line(attack: Attack, found: Sequence[Sequence[float]]) -> list[str]:
+    steps, share, others = np.array(found).T
+    drawn = np.mean([1 - comb(int(n) - attack.smooth, DRAWN) / comb(int(n), DRAWN) for n in others])
+    figures = [np.median(steps), steps.max(), np.median(share), share.max()]
+    return [attack.name, str(len(found)), *("-" if math.isnan(f) else f"{f:.2f}" for f in figures), f"{drawn:.2f}"]
 
 
 def plan_of(normed: bool) -> TrainingPlan:
@@ -168,7 +181,8 @@ def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
     update = [b.astype(np.float64) - a for a, b in zip(honest[0].arrays, honest[-1].arrays, strict=True)]
     step = STEPS - 2 if attack.late else int(rng.integers(0, STEPS - 1 - attack.smooth))
     low, high = 0.003 * attack.smooth, 1.0 * attack.smooth
-    states, opened, longest = honest, {STEPS - 1}, math.inf
+    opened = {STEPS - 1, *largest(traced(layout, honest, 0, 1).moves())}
+    states, longest = honest, math.inf
     for _ in range(6):  # the largest size, to a few percent
         size = math.sqrt(low * high)
         change = attack.aim(plan, layout, update, size)
@@ -184,8 +198,7 @@ def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
     if attack.normed:
         path = np.abs(np.diff(traced(layout, honest, 0, 1).buffers, axis=0)).sum(0)[layout.variances]
         wrong = np.concatenate([off[i].ravel() for i in layout.buffers])[layout.variances]
-        worst = float((np.abs(wrong) / path).max())
-        return worst, worst, STEPS - len(opened)
+        return math.nan, float((np.abs(wrong) / path).max()), STEPS - len(opened)
     return length(layout, off) / longest, length(layout, off) / length(layout, update), STEPS - len(opened)
 
 

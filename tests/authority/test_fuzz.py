@@ -50,6 +50,7 @@ fields = {
         "root": texts | st.none(),
         "rows": st.lists(numbers, max_size=4),
         "disclosed": st.lists(vectors, max_size=3),
+        "units": numbers,
     },
     "/v1/disclosure": {"node_id": numbers},
 }
