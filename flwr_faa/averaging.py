@@ -67,6 +67,24 @@ def apply_update(model: Arrays, update: npt.NDArray[np.float64], layout: Layout)
     return new
 
 
+def into_dtype(found: npt.NDArray[Any], w: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array in the dtype of ``w``, integers rounded; what equals w stays w bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If it has no real numbers, or they are not finite where those of w are.
+    """
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"expected an array of {w.dtype}, got {found.dtype}")
+    if found.dtype == w.dtype:
+        return found
+    new = _into(found, found != w, w)
+    if w.dtype.kind == "f" and bool((np.isfinite(w) & ~np.isfinite(new)).any()):
+        raise ValueError(f"expected values that {w.dtype} holds, got {found.dtype} with others")
+    return new
+
+
 def _into(total: npt.NDArray[Any], changed: npt.NDArray[np.bool_], w: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``total`` in the dtype of w where it changed, w elsewhere."""
     if w.dtype.kind in "iu":  # a mean of the largest integers may round to one more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import time
@@ -9,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import fields
-from logging import ERROR, INFO, WARNING
+from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.common.logger import log
 
+from flwr_faa.averaging import into_dtype
+from flwr_faa.client import COMMIT, NONCE
 from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
@@ -26,6 +29,9 @@ from flwr_faa.verification.wire import WireError
 
 #: Rounds in a row without an accepted update, after which it is said what to change.
 BARREN = 3
+#: Seconds that a node has for its enrolment while others wait to train.
+ENROL_SECONDS = 120.0
+_LONGEST = 300
 #: As the pipeline's, with the seconds to wait.
 AskFor = Callable[[Mapping[int, bytes], float], Mapping[int, bytes | str]]
 
@@ -39,7 +45,8 @@ class Defence:
         Default: ``Sequential()`` with a verifier, ``MultiView()`` without.
     verifier : Verifier, optional
         Without one, suspects are removed unheard.
-    policy : Policy
+    policy : Policy, optional
+        The default one if not given.
     ledger : Ledger, optional
         In memory if not given. Bans found in it hold.
     timeout : float
@@ -50,31 +57,48 @@ class Defence:
         For reproducible simulations. Unset, it is drawn: who knows it knows who will be audited.
     observe : bool
         See :class:`flwr_faa.pipeline.Pipeline`. Nodes that did not enrol take part too. Bans found in the ledger hold.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is none that can work, with what was expected.
     """
 
     def __init__(
         self,
         detector: object | None,
         verifier: Verifier | None,
-        policy: Policy,
+        policy: Policy | None,
         ledger: Ledger | None,
         timeout: float,
         seed: int | None,
         rule: Rule | None = None,
         observe: bool = False,
     ) -> None:
-        self.verifier, self.policy, self.timeout, self.observe = verifier, policy, timeout, observe
+        policy = Policy() if policy is None else policy
+        _check(verifier, policy, ledger, timeout, seed, rule)
+        self.verifier, self.policy, self.timeout, self.observe = verifier, policy, timeout, bool(observe)
         self.detector = _detector(detector, verifier)
         self.ledger = ledger or Ledger()
         self.reports: list[RoundReport] = []
         self._pipeline = Pipeline(self.detector, verifier, policy, rule, observe)
-        self._seed = secrets.randbits(63) if seed is None else seed
+        self._seed = seed
+        self._key = secrets.token_bytes(32)
+        self._turn = 0
+        #: By node that failed to enrol: how often, and the turn from which it is asked again.
+        self._pauses: dict[int, tuple[int, int]] = {}
         for note in verifier.notes if verifier else ():
             log(WARNING, "%s", note)
 
     def nonce(self, server_round: int) -> int:
         """What the clients draw their batch order from in this round. Non-negative, below 2^63."""
         return self._draw(server_round, 0)
+
+    def told(self, server_round: int) -> dict[str, Any]:
+        """What clients must be told with the model: nothing, unless their training is to be verified."""
+        if self.verifier is None:
+            return {}
+        return {NONCE: self.nonce(server_round)} | ({COMMIT: True} if self.commits else {})
 
     @property
     def commits(self) -> bool:
@@ -84,6 +108,10 @@ class Defence:
     def enrol(self, node_ids: Iterable[int], ask: AskFor) -> dict[int, str]:
         """Ask those about to train who are not enrolled yet, and say why some still are not: they cannot take part.
 
+        As long as no more than half of the nodes are enrolled, all of them are waited for, ``enrol_timeout`` at most.
+        The others have ``ENROL_SECONDS``; a device that needs longer goes on with its work, and finds it done when it
+        is asked again. One that fails or is silent is asked after 1, 2, 4 ... further rounds.
+
         Parameters
         ----------
         node_ids : iterable of int
@@ -92,30 +120,54 @@ class Defence:
         """
         if not isinstance(self.verifier, Enrolling):
             return {}
+        self._turn += 1
+        nodes, failed = list(node_ids), dict[int, str]()
         pending: dict[int, bytes] = {}
-        failed: dict[int, str] = {}
-        for node in node_ids:
+        for node in nodes:
             try:
                 with one_node(node):
                     if (request := self.verifier.enrolment(node)) is not None:
                         pending[node] = request
             except (Exhausted, Misconfigured, WireError) as why:
-                failed[node] = f"not enrolled: {why}"
+                failed[node] = str(why)
+        enrolled = len(nodes) - len(pending) - len(failed)
+        # Who has failed before is left alone for a while, unless there is nobody to go on with.
+        if 2 * enrolled > len(nodes):
+            for node in [n for n in pending if self._pauses.get(n, (0, 0))[1] > self._turn]:
+                failures, until = self._pauses[node]
+                failed[node] = f"it failed to {failures} times, and is asked again in {until - self._turn} rounds"
+                del pending[node]
         if pending:
             log(INFO, "faa: asking %d nodes to enrol", len(pending))
-        answers = ask(pending, self.verifier.enrol_timeout) if pending else {}
-        for node in pending:
-            answer = answers.get(node, "no answer in time")
-            try:
-                if isinstance(answer, str):
-                    raise WireError(answer)
-                with one_node(node):
-                    self.verifier.enrol(node, answer)
-            except (Exhausted, Misconfigured, WireError) as why:
-                failed[node] = f"not enrolled: {why}"
+        deadline = time.monotonic() + self.verifier.enrol_timeout
+        while pending:
+            started = time.monotonic()
+            seconds = max(0.0, min(ENROL_SECONDS, deadline - started))
+            answers = ask(pending, seconds)
+            for node in list(pending):
+                answer = answers.get(node, "no answer in time")
+                try:
+                    if isinstance(answer, str):
+                        raise WireError(answer)
+                    with one_node(node):
+                        self.verifier.enrol(node, answer)
+                    failed.pop(node, None)
+                    self._pauses.pop(node, None)
+                    del pending[node]
+                except (Exhausted, Misconfigured, WireError) as why:
+                    failed[node] = str(why)
+                    if node in answers:  # it did answer: asking again at once would not help
+                        del pending[node]
+            # Where the answers came sooner, no more would come for waiting.
+            done = time.monotonic()
+            if 2 * (len(nodes) - len(failed)) > len(nodes) or done >= deadline or done - started < seconds:
+                break
         for node, problem in failed.items():
-            log(WARNING, "faa node=%d %s", node, problem)
-        return {} if self.observe else failed
+            if self._pauses.get(node, (0, 0))[1] <= self._turn:
+                failures = self._pauses.get(node, (0, 0))[0] + 1
+                self._pauses[node] = failures, self._turn + 2 ** min(failures, 16)
+            log(WARNING, "faa node=%d not enrolled: %s", node, problem)
+        return {} if self.observe else {node: f"not enrolled: {why}" for node, why in failed.items()}
 
     def present(self, connected: Callable[[], Set[int]]) -> Set[int]:
         """The connected nodes, once one of them is not banned.
@@ -169,16 +221,53 @@ class Defence:
         )
         self.reports.append(report)
         self.ledger.record(report)
-        for verdict in report.nodes:
-            log(INFO, "faa round=%d %s", server_round, verdict)
-        for verdict in report.having(Outcome.EXHAUSTED):
-            log(WARNING, "faa round=%d node=%d could not be asked: %s", server_round, verdict.node_id, verdict.reason)
-        if report.disclosures:
-            log(INFO, "faa round=%d disclosed: %s", server_round, describe(report.disclosures))
-        if report.failed_closed:
-            log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", server_round)
+        self._log(report)
         self._alarm(report)
+        self._stop_if_hopeless(replies, report)
         return arrays, report
+
+    def restored(self, found: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+        """Return a model that a project's own rule made, in the names, order and dtypes of the one broadcast.
+
+        Raises
+        ------
+        ValueError
+            If it has other arrays or shapes, or values that the broadcast's dtypes cannot hold.
+        """
+        if found.keys() != model.keys() or any(found[n].shape != w.shape for n, w in model.items()):
+            raise ValueError("expected the strategy to return the arrays that were broadcast, got others")
+        return {name: into_dtype(found[name], w) for name, w in model.items()}
+
+    def _log(self, report: RoundReport) -> None:
+        """One line for the round, and one for each node to which something happened; the others' at DEBUG."""
+        counts = ", ".join(f"{n} {name}" for name, n in report.counts().items() if n and name != "accepted")
+        accepted, known = len(report.accepted), describe(report.disclosures) if report.disclosures else ""
+        told = f"{accepted} of {len(report.nodes)} accepted ({counts or 'nobody'})"
+        log(INFO, "faa round=%d: %s%s", report.round, told, f"; disclosed: {known}" if known else "")
+        for verdict in report.nodes:
+            level = DEBUG if verdict.accepted and not verdict.withheld else INFO
+            log(level, "faa round=%d %s", report.round, verdict)
+        for verdict in report.having(Outcome.EXHAUSTED):
+            log(WARNING, "faa round=%d node=%d could not be asked: %s", report.round, verdict.node_id, verdict.reason)
+        if report.failed_closed:
+            log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", report.round)
+
+    def _stop_if_hopeless(self, replies: Sequence[Reply], report: RoundReport) -> None:
+        """Raise if the first replies of all, two at least, have a form that can never be averaged.
+
+        Masked, compressed or differently shaped models are a project's choice, not an attack of every client; a run
+        that trains nothing until its end helps nobody.
+        """
+        present = {r.node_id for r in replies if not r.absent}
+        rejected = {v.node_id for v in report.having(Outcome.REJECTED)}
+        if len(self.reports) == 1 and len(present) >= 2 and present <= rejected:
+            reasons = Counter(_without_node(v) for v in report.nodes if v.node_id in present).most_common(3)
+            told = "; ".join(f"{count} x {why}" for why, count in reasons)
+            raise RuntimeError(
+                f"expected replies that can be judged one by one, got none in the first round: {told}. Secure "
+                "aggregation, compression, and clients that send something else than their model cannot be combined "
+                "with this defence (docs/compatibility.md)"
+            )
 
     def _alarm(self, report: RoundReport) -> None:
         """Say loudly that a round trained nothing, and why; and what to change if it goes on like that."""
@@ -212,7 +301,40 @@ class Defence:
         log(INFO, "\t│\t└── Banned so far: %d", len(self.ledger.bans))
 
     def _draw(self, server_round: int, stream: int) -> int:
+        """A number for a purpose: 0 for what clients are told, 1 for what they must not foresee.
+
+        With a seed these are numbers for simulations, as in every release. Without one each is a keyed hash, so that
+        what clients are told says nothing of the rest.
+        """
+        if self._seed is None:
+            name = server_round.to_bytes(8, "big", signed=True) + bytes([stream])
+            return int.from_bytes(hashlib.blake2b(name, digest_size=8, key=self._key).digest(), "big") >> 1
         return int(np.random.SeedSequence([self._seed, server_round, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _check(verifier: object, policy: object, ledger: object, timeout: object, seed: object, rule: object) -> None:
+    """Raise TypeError or ValueError for what would only fail in the middle of a run."""
+    if isinstance(verifier, type):
+        raise TypeError(f"Expected a verifier, got the class {verifier.__name__}: give it its plan")
+    if verifier is not None and not all(callable(getattr(verifier, n, None)) for n in ("challenge", "judge")):
+        raise TypeError(f"Expected a verifier with challenge() and judge(), or None, got {verifier!r}")
+    if not isinstance(policy, Policy):
+        raise TypeError(f"Expected a Policy or None, got {policy!r}")
+    if ledger is not None and not isinstance(ledger, Ledger):
+        raise TypeError(f"Expected a Ledger or None, got {ledger!r}: Ledger('folder') makes one")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
+        raise ValueError(f"Expected verify_timeout in seconds, more than 0, got {timeout!r}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
+        raise ValueError(f"Expected seed to be an integer of at least 0 or None, got {seed!r}")
+    if rule is not None and not callable(rule):
+        raise TypeError(f"Expected a rule(batch, rows) or None, got {rule!r}")
+
+
+def failure(told: object) -> str:
+    """What a client says of its own failure, printable and of bounded length."""
+    text = " ".join(str(told).split())
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])
+    return f"the client failed: {shown}" + ("..." if len(text) > _LONGEST else "")
 
 
 def _without_node(verdict: Verdict) -> str:
@@ -231,12 +353,6 @@ def readable(node_id: int, read: Callable[[], Reply]) -> Reply:
         return Reply(node_id, problem=f"expected a reply that can be read: {told}")
 
 
-def accounted(read: Iterable[Reply], problems: Mapping[int, str], *silent: Mapping[int, str]) -> list[Reply]:
-    """Every node of a round: replies as read, those with a problem without what they hold, and the silent, with why."""
-    found = [Reply(r.node_id, problem=r.problem or problems[r.node_id]) if r.node_id in problems else r for r in read]
-    return found + [Reply(node_id, problem=why) for nodes in silent for node_id, why in nodes.items()]
-
-
 @contextmanager
 def lowered(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
     """Minimum numbers of nodes, lowered for a while by the banned, which would otherwise be waited for forever."""
@@ -248,27 +364,6 @@ def lowered(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(strategy, name, value)
-
-
-def consistent(metrics: Mapping[int, Mapping[str, Any]], kept: Sequence[int]) -> list[int]:
-    """The kept nodes whose metrics have the names and types that most have, and finite values.
-
-    A stray metric would make averaging raise or turn the average into NaN; it costs its node the metrics, no more.
-    """
-
-    def kind(node: int) -> tuple[tuple[str, object], ...]:
-        return tuple(sorted((k, len(v) if isinstance(v, list) else -1) for k, v in metrics[node].items()))
-
-    def finite(node: int) -> bool:
-        numbers = [v for v in metrics[node].values() if not isinstance(v, (str, bytes))]
-        return all(np.all(np.isfinite(np.asarray(v, np.float64))) for v in numbers)
-
-    sound = [node for node in kept if finite(node)]
-    kinds = [kind(node) for node in sound]
-    if not kinds:
-        return []
-    usual = max(sorted(set(kinds), key=repr), key=kinds.count)
-    return [node for node, k in zip(sound, kinds, strict=True) if k == usual]
 
 
 def _detector(detector: object | None, verifier: Verifier | None) -> Detector:

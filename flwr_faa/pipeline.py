@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,18 @@ class Policy:
     assumed_share: float = 0.5
     renormalise: bool = True
     drop_above: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weighting not in get_args(Weighting):
+            raise ValueError(f"Expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
+        if not isinstance(self.max_strikes, int) or self.max_strikes < 1:
+            raise ValueError(f"Expected max_strikes to be an integer of at least 1, got {self.max_strikes!r}")
+        for name in ("assumed_share", "drop_above"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+                raise ValueError(f"Expected {name} to be a number of at least 0, got {value!r}")
+        if not 0 <= self.assumed_share <= 1:
+            raise ValueError(f"Expected assumed_share to be from 0 to 1, got {self.assumed_share!r}")
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,34 @@
 """FAA-DL around a project's own strategy: its sampling, its aggregation and its metrics, on the replies that are kept.
 
-:class:`flwr_faa.FAADL` averages for itself. A subclass of Flower's ``FedAvg`` with an ``aggregate_train`` (or
-``aggregate_fit``) of its own is protected instead: nodes are sampled, enrolled, detected, verified and banned as ever,
-and then the subclass aggregates what is left, as if the others had not replied.
+:class:`flwr_faa.FAADL` averages for itself. A strategy of Flower's, or a project's own that inherits from ``FedAvg``,
+is protected instead: nodes are sampled, enrolled, detected, verified and banned as ever, and then the strategy
+aggregates what is left, as if the others had not replied.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.common import FitRes, Parameters, Scalar
+from flwr.common import EvaluateIns, EvaluateRes, FitIns, FitRes, Parameters, Scalar
+from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa import legacy
-from flwr_faa.client import COMMIT, COMMITMENT, NONCE
-from flwr_faa.defence import Defence, consistent
+from flwr_faa.defence import Defence
+from flwr_faa.guard import Guard
 from flwr_faa.ledger import Ledger
-from flwr_faa.legacy import node_id
+from flwr_faa.legacy_guard import LegacyGuard
 from flwr_faa.pipeline import Policy
 from flwr_faa.strategy import FAADL
-from flwr_faa.updates import weigh
+from flwr_faa.verdict import RoundReport
 from flwr_faa.verification.base import Verifier
 
 S = TypeVar("S", FedAvg, LegacyFedAvg)
-_ODD = "expected metrics like the others', finite and of the same names and types, got other ones"
 
 
 def protect(
@@ -45,13 +42,14 @@ def protect(
     seed: int | None = None,
     observe: bool = False,
 ) -> S:
-    """The same strategy, of whichever API, behind FAA-DL.
+    """Return the strategy, of whichever API, behind FAA-DL.
 
     Parameters
     ----------
     strategy : FedAvg
-        An instance of Flower's ``FedAvg`` or of any class that inherits from it (FedAdam, FedProx, your own). Its
-        class is left as it is. All nodes must get the same model.
+        An instance of Flower's ``FedAvg`` or of any class that inherits from it (FedAdam, FedProx, your own). All
+        nodes must get the same model. It is wrapped, not copied: what its own methods and callbacks write to it is
+        found in it.
     detector, verifier, policy, ledger, verify_timeout, seed, observe
         As in :class:`flwr_faa.FAADL`. ``policy.weighting`` decides which ``num-examples`` the strategy sees:
         ``capped`` (default) or ``uniform``, which is 1; ``policy.renormalise`` is the strategy's own affair.
@@ -59,72 +57,127 @@ def protect(
     Returns
     -------
     FedAvg
-        A copy, which is still an instance of the strategy's class, with ``reports`` and ``defence`` as FAADL has them.
+        A wrapper that passes for the strategy (``isinstance`` too), with ``reports`` and ``defence`` as FAADL has them.
+        Every other attribute is the strategy's own, to read and to write.
 
     Raises
     ------
     TypeError
-        If the strategy does not inherit from ``FedAvg``, or is protected already.
+        If the strategy does not inherit from ``FedAvg``, is protected already, or combines models that are no arrays.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAdam
+    >>> mine = FedAdam(fraction_train=0.5)
+    >>> twin = protect(mine)
+    >>> isinstance(twin, FedAdam), twin.fraction_train, twin.reports
+    (True, 0.5, [])
     """
-    guards: dict[type, type] = {FedAvg: _Guard, LegacyFedAvg: _LegacyGuard}
-    guard = next((g for base, g in guards.items() if isinstance(strategy, base)), None)
-    if guard is None or isinstance(strategy, FAADL | legacy.FAADL):
+    wrapper = next((w for base, w in ((FedAvg, _Message), (LegacyFedAvg, _Legacy)) if isinstance(strategy, base)), None)
+    if wrapper is None or isinstance(strategy, FAADL | legacy.FAADL) or isinstance(_kind(strategy), _Wrapped):
         raise TypeError(
             f"Expected a FedAvg, or what inherits from it, without a defence, got {type(strategy).__name__}"
         )
-    cls = type(strategy)
-    protected: Any = copy.copy(strategy)
-    # The guard comes first, so that its `super()` is the project's class and that class' own `start` finds the guard.
-    protected.__class__ = type(f"Protected{cls.__name__}", (guard, cls), {})
-    protected._defend(Defence(detector, verifier, policy or Policy(), ledger, verify_timeout, seed, None, observe))
-    result: S = protected
-    return result
+    trees = [cls.__name__ for cls in type(strategy).__mro__ if "Xgb" in cls.__name__]
+    if trees:
+        raise TypeError(
+            f"Expected a strategy that combines arrays, got {trees[0]}: trees have no distance that a detector could "
+            "measure. Protected can be whatever averages weights (FedAvg, FedAdam, FedProx, Krum, your own)"
+        )
+    defence = Defence(detector, verifier, policy, ledger, verify_timeout, seed, None, observe)
+    protected: Any = wrapper(strategy, defence)
+    return protected  # type: ignore[no-any-return]
 
 
-class _Guard(FAADL):
-    """Stands before the project's class in the order of inheritance."""
+def _kind(strategy: object) -> object:
+    """The object itself where it is a wrapper, which hides behind the class of what it wraps."""
+    return strategy if issubclass(type(strategy), _Wrapped) else None
+
+
+class _Front:
+    """Passes for a strategy, whose attributes it reads and writes; defines what differs.
+
+    ``__class__`` is the strategy's, so that ``isinstance`` and the ``super()`` of its methods work with this object.
+    """
+
+    _faa: Any
+    _own: Any
+
+    def __init__(self, own: Any, guard: Any) -> None:
+        object.__setattr__(self, "_own", own)
+        object.__setattr__(self, "_faa", guard)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(object.__getattribute__(self, "_own"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_own"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._own, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._own, name)
+
+
+class _MessageFront(_Front):
+    """The four methods that a run of the Message API calls."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """As the project does, without the banned."""
-        messages = list(super().configure_train(server_round, arrays, config, grid))
-        for message in messages:  # the project may have made configs of its own
-            told = message.content.config_records.get(self.configrecord_key)
-            if told is None:
-                told = message.content[self.configrecord_key] = ConfigRecord()
-            told.update({key: config[key] for key in (NONCE, COMMIT) if key in config})
+        messages: list[Message] = self._faa.configure_train(
+            self._own, self._own.configure_train, server_round, arrays, config, grid
+        )
+        return messages
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        messages: list[Message] = self._faa.configure_evaluate(
+            self._own, self._own.configure_evaluate, server_round, arrays, config, grid
+        )
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Detect, verify, remove; the project aggregates the rest."""
-        messages = [m for m in replies if not m.has_error()]
-        sound = {m.metadata.src_node_id for m in self._sound(messages)}
-        odd = {m.metadata.src_node_id: _ODD for m in messages if m.metadata.src_node_id not in sound}
-        model, report = self._decide(server_round, messages, odd)
-        kept = {v.node_id for v in report.accepted}
-        left = sorted((m for m in messages if m.metadata.src_node_id in kept), key=lambda m: m.metadata.src_node_id)
-        arrays: ArrayRecord | None = model
+        arrays, report, accepted = self._faa.decide(self._own, server_round, list(replies))
         metrics: MetricRecord | None = None
-        if left:  # with nobody left the model stays
-            key, told = self.weighted_by_key, [next(iter(m.content.metric_records.values())) for m in left]
-            for metric, weight in zip(told, _weights([m[key] for m in told], self.defence.policy), strict=True):
-                metric[key] = weight
-            for message in left:
-                message.content.pop(COMMITMENT, None)
-            arrays, metrics = super(FAADL, self).aggregate_train(server_round, left)
+        if accepted:  # with nobody left the model stays
+            arrays, metrics = self._own.aggregate_train(server_round, accepted)
+            arrays = self._faa.restored(arrays)
         metrics = MetricRecord() if metrics is None else metrics
         metrics.update(report.metrics())
         return arrays, metrics
 
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        metrics: MetricRecord | None = self._own.aggregate_evaluate(
+            server_round, self._faa.evaluated(self._own, list(replies))
+        )
+        return metrics
 
-class _LegacyGuard(legacy.FAADL):
-    """The same for ``aggregate_fit``."""
 
-    def __repr__(self) -> str:
-        return f"protect({super(legacy.FAADL, self).__repr__()})"
+class _LegacyFront(_Front):
+    """The four methods that a run of the legacy API calls."""
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        instructions: list[tuple[ClientProxy, FitIns]] = self._faa.configure_fit(
+            self._own, self._own.configure_fit, server_round, parameters, client_manager
+        )
+        return instructions
+
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, EvaluateIns]]:
+        instructions: list[tuple[ClientProxy, EvaluateIns]] = self._faa.configure_evaluate(
+            self._own, self._own.configure_evaluate, server_round, parameters, client_manager
+        )
+        return instructions
 
     def aggregate_fit(
         self,
@@ -135,20 +188,77 @@ class _LegacyGuard(legacy.FAADL):
         """Detect, verify, remove; the project aggregates the rest."""
         if failures and not self.accept_failures:
             return None, {}
-        told = {node_id(c): {k: v for k, v in r.metrics.items() if k != COMMITMENT} for c, r in results}
-        sound = consistent(told, sorted(told))
-        model, report = self._decide(server_round, results, {n: _ODD for n in told if n not in sound})
-        kept = {v.node_id for v in report.accepted}
-        left = sorted(((c, r) for c, r in results if node_id(c) in kept), key=lambda pair: node_id(pair[0]))
-        parameters: Parameters | None = model
+        found: Parameters | None
+        found, report, accepted = self._faa.decide(server_round, results, failures)
         metrics: dict[str, Scalar] = {}
-        if left:  # with nobody left the model stays
-            weights = _weights([r.num_examples for _, r in left], self.defence.policy)
-            left = [(c, replace(r, num_examples=weight)) for (c, r), weight in zip(left, weights, strict=True)]
-            parameters, metrics = super(legacy.FAADL, self).aggregate_fit(server_round, left, failures)
-        return parameters, {**metrics, **report.metrics()}
+        if accepted:  # with nobody left the model stays
+            found, metrics = self._own.aggregate_fit(server_round, self._faa.mended(accepted), failures)
+            found = self._faa.restored(found)
+        return found, {**metrics, **report.metrics()}
+
+    def aggregate_evaluate(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, EvaluateRes]],
+        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
+    ) -> tuple[float | None, dict[str, Scalar]]:
+        aggregated: tuple[float | None, dict[str, Scalar]] = self._own.aggregate_evaluate(
+            server_round, self._faa.evaluated(results), failures
+        )
+        return aggregated
 
 
-def _weights(examples: list[Any], policy: Policy) -> list[int]:
-    """What the project is told of the numbers of examples: validated, and as the policy weighs them."""
-    return [max(1, round(w)) for w in weigh(np.array(examples, np.float64), policy.weighting)]
+class _Wrapped(_Front):
+    """What the user holds: a front with ``reports`` and ``defence``, which the project's own methods do not see."""
+
+    _guard: Callable[[Defence], Any]
+
+    def __init__(self, own: Any, defence: Defence) -> None:
+        super().__init__(own, type(self)._guard(defence))
+
+    @property
+    def defence(self) -> Defence:
+        defence: Defence = self._faa.defence
+        return defence
+
+    @property
+    def reports(self) -> list[RoundReport]:
+        return self.defence.reports
+
+    def __repr__(self) -> str:
+        return f"protect({self._own!r})"
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _copied, (type(self), self._own, self._faa)
+
+
+class _Message(_Wrapped, _MessageFront):
+    _guard = Guard
+
+    def summary(self) -> None:
+        """Log summary configuration of the strategy."""
+        self.defence.summary()
+        self._own.summary()
+
+    def start(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the project's own ``start``, which finds the defended methods and its own attributes."""
+        return type(self._own).start(_Start(self), *args, **kwargs)
+
+
+class _Start(_MessageFront):
+    """What a project's ``start`` has as ``self``: all names but the defended methods are the project's own."""
+
+    def __init__(self, wrapped: _Message) -> None:
+        super().__init__(wrapped._own, wrapped._faa)
+        object.__setattr__(self, "summary", wrapped.summary)
+
+
+class _Legacy(_Wrapped, _LegacyFront):
+    _guard = LegacyGuard
+
+
+def _copied(cls: type[_Wrapped], own: Any, guard: Any) -> Any:
+    """A copy of a protected strategy, from copies of its parts."""
+    copied = object.__new__(cls)
+    _Front.__init__(copied, own, guard)
+    return copied

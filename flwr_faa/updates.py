@@ -19,7 +19,10 @@ import numpy.typing as npt
 
 from flwr_faa.layout import Arrays, Layout, Role
 
-__all__ = ["Arrays", "Batch", "Floats", "Layout", "Reply", "Role", "Weighting", "blank", "read_replies", "weigh"]
+__all__ = [
+    "Arrays", "Batch", "Floats", "Layout", "Reply", "Role", "Weighting", "blank", "complete", "plausible",
+    "read_replies", "weigh", "weigh_nodes",
+]  # fmt: skip
 
 Floats = npt.NDArray[np.floating[Any]]
 Weighting = Literal["uniform", "reported", "capped"]
@@ -48,6 +51,8 @@ class Reply:
         Set by the transport if there is nothing to check (an error, a missing record).
     commitment : bytes
         What came with the model for the verifier; as the node sent it.
+    absent : bool
+        The node sent nothing that could be read at all: it failed, was silent, or had not enrolled.
     """
 
     node_id: int
@@ -55,6 +60,7 @@ class Reply:
     num_examples: object = None
     problem: str = ""
     commitment: bytes = b""
+    absent: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +194,27 @@ def read_replies(
     told = {node_id: f"node {node_id}: {why}" for node_id, why in rejected.items()}
     valid = tuple(models[node_id] for node_id in node_ids)
     return Batch(tuple(node_ids), updates, weigh(examples, weighting), layout, told, models=valid)
+
+
+def complete(replies: Sequence[Reply], model: Arrays, names: Sequence[str] = ()) -> dict[int, Arrays]:
+    """Return the models of accepted replies by node, as :func:`read_replies` has them in ``Batch.models``."""
+    layout, sent = Layout.of(model, names), _usually_sent(replies)
+    return {r.node_id: _complete(r.arrays, model, layout, sent) for r in replies}
+
+
+def plausible(examples: object) -> bool:
+    """Return whether this can be a number of examples."""
+    try:
+        _check_examples(examples)
+    except ValueError:
+        return False
+    return True
+
+
+def weigh_nodes(examples: Mapping[int, Any], weighting: Weighting) -> dict[int, int | float]:
+    """Return the weights of nodes that report these numbers of examples; whole numbers as integers."""
+    weights = weigh(np.array([float(v) for v in examples.values()]), weighting).tolist()
+    return {node: int(w) if w == int(w) else w for node, w in zip(examples, weights, strict=True)}
 
 
 def weigh(examples: npt.NDArray[np.float64], weighting: Weighting) -> npt.NDArray[np.float64]:

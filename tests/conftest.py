@@ -26,6 +26,6 @@ def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = SimpleNamespace(SystemRandom=lambda: draw, token_bytes=draw.randbytes)
     monkeypatch.setattr(spotcheck, "secrets", secret)
     monkeypatch.setattr(spotclaims, "secrets", secret)
-    monkeypatch.setattr(defence, "secrets", SimpleNamespace(randbits=lambda bits: 5))
+    monkeypatch.setattr(defence, "secrets", SimpleNamespace(token_bytes=lambda count: bytes([5]) * count))
     random.seed(5)
     torch.manual_seed(5)

@@ -299,7 +299,7 @@ def test_a_ban_lifted_while_waiting_holds_no_more(api: str, monkeypatch: pytest.
     monkeypatch.setattr(defence.time, "sleep", lambda seconds: own.ledger.lift(1))
     there = SimpleNamespace(get_node_ids=lambda: [1], all=lambda: {"1": SimpleNamespace(cid="1")})
     minimum = "min_train_nodes" if api == "message" else "min_fit_clients"
-    with strategy._unbanned(there, minimum) as view:
+    with strategy._faa.without_banned(strategy, there, minimum) as view:
         assert view is not None
         assert list(view.get_node_ids() if api == "message" else map(int, view.all())) == [1]
 

@@ -9,18 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from flwr.common.constant import ErrorCode
-
 from apps.lab.experiment import Experiment
-from apps.lab.local_grid import node_of
+from apps.lab.local_grid import node_of, reason_of
 from apps.lab.local_run import Enough, Watch
 from apps.lab.record import Record
 from flwr_faa.client import CHALLENGE, EVIDENCE, NONCE
-from flwr_faa.defence import Defence
+from flwr_faa.defence import Defence, failure
 from flwr_faa.updates import Arrays, Reply
-
-#: As the Message API's strategy puts it.
-FAILED = f"the client failed (error code {ErrorCode.CLIENT_APP_RAISED_EXCEPTION})"
 
 
 def run_directly(experiment: Experiment, watch: Watch = lambda *_: None) -> Record:
@@ -79,14 +74,14 @@ def _defence(record: Record) -> Defence:
 def _reply(experiment: Experiment, node: int, partition: int, model: Arrays, nonce: int) -> Reply:
     try:
         arrays, examples, _ = experiment.client(partition).fit(model, {NONCE: nonce})
-    except RuntimeError:  # attack=absent
-        return Reply(node, problem=FAILED)
+    except RuntimeError as error:  # attack=absent
+        return Reply(node, problem=failure(reason_of(error)), absent=True)
     return Reply(node, arrays, examples)
 
 
 def _answer(experiment: Experiment, partition: int, challenge: bytes) -> bytes | str:
     try:
         evidence: bytes = experiment.client(partition).get_properties({CHALLENGE: challenge})[EVIDENCE]
-    except RuntimeError:  # attack=refuse
-        return FAILED
+    except RuntimeError as error:  # attack=refuse
+        return failure(reason_of(error))
     return evidence

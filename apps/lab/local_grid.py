@@ -14,10 +14,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from logging import DEBUG
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -119,10 +121,16 @@ class LocalGrid(Grid):  # type: ignore[misc]
         received = Message(deepcopy(message.content), metadata=message.metadata)
         try:
             reply = self._app(received, context)
-        except Exception:  # noqa: BLE001 - as Flower's runtimes do: one client's error is a reply, not the run's end
-            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc()), reply_to=message)
+        except Exception as error:  # noqa: BLE001 - as Flower's runtimes: a client's error is a reply, not the run's end
+            log(DEBUG, "A client failed:\n%s", traceback.format_exc())
+            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason_of(error)), reply_to=message)
         fault = self._faults.get(int(context.node_config["partition-id"]))
         return fault(reply) if fault else reply
+
+
+def reason_of(error: Exception) -> str:
+    """What a server is told of a client's exception, in Flower's words."""
+    return f"{type(error)}:<'{error}'>"
 
 
 def run_server_app(
@@ -144,13 +152,13 @@ def run_server_app(
     """
     config = dict(grid.run_config if run_config is None else run_config)
     context = Context(run_id=RUN_ID, node_id=SUPERLINK_NODE_ID, node_config={}, state=RecordDict(), run_config=config)
-    with _identity():
+    with task_identity():
         server_app(grid=grid, context=context)
     return context
 
 
 @contextmanager
-def _identity() -> Iterator[None]:
+def task_identity() -> Iterator[None]:
     """Messages take their sender from ``TaskIdentity``; afterwards it is again that of the run that this one is in."""
     names = ("_task_id", "_run_id", "_node_id")
     before = {name: getattr(TaskIdentity, name) for name in names}

@@ -140,7 +140,7 @@ class House:
 
     def live(self, number: int) -> dict[int, list[Verdict]]:
         """The verdicts on every node that lies, in a life of its own."""
-        defence = Defence(Everyone(), self.verifier, Policy(), None, 0.0, number)
+        defence = Defence(Everyone(), self.verifier, Policy(), None, 1.0, number)
         model: Arrays = self.experiment.plan.initial_arrays(number)
         for server_round in range(1, self.cell.rounds + 1):
             present = [node for node in self.partitions if node not in defence.ledger.bans]

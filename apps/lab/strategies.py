@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, MetricRecord
-from flwr.common import FitRes, Parameters, Scalar
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common import FitIns, FitRes, Parameters, Scalar
+from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
+from flwr.serverapp import Grid
 
 from flwr_faa import FAADL, legacy
+from flwr_faa.client import NONCE
 
 
 @dataclass
@@ -48,6 +51,13 @@ class LabFAADL(FAADL):
         super().__init__(*args, **kwargs)
         self.census = census
 
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Tell the batch order whatever the defence, so that runs with and without one can be compared."""
+        config[NONCE] = self.defence.nonce(server_round)
+        return super().configure_train(server_round, arrays, config, grid)
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -66,6 +76,14 @@ class LegacyLabFAADL(legacy.FAADL):
     def __init__(self, *args: Any, census: Census, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.census = census
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        """Tell the batch order whatever the defence, so that runs with and without one can be compared."""
+        nonce = self.defence.nonce(server_round)
+        instructions = super().configure_fit(server_round, parameters, client_manager)
+        return [(client, FitIns(ins.parameters, {**ins.config, NONCE: nonce})) for client, ins in instructions]
 
     def aggregate_fit(
         self,

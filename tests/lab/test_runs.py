@@ -11,6 +11,7 @@ import pytest
 from apps.lab.config import load
 from apps.lab.local_run import ATTACK_FREE, UNDEFENDED, run_locally, yardsticks
 from apps.lab.record import FILES, Record
+from flwr_faa.verdict import Outcome
 
 
 def run(overrides: str, folder: Path | None = None) -> Record:
@@ -75,8 +76,12 @@ def test_both_apis_give_the_same_verdicts_and_weights(attack: str) -> None:
 
 def test_paper_and_replay_give_the_same_verdicts() -> None:
     paper, replay = (run(f"attack=sign_flip rounds=2 verification={v}") for v in ("paper", "replay"))
-    outcomes = [[[row[:4] for row in r] for r in verdicts(record)] for record in (paper, replay)]
-    assert outcomes[0] == outcomes[1]
+    # Whom an audit falls on depends on what is known of a node's data, which replay does not count.
+    for one, other in zip(verdicts(paper), verdicts(replay), strict=True):
+        both = {row[0]: row[1] for row in one}, {row[0]: row[1] for row in other}
+        asked = [n for n in both[0] if {found[n] for found in both} <= {Outcome.CLEARED, Outcome.CONVICTED}]
+        assert asked and [both[0][n] for n in asked] == [both[1][n] for n in asked]
+    assert paper.summary["recall"] == replay.summary["recall"] == 1
 
 
 def test_who_refuses_is_dropped_every_time_and_banned_in_the_end() -> None:

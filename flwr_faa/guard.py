@@ -1,0 +1,286 @@
+"""What stands around a strategy of the Message API: nodes chosen and enrolled, replies read, decided and handed on.
+
+:class:`flwr_faa.FAADL` has a guard around Flower's ``FedAvg``, ``protect`` has one around a project's own class. The
+guard keeps everything that it remembers to itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from copy import copy
+from functools import partial
+from logging import ERROR
+from typing import Any, cast
+
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from flwr_faa import npy
+from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
+from flwr_faa.defence import Defence, failure, lowered, readable
+from flwr_faa.metrics import mend
+from flwr_faa.updates import Layout, Reply, blank, complete, plausible, weigh_nodes
+from flwr_faa.verdict import RoundReport
+
+#: A serialised array is its bytes and a short NumPy header.
+HEADER = 4096
+Model = dict[str, npt.NDArray[Any]]
+Configure = Callable[[int, ArrayRecord, ConfigRecord, Grid], Iterable[Message]]
+
+
+class Guard:
+    """The defence of one strategy.
+
+    Parameters
+    ----------
+    defence : Defence
+
+    Notes
+    -----
+    Every method is told whose guard it is: the strategy's settings are read, and its minimum numbers of nodes are
+    lowered by the banned while it draws its nodes.
+    """
+
+    def __init__(self, defence: Defence) -> None:
+        self.defence = defence
+        self._grid: Grid | None = None
+        self._model: ArrayRecord | None = None
+        self._asked: set[int] = set()
+        self._unenrolled: dict[int, str] = {}
+        self._started = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_grid": None}  # a connection cannot be copied; each round brings its own
+
+    def configure_train(
+        self, strategy: FedAvg, own: Configure, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Return what the strategy's own ``configure_train`` sends, without the banned and those not enrolled."""
+        self.defence.check_grid(grid)
+        if not arrays and self.defence.verifier is not None:
+            raise ValueError("expected initial arrays, which a verifier replays training from, got an empty record")
+        Layout.of([a.numpy() for a in arrays.values()], list(arrays))  # a model that cannot be averaged stops here
+        self._grid, self._model = grid, arrays
+        with self.without_banned(strategy, grid, "min_train_nodes") as view:
+            messages = list(own(server_round, arrays, config, view) if view else [])
+        chosen = [m.metadata.dst_node_id for m in messages]
+        self._unenrolled = self.defence.enrol(chosen, partial(self._ask, server_round))
+        messages = [m for m in messages if m.metadata.dst_node_id not in self._unenrolled]
+        self._tell(messages, strategy.configrecord_key, self.defence.told(server_round))
+        self._asked = {m.metadata.dst_node_id for m in messages}
+        self._started = time.perf_counter()
+        return messages
+
+    def configure_evaluate(
+        self, strategy: FedAvg, own: Configure, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Return what the strategy's own ``configure_evaluate`` sends, without the banned."""
+        with self.without_banned(strategy, grid, "min_evaluate_nodes") as view:
+            return list(own(server_round, arrays, config, view) if view else [])
+
+    def decide(
+        self, strategy: FedAvg, server_round: int, messages: Sequence[Message]
+    ) -> tuple[ArrayRecord, RoundReport, list[Message]]:
+        """Decide a round.
+
+        Returns
+        -------
+        arrays, report, accepted
+            The average of the accepted (the model as it was where nobody is); what was decided; and the accepted
+            replies in the order of node ids, rebuilt from what was validated.
+        """
+        if self._model is None:
+            raise RuntimeError("expected configure_train before aggregate_train, got no global model")
+        seconds, key = {"train": time.perf_counter() - self._started}, strategy.weighted_by_key
+        # For a node that went away the SuperLink answers, under its own id.
+        counted = [m for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
+        model = {name: array.numpy() for name, array in self._model.items()}
+        if not model:  # the clients' first models start the run: there is nothing yet to compare them with
+            model = blank([found for m in counted if (found := _arrays(m))])
+        read = [readable(m.metadata.src_node_id, partial(_read, m, model, key)) for m in counted]
+        away = dict.fromkeys(self._asked - {r.node_id for r in read}, "no reply in time") | self._unenrolled
+        read += [Reply(node, problem=why, absent=True) for node, why in away.items()]
+        ask = partial(self._ask, server_round, timeout=self.defence.timeout)
+        arrays, report = self.defence.decide(server_round, read, list(model.values()), ask, seconds, list(model))
+        kept = {v.node_id for v in report.accepted}
+        if not kept:
+            return self._model, report, []
+        models = complete([r for r in read if r.node_id in kept], list(model.values()), list(model))
+        accepted = self._rebuilt({m.metadata.src_node_id: m for m in counted}, models, list(model), key)
+        return ArrayRecord({name: Array(a) for name, a in zip(model, arrays, strict=True)}), report, accepted
+
+    def restored(self, arrays: ArrayRecord | None) -> ArrayRecord | None:
+        """Return a model that the strategy made with the dtypes of the one that was broadcast.
+
+        Raises
+        ------
+        ValueError
+            If it has other arrays, or values that are not finite where the broadcast's are.
+        """
+        if arrays is None or not self._model:
+            return arrays
+        model = {name: array.numpy() for name, array in self._model.items()}
+        return _record(self.defence.restored({name: a.numpy() for name, a in arrays.items()}, model))
+
+    def evaluated(self, strategy: FedAvg, messages: Sequence[Message]) -> list[Message]:
+        """Return the replies to an evaluation that can be averaged, with their metrics mended, by node id.
+
+        Where nobody sent what can be averaged, all are returned as they are: that is the project's mistake, and Flower
+        says what is wrong.
+        """
+        key = strategy.weighted_by_key
+        by_node = {m.metadata.src_node_id: copy(m) for m in messages if not m.has_error()}
+        told = {n: RecordDict(dict(m.content)) for n, m in by_node.items() if len(m.content.metric_records) == 1}
+        told = {n: c for n, c in told.items() if plausible(_only(c).get(key))}
+        if not told:
+            return list(messages)
+        name = Counter(next(iter(c.metric_records)) for c in told.values()).most_common(1)[0][0]
+        for node, content in told.items():
+            content[name] = content.pop(next(iter(content.metric_records)))
+            by_node[node].content = content
+        return [by_node[n] for n in self._mended(told, key)]
+
+    @contextmanager
+    def without_banned(self, strategy: FedAvg, grid: Grid, minimum: str) -> Iterator[Grid | None]:
+        """Give the grid without the banned; the strategy's minima are lowered by their number while it is open."""
+        connected = self.defence.present(lambda: set(grid.get_node_ids()))
+        banned = self.defence.ledger.bans.keys()  # read after that, which may take long: bans can be lifted
+        if connected and connected <= banned:
+            log(ERROR, "every connected node is banned: nobody is asked this round")
+            yield None
+            return
+        with lowered(strategy, (minimum, "min_available_nodes"), len(connected & banned)):
+            yield cast(Grid, _View(grid, banned))
+
+    def _tell(self, messages: Sequence[Message], key: str, more: Mapping[str, Any]) -> None:
+        """Add to the configs of these messages, which may share one: the project's own is left as it is."""
+        for message in messages if more else ():
+            content = RecordDict(dict(message.content))
+            content[key] = ConfigRecord({**content.config_records.get(key, {}), **more})
+            message.content = content
+
+    def _rebuilt(
+        self,
+        messages: Mapping[int, Message],
+        models: Mapping[int, Sequence[npt.NDArray[Any]]],
+        names: list[str],
+        key: str,
+    ) -> list[Message]:
+        """The accepted replies with the validated arrays in the model's order, under one name, and mended metrics."""
+        contents = {node: RecordDict(dict(messages[node].content)) for node in models}
+        arrays_at, metrics_at = (
+            Counter(next(iter(getattr(c, kind))) for c in contents.values()).most_common(1)[0][0]
+            for kind in ("array_records", "metric_records")
+        )
+        for node, content in contents.items():
+            metrics = _only(content)
+            for name in (COMMITMENT, next(iter(content.array_records)), next(iter(content.metric_records))):
+                content.pop(name, None)
+            content[arrays_at] = ArrayRecord({k: Array(a) for k, a in zip(names, models[node], strict=True)})
+            content[metrics_at] = metrics
+        rebuilt = []
+        for node in self._mended(contents, key):
+            message = copy(messages[node])  # its metadata stay, the caller's own content too
+            message.content = contents[node]
+            rebuilt.append(message)
+        return rebuilt
+
+    def _mended(self, contents: dict[int, RecordDict], key: str) -> list[int]:
+        """Mend the one MetricRecord of each of these in place; the nodes in order."""
+        nodes, weighting = sorted(contents), self.defence.policy.weighting
+        weights = weigh_nodes({n: _only(contents[n])[key] for n in nodes}, weighting)
+        plain = {n: {k: v for k, v in _only(contents[n]).items() if k != key} for n in nodes}
+        for node, metrics in mend(plain, weights).items():
+            name = next(iter(contents[node].metric_records))
+            contents[node][name] = MetricRecord({**metrics, key: weights[node]})
+        return nodes
+
+    def _ask(self, server_round: int, challenges: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:
+        """Send requests to their nodes and collect what they answer."""
+        assert self._grid is not None
+        messages = [
+            Message(
+                RecordDict({CHALLENGE: to_record(CHALLENGE, challenge)}),
+                dst_node_id=node_id,
+                message_type=f"query.{ACTION}",
+                ttl=timeout,
+                group_id=str(server_round),
+            )
+            for node_id, challenge in challenges.items()
+        ]
+        replies = self._grid.send_and_receive(messages, timeout=timeout) or ()
+        return {m.metadata.src_node_id: _evidence(m) for m in replies if m.metadata.src_node_id in challenges}
+
+
+class _View:
+    """The part of a grid that Flower's sampling uses, without some nodes."""
+
+    def __init__(self, grid: Grid, without: Set[int]) -> None:
+        self._grid, self._without = grid, without
+
+    def get_node_ids(self) -> list[int]:
+        """Sorted: a seeded draw does not depend on the order of connecting."""
+        return sorted(set(self._grid.get_node_ids()) - self._without)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)  # what else a project's own sampling may ask
+
+
+def _read(message: Message, model: Model, key: str) -> Reply:
+    """What a reply holds, without trusting any of it."""
+    node_id = message.metadata.src_node_id
+    if message.has_error():
+        return Reply(node_id, problem=failure(message.error.reason or message.error.code), absent=True)
+    records, metrics = message.content.array_records, message.content.metric_records
+    if len(records) != 1 or len(metrics) != 1:
+        got = f"{len(records)} and {len(metrics)}"
+        return Reply(node_id, problem=f"expected one ArrayRecord and one MetricRecord, got {got}")
+    record = next(iter(records.values()))
+    if others := record.keys() - model.keys():
+        return Reply(node_id, problem=f"expected the model's arrays, got {len(others)} other ones")
+    if key not in _only(message.content):
+        return Reply(node_id, problem=f"expected {key!r} among the metrics, got none")
+    arrays = [npy.read(record[name].data, limit(own)) if name in record else None for name, own in model.items()]
+    commitment = message.content.config_records.get(COMMITMENT, ConfigRecord()).get(COMMITMENT)
+    told = commitment if isinstance(commitment, bytes) else b""
+    return Reply(node_id, arrays, _only(message.content)[key], commitment=told)
+
+
+def limit(own: npt.NDArray[Any]) -> int:
+    """Return the most bytes that a serialised array of this shape may have: eight for each value, and its header."""
+    return 8 * own.size + HEADER
+
+
+def _only(content: RecordDict) -> MetricRecord:
+    return next(iter(content.metric_records.values()))
+
+
+def _record(model: Model) -> ArrayRecord:
+    return ArrayRecord({name: Array(a) for name, a in model.items()})
+
+
+def _arrays(message: Message) -> Model:
+    """The arrays of a reply that can be read and averaged, or none."""
+    records = [] if message.has_error() else list(message.content.array_records.values())
+    try:
+        found = {name: npy.read(a.data, len(a.data)) for name, a in records[0].items()} if len(records) == 1 else {}
+        Layout.of(list(found.values()), list(found))
+    except ValueError:
+        return {}
+    return found
+
+
+def _evidence(message: Message) -> bytes | str:
+    if message.has_error():
+        return failure(message.error.reason or message.error.code)
+    try:
+        data = message.content.array_records[EVIDENCE][EVIDENCE].data
+        return npy.read(data, len(data)).tobytes()
+    except (KeyError, ValueError) as error:
+        return f"expected one array of bytes, got {type(error).__name__}"
