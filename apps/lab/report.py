@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from apps.lab.experiments import meaning
 from apps.lab.experiments_run import replace_file
+from apps.lab.local_run import UNDEFENDED
 from apps.lab.picture import picture
 from apps.lab.report_plots import heat, panels, shade, shown, svg
 from apps.lab.report_tables import Place, table, worst
@@ -72,8 +75,11 @@ def experiment_page(of: Results, plots: Path) -> dict[str, Any]:
         for title, drawn in panels(of, view):
             drawn.savefig(plots / f"{shown([title])}.png", dpi=150)
             pictures.append((title, svg(drawn)))
+    ran_on = data_of(plots.parent)
     return {
-        "title": f"{of.spec.paper}: {of.spec.title}",
+        "title": f"{of.spec.paper}: {of.spec.title}, run on {ran_on}",
+        "ran_on": ran_on,
+        "below": below_undefended(of),
         "spec": of.spec,
         "size": of.size,
         "seeds": of.runs["seed"].nunique(),
@@ -83,6 +89,26 @@ def experiment_page(of: Results, plots: Path) -> dict[str, Any]:
         "pictures": pictures,
         "meanings": _meanings(of),
     }
+
+
+def data_of(folder: Path) -> str:
+    """The data sets that an experiment's runs were made on, whatever its title calls them."""
+    configurations = yaml.safe_load((folder / "configurations.yaml").read_text())
+    return ", ".join(sorted({c["dataset"]["load"]["_target_"].rpartition(".")[2] for c in configurations.values()}))
+
+
+def below_undefended(of: Results) -> list[tuple[str, float, float, float]]:
+    """Where FAA-DL is less accurate than FedAvg without defence: the setting, both, and the honest clients alone."""
+    setting = [axis for axis in of.axes if axis != "defence" and axis in of.runs]
+    if not setting or "defence" not in of.runs:
+        return []
+    means = of.runs.groupby([*setting, "defence"], dropna=False, sort=False)["final_accuracy"].mean().unstack()
+    if not {"FAA-DL", "FedAvg"} <= set(means):
+        return []
+    below = means[means["FAA-DL"] < means["FedAvg"]]
+    ideal = below.get("ideal", below.get("no attack", below["FAA-DL"] * float("nan")))
+    names = [", ".join(map(str, at)) for at in below.reset_index()[setting].itertuples(index=False)]
+    return list(zip(names, below["FAA-DL"], below["FedAvg"], ideal, strict=True))
 
 
 def run_page(folder: Path) -> dict[str, Any]:
@@ -106,10 +132,19 @@ def run_page(folder: Path) -> dict[str, Any]:
         "nodes": order,
         "marks": MARKS,
     }
-    content = {"title": summary.get("name", folder.name), "summary": summary, "data": data, "picture": None}
+    content = {
+        "title": summary.get("name", folder.name),
+        "summary": summary,
+        "data": data,
+        "picture": None,
+        "below": None,
+    }
     if summary:
         curves = {"this run": summary["accuracy"], **summary.get("yardsticks", {})}
         content["picture"] = svg(picture(curves, "accuracy by round"))
+        undefended = summary.get("yardsticks", {}).get(UNDEFENDED)
+        if undefended and summary["final_accuracy"] < undefended[-1]:
+            content["below"] = undefended[-1]
     return content
 
 

@@ -91,6 +91,13 @@ class SuperLink:
             got = f"exit code {run.returncode}" if run.returncode else status
             raise RunError(f"expected the run to end as finished:completed, got {got}; see {self._log}")
 
+    def shell(self, command: str) -> str:
+        """Run a ``flwr`` command as somebody would type it in this checkout, and return what it prints."""
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, env=self._environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout + done.stderr
+
     def _status(self) -> str:
         """Of the last run. The exit code of ``flwr run --stream`` is 0 for a failed run too."""
         command = ["flwr", "list", "lab", "--format", "json", "--limit", "1"]

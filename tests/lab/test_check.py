@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from apps.lab.__main__ import check, dispatch
 from apps.lab.check import ConfigError
 from apps.lab.config import load
-from apps.lab.experiment import Experiment
+from apps.lab.experiment import CONF, Experiment
 from apps.lab.experiments import names, spec
 from apps.lab.experiments_run import execute, parse
 from apps.lab.local_run import run_locally
@@ -319,3 +319,17 @@ def test_what_a_strategy_has_no_use_for_is_left_out_of_an_experiments_cells(tmp_
     words = ["experiment=faa/table2", "detector=ocsvm", "rounds=1", "clients=10", "jobs=1", f"out={tmp_path}"]
     (folder,) = execute(parse(words))
     assert (folder / "results.csv").exists()
+
+
+def test_a_simulation_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    words = ["strategy=fe", "verification=spotcheck", "partition=lambda", "partition.size=20", "clients=3", "rounds=1"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
+    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(CONF.parent)}
+    command = [sys.executable, "-m", "apps.lab", *words, "model=logistic", "run.baseline=false"]
+    subprocess.run(command, cwd=work, env=environment, check=True, capture_output=True)
+    assert not (home / ".local").exists()
+    assert [path.name for path in work.iterdir()] == ["runs"]
+    assert len(list((work / "runs").glob("*/summary.json"))) == 1

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 
 from apps.lab.config import load
 from apps.lab.local_run import run_locally
-from apps.lab.processes import descendants
+from apps.lab.processes import ROOT, descendants
 from apps.lab.superlink import RunError, SuperLink
 
 pytestmark = pytest.mark.slow
@@ -57,3 +61,30 @@ def test_flwr_run_gives_the_verdicts_of_the_run_in_process(tmp_path: Path) -> No
         with pytest.raises(RunError, match="finished:failed"):
             link.run("attack=unheard_of", nodes=2)
     assert descendants(os.getpid()) == before
+
+
+def test_readmes_flwr_run_runs_as_printed_and_two_nodes_are_refused(tmp_path: Path) -> None:
+    (printed,) = (c for c in re.findall(r"^flwr run .*$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    folder = load("attack=alie strategy=faa").folder.name
+    with SuperLink(tmp_path / "flwr.log") as link:
+        with pytest.raises(RunError, match="finished:failed"):
+            link.run("attack=alie strategy=faa", nodes=2)  # as Flower does unless it is told otherwise
+        said = (tmp_path / "flwr.log").read_text()
+        assert "expected 20 simulated nodes, one for each client, got 2: pass --federation-config" in said
+        done = link.shell(printed)
+    assert f"{folder}: accuracy" in done and "recall 1.00" in done
+    (summary,) = re.findall(rf"\S+{re.escape(folder)}(?=\s)", done)[-1:]
+    assert json.loads((Path(summary) / "summary.json").read_text())["recall"] == 1
+
+
+def test_readmes_first_example_prints_what_it_says(tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"```\n(python -m apps\.lab [^\n]*)\n```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    ((command, printed),) = blocks
+    words = [sys.executable, *shlex.split(command)[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    shown = [line for line in done.stdout.splitlines() if line][:3]
+    without_time = [re.sub(r", [\d.]+ s$", "", line) for line in (*shown, *printed.splitlines())]
+    assert without_time[:3] == without_time[3:]

@@ -108,6 +108,35 @@ def test_runs_with_a_limit_are_compared_where_all_defences_came() -> None:
     assert at_common_round(results(rows[:1], curves))[1] == "2"
 
 
+def test_a_page_says_which_data_it_ran_on(experiment: Path) -> None:
+    page = report.write(experiment).read_text()
+    assert "run on digits</title>" in page
+    assert "<b>Run on:</b> digits." in page
+
+
+def test_a_page_says_why_a_defence_that_bans_can_be_below_fedavg() -> None:
+    accuracy = {"FAA-DL": 0.7, "FedAvg": 0.8, "ideal": 0.71}
+    rows = [
+        {"defence": name, "attack": attack, "share": 0.4, "data": "MNIST, two labels", "seed": seed,
+         "final_accuracy": value - (name == "FedAvg" and attack == "Gaussian") * 0.5}
+        for name, value in accuracy.items() for attack in ("ALIE", "Gaussian") for seed in (1, 2)
+    ]  # fmt: skip
+    (found,) = report.below_undefended(results(rows))
+    assert "ALIE" in found[0] and "Gaussian" not in found[0]
+    assert found[1:] == pytest.approx((0.7, 0.8, 0.71))
+    assert report.below_undefended(results([row for row in rows if row["defence"] != "FedAvg"])) == []
+
+
+def test_a_runs_page_says_so_too(run: Path, tmp_path: Path) -> None:
+    for name in ("rounds.jsonl", "summary.json"):
+        shutil.copy(run / name, tmp_path)
+    assert "takes an attacker's data" not in report.write(tmp_path).read_text().replace("\n", " ")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["yardsticks"] = {"undefended FedAvg": [0.1, summary["final_accuracy"] + 0.01]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert "takes an attacker's data out" in report.write(tmp_path).read_text()
+
+
 @pytest.fixture
 def browser() -> Iterator[Any]:
     if CHROMIUM is None or DRIVER is None:
