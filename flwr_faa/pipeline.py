@@ -183,10 +183,16 @@ class Pipeline:
         return checked
 
     def _prefer(self, batch: Batch) -> Batch:
-        """The batch, in which whoever's data are less known is more likely to be drawn for an audit."""
+        """The batch, in which whoever's data are less known is more likely to be drawn for an audit.
+
+        Nobody is audited at the price of the last check that its budget allows: that one is kept for a suspicion.
+        """
         known = self._known(batch.node_ids)
+        if not known or not isinstance(self.verifier, Disclosing):
+            return batch
         spent = [known[i].max_rank / max(1, known[i].budget) if i in known else 0.0 for i in batch.node_ids]
-        return replace(batch, chances=np.maximum(1.0 - np.array(spent), LEAST_CHANCE)) if known else batch
+        spare = np.array([self.verifier.affordable(i) >= 2 for i in batch.node_ids])
+        return replace(batch, chances=np.where(spare, np.maximum(1.0 - np.array(spent), LEAST_CHANCE), 0.0))
 
     def _known(self, node_ids: Iterable[int]) -> dict[int, DataDisclosure]:
         """What has been disclosed of these nodes' data, as far as the verifier has heard."""
@@ -216,7 +222,8 @@ class Pipeline:
             for row in detection.suspects:
                 by_row[row] = replace(by_row[row], verdict=Outcome.REMOVED, suspect=True, accepted=False)
             return {v.node_id: v for v in by_row.values()}
-        for row in detection.audits:
+        audited = frozenset(detection.audits)
+        for row in audited:
             by_row[row] = replace(by_row[row], reason=f"audit; {by_row[row].reason}")
         by_node = {r.node_id: r for r in replies}
         judged: dict[int, bool] = {}
@@ -233,24 +240,25 @@ class Pipeline:
                         challenges[reply.node_id] = self.verifier.challenge(case)
                     cases[row] = case
                 except (Exhausted, WireError) as why:
-                    by_row[row] = _dropped(by_row[row], why)
+                    by_row[row] = _unaudited(by_row[row], why) if row in audited else _dropped(by_row[row], why)
             with clock("ask"):
                 answers = _asked(ask, challenges)
             with clock("judge"):
                 for row, case in cases.items():
                     answer = answers.get(case.node_id, "no answer in time")
-                    by_row[row] = self._judge(by_row[row], case, answer)
+                    by_row[row] = self._judge(by_row[row], case, answer, row in audited)
             done.update(rows)
             # A budget that is spent or an authority that is away says nothing about anybody: no verdict to learn from,
-            # or an outage would have the look-alikes of everybody asked, and the whole round left out.
-            unasked = [row for row in rows if by_row[row].verdict is Outcome.EXHAUSTED]
+            # or an outage would have the look-alikes of everybody asked, and the whole round left out. A commitment
+            # that is malformed does.
+            unasked = [row for row in rows if by_row[row].verdict in (Outcome.EXHAUSTED, Outcome.TRUSTED)]
             judged |= {row: not by_row[row].accepted for row in rows if row not in unasked}
             detection = replace(detection, audits=(*detection.audits, *unasked))
             with clock("detect"):
                 pending = self.detector.more(batch, detection, judged) if judged else ()
         return {v.node_id: v for v in by_row.values()}
 
-    def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str | Exhausted) -> Verdict:
+    def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str | Exhausted, audit: bool) -> Verdict:
         assert self.verifier is not None
         try:
             if isinstance(evidence, Exhausted):
@@ -260,7 +268,7 @@ class Pipeline:
             with one_node(case.node_id):
                 finding: Finding = self.verifier.judge(case, evidence)
         except (Exhausted, WireError) as why:
-            return _dropped(verdict, why)
+            return _unaudited(verdict, why) if audit else _dropped(verdict, why)
         outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
         return replace(
             verdict,
@@ -311,6 +319,13 @@ def _dropped(verdict: Verdict, why: Exhausted | WireError) -> Verdict:
         return replace(verdict, verdict=Outcome.EXHAUSTED, suspect=True, accepted=False, reason=str(why))
     reason = f"no valid evidence: {why}"
     return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
+
+
+def _unaudited(verdict: Verdict, why: Exhausted | WireError) -> Verdict:
+    """Nothing spoke against it, and it could not be asked all the same: it takes part as if it had not been drawn."""
+    if isinstance(why, Exhausted):
+        return replace(verdict, reason=f"not audited: {why}; {verdict.reason.removeprefix('audit; ')}")
+    return _dropped(verdict, why)
 
 
 def _withhold(verdict: Verdict) -> Verdict:

@@ -79,7 +79,7 @@ class Batch:
     rejected : dict of int to str
         Node ids whose reply was not valid, and why.
     chances : ndarray, shape (n,), optional
-        How likely each row is to be drawn relative to the others, positive; equal if not given.
+        How likely each row is to be drawn relative to the others; 0 never. Equal if not given.
     models : tuple of sequence of ndarray
         The ``w_i`` themselves, complete and in the model's dtypes, one for each row. Averages are taken of them: a
         difference in float32 cannot hold what a large weight becomes when it is small.
@@ -118,6 +118,10 @@ class Batch:
         uniform = np.frombuffer(b"".join(draws), dtype="<u8").astype(np.float64) / 2.0**64
         with np.errstate(divide="ignore"):  # log 0, once in 2^53 draws
             return np.asarray(-np.log1p(-uniform) / (1.0 if self.chances is None else self.chances))
+
+    def drawable(self, rows: Sequence[int]) -> list[int]:
+        """Those of some rows that may be drawn at all."""
+        return [row for row in rows if self.chances is None or self.chances[row] > 0]
 
 
 def read_replies(

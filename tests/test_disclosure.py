@@ -27,6 +27,7 @@ class Counting(Replay):
 
     spent: Mapping[int, int] = field(default_factory=dict)
     unaskable: frozenset[int] = frozenset()
+    last_check: frozenset[int] = frozenset()
 
     def challenge(self, case: Case) -> bytes:
         if case.node_id in self.unaskable:
@@ -36,6 +37,9 @@ class Counting(Replay):
     def disclosure(self, node_id: int) -> DataDisclosure | None:
         rank = self.spent.get(node_id)
         return None if rank is None else DataDisclosure(node_id, "ab", 40, 40, rank, 64, 16, 16 - rank, 1, 1)
+
+    def affordable(self, node_id: int) -> float:
+        return 1.5 if node_id in self.last_check else 4.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,30 @@ def test_an_outage_leaves_out_who_was_to_be_asked_and_nobody_else(honest: list[R
     _, report = run(replies, Counting(PLAN, unaskable=everybody))
     named = Sequential().detect(read_replies(replies, START), 3)
     left_out = report.having(Outcome.EXHAUSTED)
-    assert len(left_out) == len({*named.suspects, *named.audits}) < len(replies)
+    assert {v.node_id for v in left_out} == {report.nodes[0].node_id + row for row in named.suspects}
+    assert named.audits
     assert len(report.having(Outcome.TRUSTED)) == len(replies) - len(left_out)
     assert not any(v.banned or v.accepted for v in left_out) and not report.having(Outcome.MISSING)
+
+
+def test_who_cannot_be_audited_takes_part(honest: list[Reply]) -> None:
+    _, report = run(honest, Counting(PLAN, unaskable=frozenset(r.node_id for r in honest)))
+    named = Sequential().detect(read_replies(honest, START), 3)
+    audited = [v for v in report.nodes if "not audited: no authority to ask" in v.reason]
+    assert len(audited) == len(named.audits) > 0
+    assert all(v.accepted and not v.suspect for v in audited)
+    assert len(report.accepted) == len(honest) - len(named.suspects)
+
+
+def test_the_last_check_that_a_budget_allows_is_kept_for_a_suspicion(honest: list[Reply]) -> None:
+    everybody = frozenset(r.node_id for r in honest)
+    kept = Counting(PLAN, spent=dict.fromkeys(everybody, 3), last_check=everybody - {honest[0].node_id})
+    for seed in range(20):
+        _, report = run(honest, kept, seed=seed)
+        assert {v.node_id for v in report.nodes if "audit" in v.reason} <= {honest[0].node_id}
+    flipped = [Reply(r.node_id, [-a for a in r.arrays], r.num_examples) for r in honest[:3]]
+    _, report = run([*flipped, *honest[3:]], kept)
+    assert {v.node_id for v in report.convicted} == {r.node_id for r in flipped}
 
 
 def test_the_search_goes_on_past_a_node_that_cannot_be_asked(honest: list[Reply]) -> None:

@@ -116,6 +116,11 @@ class Curious:
         found: DataDisclosure | None = self.verifier.disclosure(node_id)
         return found
 
+    def affordable(self, node_id: int) -> float:
+        """The verifier's."""
+        checks: float = self.verifier.affordable(node_id)
+        return checks
+
 
 class CuriousEnroller(Curious):
     """The same for a verifier that has nodes enrol."""

@@ -57,8 +57,9 @@ class Sequential:
         """The first detector's suspects, and the audits; where there is no suspect, the oddest is audited too."""
         found = self.first.detect(batch, seed)
         tickets = batch.tickets(seed)
-        oddest = ranked(batch, found.scores)[:1] if self.audits and not found.suspects else []
-        free = [row for row in batch.canonical if row not in found.suspects and row not in oddest]
+        drawable = batch.drawable(ranked(batch, found.scores))
+        oddest = drawable[:1] if self.audits and not found.suspects else []
+        free = [row for row in drawable if row not in found.suspects and row not in oddest]
         drawn = sorted(free, key=lambda row: float(tickets[row]))[: self.audits]
         return replace(found, audits=(*oddest, *drawn))
 

@@ -142,6 +142,10 @@ class Disclosing(Protocol):
         """As last heard, without asking anybody; None for a node of which nothing has been heard."""
         ...
 
+    def affordable(self, node_id: int) -> float:
+        """How many more checks of this node's data its budget allows, as last heard; infinite where none is limited."""
+        ...
+
 
 @runtime_checkable
 class Enrolling(Protocol):

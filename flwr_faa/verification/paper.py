@@ -104,6 +104,10 @@ class Paper:
         shown, n = self._shown.get(node_id), math.prod(self._rows)
         return None if shown is None else DataDisclosure(node_id, "", shown, shown, n, n, n, 0, 0, self._rows[1])
 
+    def affordable(self, node_id: int) -> float:
+        """Nothing is limited where nothing is hidden."""
+        return math.inf
+
     def _open(
         self, keys: list[ipfe.FunctionalKey], clear: npt.NDArray[np.int64], ciphertexts: tuple[ipfe.Ciphertext, ...]
     ) -> npt.NDArray[np.int64]:

@@ -215,6 +215,13 @@ class SpotCheck:
             known.budget, known.remaining, known.enrolments, known.keys_issued,
         )  # fmt: skip
 
+    def affordable(self, node_id: int) -> float:
+        known, registration = self._known.get(node_id), self._registered.get(node_id)
+        if known is None or registration is None or known.budget >= known.dimension:
+            return math.inf
+        steps = min(self.plan.steps(registration.samples), self.most)
+        return known.remaining / self._need(steps, self.plan.smallest_batch(registration.samples))
+
     def _settle(self, node_id: int) -> None:
         """Have claims counted that were stated while the authority was away."""
         owed = self._owed.get(node_id, [])
