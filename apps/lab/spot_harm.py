@@ -181,14 +181,14 @@ def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
     update = [b.astype(np.float64) - a for a, b in zip(honest[0].arrays, honest[-1].arrays, strict=True)]
     step = STEPS - 2 if attack.late else int(rng.integers(0, STEPS - 1 - attack.smooth))
     low, high = 0.003 * attack.smooth, 1.0 * attack.smooth
-    opened = {STEPS - 1, *largest(traced(layout, honest, 0, 1).moves())}
+    opened = {STEPS - 1, *largest(traced(layout, honest, 0, 1).moves(), layout.lengths)}
     states, longest = honest, math.inf
     for _ in range(6):  # the largest size, to a few percent
         size = math.sqrt(low * high)
         change = attack.aim(plan, layout, update, size)
         kicked = continued(plan, own, trial, honest[: step + 1], change)
         trace = smoothed(traced(layout, kicked, step, attack.roots), step, attack.smooth)
-        found = {STEPS - 1, *largest(trace.moves())}
+        found = {STEPS - 1, *largest(trace.moves(), layout.lengths)}
         if found & set(range(step, step + attack.smooth)):
             high = size
         else:

@@ -134,7 +134,7 @@ def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
     yield lie("a running variance of 100 in one step and channel", one, "1")
     ahead = f"{normed} attack.client.buffer=num_batches_tracked attack.client.value=-1000"
     yield lie("a counter of -1000 in one step", ahead, "1")
-    logistic = "model=logistic model.batch_size=35 verification.budget=0.55"
+    logistic = "model=logistic model.batch_size=35 verification.budget=0.58"
     apart = "1 (not enrolled)"
     yield lie("a last batch of one, which no budget covers", f"unaffordable {logistic}", apart, counts="rejected")
     kept = {"counts": "kept out", "rounds": 4, "afresh": True}

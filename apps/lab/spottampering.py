@@ -112,7 +112,7 @@ class TampersOneStep(Liar):
             chosen = set(rng.permutation(steps - 1)[: self.count].tolist())
             plan = Tampered.of(self.plan, lambda i, b, a: reverse(b, a, self.by) if i in chosen else a)  # noqa: B023
             done = self.train(parameters, config, plan)
-            if not largest(moves_of(self.plan, done, steps)) & chosen:
+            if not largest(moves_of(self.plan, done, steps), Layout.of(self.plan).lengths) & chosen:
                 return done
         raise RuntimeError("expected a step that is not the largest, found none")
 

@@ -100,9 +100,14 @@ class Layout:
         return (1 + bool(self.coast)) * SKETCH * 4 + self.buffer_count * 8
 
     @property
+    def lengths(self) -> int:
+        """How many of the measures of a step are lengths, see ``Trace.moves``."""
+        return 1 + bool(self.coast)
+
+    @property
     def measures(self) -> int:
-        """How many measures a step has, see ``Trace.moves``."""
-        return 1 + bool(self.coast) + bool(self.buffer_count)
+        """How many measures a step has."""
+        return self.lengths + bool(self.buffer_count)
 
     def place(self, array: int) -> slice:
         """Where in an encoded checkpoint an array is."""

@@ -104,6 +104,7 @@ class SpotCheck:
     _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _allowed: str = field(default="", init=False, repr=False, compare=False)
     _measures: int = field(default=1, init=False, repr=False, compare=False)
+    _lengths: int = field(default=1, init=False, repr=False, compare=False)
     _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
@@ -121,7 +122,9 @@ class SpotCheck:
         if not 0 <= self.plan.momentum < 1:
             raise ValueError(f"expected a momentum from 0 to below 1, got {self.plan.momentum}")
         object.__setattr__(self, "_layer", layer)
-        object.__setattr__(self, "_measures", Layout.of(self.plan).measures)
+        layout = Layout.of(self.plan)
+        object.__setattr__(self, "_measures", layout.measures)
+        object.__setattr__(self, "_lengths", layout.lengths)
         if self.tau is None:
             object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
         check_recomputable(self.plan, layer, self.tau or 0.0)
@@ -139,8 +142,8 @@ class SpotCheck:
 
     @property
     def most(self) -> int:
-        """Steps that a challenge opens at most: the last, the one that changed most by each measure, those drawn."""
-        return self.steps + 1 + self._measures
+        """Steps that a challenge opens at most: first, last, the ones that changed most, and those drawn."""
+        return self.steps + 3 + self._measures
 
     def _need(self, steps: int, smallest: int) -> int:
         """The most that a check of so many steps discloses of a sample, of batches of at least ``smallest``.
@@ -247,7 +250,7 @@ class SpotCheck:
             raise WireError("expected a commitment with the update, got none")
         count = self.plan.steps(registration.samples)
         commitment = Commitment.from_bytes(case.commitment, count, self._measures)
-        always = {count - 1, *largest(commitment.moves)}
+        always = {count - 1, *largest(commitment.moves, self._lengths)}
         others = [i for i in range(count) if i not in always]
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({*always, *drawn}))

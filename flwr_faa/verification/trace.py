@@ -117,9 +117,24 @@ class Trace:
         return int(np.argmax(wrong)) if wrong.any() else None
 
 
-def largest(moves: npt.NDArray[np.float32]) -> set[int]:
-    """The steps that changed most, one by each measure; these are opened always."""
-    return {int(step) for step in moves.argmax(axis=0)}
+def largest(moves: npt.NDArray[np.float32], lengths: int) -> set[int]:
+    """The steps that are opened always, besides the last, by what every step changed.
+
+    The first, the ones that changed most by each measure, and the one that is longest relative to all *before* it. A
+    kick may make the honest steps after it longer than itself, but not those before it: no step that stays closed is
+    longer than the longest before it, times the largest such growth, which was honest.
+
+    Parameters
+    ----------
+    moves : float32, shape (S, measures)
+    lengths : int
+        How many of the measures are lengths.
+    """
+    length = moves[:, :lengths].astype(np.float64).max(axis=1)
+    before = np.maximum.accumulate(length)[:-1]
+    growth = length[1:] / np.maximum(before, np.finfo(np.float64).tiny)
+    found = {0, *moves.argmax(axis=0).tolist()}
+    return found | {int(growth.argmax()) + 1} if len(growth) else found
 
 
 def _column(states: Encoded, at: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

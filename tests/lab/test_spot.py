@@ -44,8 +44,8 @@ def verdicts(record: Record) -> list[list[tuple[Any, ...]]]:
     ]
 
 
-#: Of 64 dimensions a check discloses 47, and the budget is 48.
-TIGHT = "verification.budget=0.75 model.batch_size=20"
+#: Of 64 dimensions a check discloses 45, and the budget is 51.
+TIGHT = "verification.budget=0.8 model.batch_size=20"
 #: What may become of the attackers in the first round, or in the second where the first answer is honest.
 LIES = {
     "fresh_data": {"convicted"},
