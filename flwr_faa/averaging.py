@@ -43,14 +43,17 @@ def average(
             new.append(np.array(w))
             continue
         wide: Any = np.longdouble if bookkeeping else np.float64
-        with np.errstate(invalid="ignore"):  # infinities that nobody changes
-            total = rest * w.astype(wide) if rest else np.zeros(w.shape, wide)
-            changed = np.zeros(w.shape, bool)
-            for row in rows:
-                array = batch.models[row][i]
-                changed |= array != w
-                total = total + alpha[row] * array.astype(wide)
-        new.append(_into(total, changed, w))
+        arrays = [batch.models[row][i] for row in rows]
+        total, term = np.empty(w.shape, wide), np.empty(w.shape, wide)
+        np.multiply(arrays[0], wide(alpha[rows[0]]), out=total)
+        for row, array in zip(rows[1:], arrays[1:], strict=True):
+            total += np.multiply(array, wide(alpha[row]), out=term)
+        if rest:
+            total += np.multiply(w, wide(rest), out=term)
+        # Shorter floats absorb the rounding of float64: what nobody changes comes back bit for bit by itself.
+        short = w.dtype.kind == "f" and w.dtype.itemsize < 8
+        changed = None if short else np.logical_or.reduce([array != w for array in arrays])
+        new.append(total.astype(w.dtype) if changed is None else _into(total, changed, w))
     return new
 
 

@@ -46,7 +46,7 @@ def _message_rounds(strategy: Any, start: Model, client: Client, rounds: int) ->
         sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), Grid()))
         replies = []
         for message in sent:
-            message.metadata.message_id = "m"  # as the SuperLink gives it
+            message.metadata.__dict__["_message_id"] = "m"  # as the SuperLink gives it
             broadcast = {k: a.numpy() for k, a in next(iter(message.content.array_records.values())).items()}
             model, metrics = client(broadcast, message.metadata.dst_node_id)
             content = RecordDict({"arrays": record(model), "metrics": MetricRecord(metrics)})
