@@ -28,10 +28,13 @@ from flwr_faa.updates import Arrays
 from flwr_faa.verification import commitments, enrolment, paper, replay, spotanswer, spotwire
 from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.settings import check_agreement, check_data
 from flwr_faa.verification.wire import WireError, kind_of
 
 #: Config keys and record names shared with the strategies.
 NONCE, EVIDENCE, CHALLENGE, ACTION = "faa.nonce", "faa.evidence", "faa.challenge", "verify"
+#: The settings of the server's plan, which the client's must equal.
+SETTINGS = "faa.settings"
 #: Asks for a commitment with the update; and where it comes.
 COMMIT, COMMITMENT = "faa.commit", "faa.commitment"
 
@@ -134,6 +137,7 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
 
     def __post_init__(self) -> None:
         _switched_on(self.device, self.plaintext, self.answers)
+        check_data(self.data)
 
     def train(self, msg: Message, context: Context) -> Message:
         """Reply to a train message with the new arrays and ``num-examples``."""
@@ -184,6 +188,7 @@ class VerifiableClient(NumPyClient):
     ) -> None:
         self.plan, self.data, self.plaintext, self.device, self.answers = plan, data, plaintext, device, answers
         _switched_on(device, plaintext, answers)
+        check_data(data)
 
     def fit(self, parameters: NDArrays, config: dict[str, Any]) -> tuple[NDArrays, int, dict[str, Any]]:
         """Train one round."""
@@ -204,6 +209,8 @@ def _answer(client: verifiable | VerifiableClient, challenge: bytes) -> bytes:
 
 def _train(client: verifiable | VerifiableClient, arrays: Arrays, config: Mapping[str, Any]) -> tuple[NDArrays, bytes]:
     """Train one round; the commitment is empty where none is asked for, or the client would not open it."""
+    if SETTINGS in config:
+        check_agreement(client.plan, str(config[SETTINGS]))
     nonce = int(config.get(NONCE, 0))
     if not config.get(COMMIT) or "spotcheck" not in _switched_on(client.device, client.plaintext, client.answers):
         return client.plan.train(arrays, client.data, nonce), b""

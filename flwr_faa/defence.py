@@ -18,13 +18,15 @@ import numpy.typing as npt
 from flwr.common.logger import log
 
 from flwr_faa.averaging import into_dtype
-from flwr_faa.client import COMMIT, NONCE
+from flwr_faa.client import COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.updates import Arrays, Reply
 from flwr_faa.verdict import Outcome, RoundReport, Verdict, describe
 from flwr_faa.verification.base import Enrolling, Exhausted, Misconfigured, Verifier, one_node
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.settings import settings_of
 from flwr_faa.verification.wire import WireError
 
 #: Rounds in a row without an accepted update, after which it is said what to change.
@@ -98,7 +100,9 @@ class Defence:
         """What clients must be told with the model: nothing, unless their training is to be verified."""
         if self.verifier is None:
             return {}
-        return {NONCE: self.nonce(server_round)} | ({COMMIT: True} if self.commits else {})
+        plan = getattr(self.verifier, "plan", None)
+        agreed = {SETTINGS: settings_of(plan)} if isinstance(plan, TrainingPlan) else {}
+        return {NONCE: self.nonce(server_round)} | agreed | ({COMMIT: True} if self.commits else {})
 
     @property
     def commits(self) -> bool:
@@ -251,6 +255,15 @@ class Defence:
             log(WARNING, "faa round=%d node=%d could not be asked: %s", report.round, verdict.node_id, verdict.reason)
         if report.failed_closed:
             log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", report.round)
+        convicted = report.convicted
+        if convicted and not any(v.banned or v.withheld for v in convicted) and self.policy.ban:
+            log(
+                ERROR,
+                "faa round=%d: %d of %d convicted, more than the assumed share of attackers, so nobody is banned. This "
+                "usually means a mistake: clients that train otherwise than the verifier's plan says, or on data that "
+                "were prepared otherwise. The first: %s",
+                report.round, len(convicted), len(report.nodes), convicted[0].reason,
+            )  # fmt: skip
 
     def _stop_if_hopeless(self, replies: Sequence[Reply], report: RoundReport) -> None:
         """Raise if the first replies of all, two at least, have a form that can never be averaged.

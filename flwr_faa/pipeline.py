@@ -18,7 +18,17 @@ from flwr_faa.averaging import apply_update, average
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, read_replies
 from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import Case, Disclosing, Enrolling, Exhausted, Finding, Verifier, logger, one_node
+from flwr_faa.verification.base import (
+    Case,
+    Disclosing,
+    Enrolling,
+    Exhausted,
+    Finding,
+    Misconfigured,
+    Verifier,
+    logger,
+    one_node,
+)
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
@@ -39,7 +49,8 @@ class Policy:
     weighting : {"capped", "uniform", "reported"}
         See :func:`flwr_faa.updates.read_replies`.
     ban : bool
-        A convicted node takes no further part.
+        A convicted node takes no further part. Where more than ``assumed_share`` of a round's updates are convicted,
+        nobody is banned and the global model stays: that is what a configuration mistake looks like.
     max_strikes : int
         A node that leaves so many challenges unanswered is banned too (if ``ban``).
     fail_closed : bool
@@ -149,10 +160,13 @@ class Pipeline:
                 detection = self.detector.detect(batch, seed)
             verdicts |= self._verify(server_round, batch, detection, model, ask, nonce, replies, clock)
         verdicts = {i: self._drop(v) for i, v in verdicts.items()}
-        if self.policy.ban:
+        # More convictions than there may be attackers: a mistake of the project's, or the end of what can be assumed.
+        convicted = sum(v.verdict is Outcome.CONVICTED for v in verdicts.values())
+        mistaken = convicted > self.policy.assumed_share * len(batch)
+        if self.policy.ban and not mistaken:
             verdicts = {i: self._ban(v, (strikes or {}).get(i, 0)) for i, v in verdicts.items()}
         out = sum(not v.accepted for i, v in verdicts.items() if i in batch.node_ids)
-        failed_closed = self.policy.fail_closed and out > self.policy.assumed_share * len(batch)
+        failed_closed = mistaken or (self.policy.fail_closed and out > self.policy.assumed_share * len(batch))
         if failed_closed:
             verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
         if self.observe:
@@ -239,7 +253,7 @@ class Pipeline:
                     with one_node(reply.node_id):
                         challenges[reply.node_id] = self.verifier.challenge(case)
                     cases[row] = case
-                except (Exhausted, WireError) as why:
+                except (Exhausted, Misconfigured, WireError) as why:
                     by_row[row] = _unaudited(by_row[row], why) if row in audited else _dropped(by_row[row], why)
             with clock("ask"):
                 answers = _asked(ask, challenges)
@@ -251,7 +265,9 @@ class Pipeline:
             # A budget that is spent or an authority that is away says nothing about anybody: no verdict to learn from,
             # or an outage would have the look-alikes of everybody asked, and the whole round left out. A commitment
             # that is malformed does.
-            unasked = [row for row in rows if by_row[row].verdict in (Outcome.EXHAUSTED, Outcome.TRUSTED)]
+            unasked = [
+                row for row in rows if by_row[row].verdict in (Outcome.EXHAUSTED, Outcome.REJECTED, Outcome.TRUSTED)
+            ]
             judged |= {row: not by_row[row].accepted for row in rows if row not in unasked}
             detection = replace(detection, audits=(*detection.audits, *unasked))
             with clock("detect"):
@@ -267,7 +283,7 @@ class Pipeline:
                 raise WireError(evidence)
             with one_node(case.node_id):
                 finding: Finding = self.verifier.judge(case, evidence)
-        except (Exhausted, WireError) as why:
+        except (Exhausted, Misconfigured, WireError) as why:
             return _unaudited(verdict, why) if audit else _dropped(verdict, why)
         outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
         return replace(
@@ -313,15 +329,18 @@ def _asked(ask: Ask, challenges: Mapping[int, bytes]) -> Mapping[int, bytes | st
         return dict.fromkeys(challenges, Exhausted(f"it could not be asked ({type(error).__name__})"))
 
 
-def _dropped(verdict: Verdict, why: Exhausted | WireError) -> Verdict:
+def _dropped(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Verdict:
     """No evidence: out for this round, but not guilty."""
+    if isinstance(why, Misconfigured):
+        logger.error("faa node=%d cannot be verified: %s", verdict.node_id, why)
+        return replace(verdict, verdict=Outcome.REJECTED, accepted=False, reason=str(why))
     if isinstance(why, Exhausted):
         return replace(verdict, verdict=Outcome.EXHAUSTED, suspect=True, accepted=False, reason=str(why))
     reason = f"no valid evidence: {why}"
     return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
 
 
-def _unaudited(verdict: Verdict, why: Exhausted | WireError) -> Verdict:
+def _unaudited(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Verdict:
     """Nothing spoke against it, and it could not be asked all the same: it takes part as if it had not been drawn."""
     if isinstance(why, Exhausted):
         return replace(verdict, reason=f"not audited: {why}; {verdict.reason.removeprefix('audit; ')}")

@@ -53,7 +53,11 @@ def ask(api: str, request: bytes, **switches: Any) -> Any:
 
 
 @pytest.mark.parametrize("api", ["legacy", "message"])
-@pytest.mark.parametrize("switches", [{}, {"device": PINNED}, {"plaintext": True}, {"answers": ("paper",)}], ids="nothing device plaintext paper".split())
+@pytest.mark.parametrize(
+    "switches",
+    [{}, {"device": PINNED}, {"plaintext": True}, {"answers": ("paper",)}],
+    ids=["nothing", "device", "plaintext", "paper"],
+)
 def test_a_client_answers_only_what_its_own_code_switched_on(api: str, switches: dict[str, Any]) -> None:
     on = {"paper"} & set(switches.get("answers", ()))
     on |= {"spotcheck"} if "device" in switches else set()

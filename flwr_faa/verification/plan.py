@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from flwr_faa.updates import Arrays
 from flwr_faa.verification.base import worst
+from flwr_faa.verification.settings import check_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +76,9 @@ class TrainingPlan:
     weight_decay: float = 0.0
     scale: float = 1 / 255
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def initial_arrays(self, seed: int) -> list[npt.NDArray[Any]]:
         """Arrays of a freshly initialised model."""

@@ -1,0 +1,128 @@
+"""What server and clients must agree on before anybody's training is judged: the plan, as words that can be compared.
+
+A server whose plan has another learning rate than its clients' would convict every honest one of them. So the settings
+go with each request to train, and a client that has others says which, and does not train.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from flwr_faa.verification.plan import Data, TrainingPlan
+
+_VERSION = 1
+_LONGEST = 120
+
+
+@lru_cache(maxsize=32)
+def settings_of(plan: TrainingPlan) -> str:
+    """Return a plan's settings as JSON: its numbers, its loss by name, its model's layers and arrays.
+
+    What two models of equal layers and arrays do between them is not described, nor a loss beyond its name.
+    """
+    model = plan.blank()
+    loss = "cross_entropy" if plan.loss is None else getattr(plan.loss, "__qualname__", type(plan.loss).__qualname__)
+    arrays = [[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in model.state_dict().items()]
+    return json.dumps(
+        {
+            "version": _VERSION,
+            "lr": plan.lr,
+            "momentum": plan.momentum,
+            "weight_decay": plan.weight_decay,
+            "batch_size": plan.batch_size,
+            "epochs": plan.epochs,
+            "scale": plan.scale,
+            "loss": loss,
+            "layers": [type(module).__name__ for module in model.modules()],
+            "arrays": arrays,
+        }
+    )
+
+
+def check_agreement(plan: TrainingPlan, told: str) -> None:
+    """Compare a client's plan with the settings that its server has told.
+
+    Raises
+    ------
+    ValueError
+        Naming every setting that differs, with both values.
+    """
+    server, client = json.loads(told), json.loads(settings_of(plan))
+    if not isinstance(server, Mapping):
+        raise ValueError(f"expected the settings of a plan, got {type(server).__name__}")
+    names = [name for name in {**client, **server} if server.get(name) != client.get(name)]
+    if names:
+        listed = "; ".join(
+            f"{name}: server {_short(server.get(name))}, client {_short(client.get(name))}" for name in names
+        )
+        raise ValueError(
+            f"expected the training plan of the server, got another one: {listed}. Give both the same plan"
+        )
+
+
+def check_data(data: Data) -> None:
+    """Make sure that samples and labels are such as can be verified.
+
+    Raises
+    ------
+    ValueError
+        If samples are no non-negative integers, labels no integers, or there is not one label for each sample.
+    """
+    samples, labels = data
+    for name, values in (("samples", samples), ("labels", labels)):
+        if not isinstance(values, np.ndarray):
+            raise ValueError(
+                f"expected {name} as a NumPy array, got {type(values).__name__}: call .numpy() on a tensor"
+            )
+    if samples.dtype.kind not in "iu":
+        raise ValueError(
+            f"expected samples as integers, e.g. pixels from 0 to 255, got {samples.dtype}: leave them as they are "
+            "before ToTensor() or Normalize(); TrainingPlan(scale=1 / 255) makes them floats"
+        )
+    if samples.size and int(samples.min()) < 0:
+        raise ValueError(f"expected samples of at least 0, got {samples.min()}: shift them, the model learns the rest")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ValueError(f"expected labels as integers of shape (m,), got {labels.dtype} of shape {labels.shape}")
+    if samples.ndim < 2 or len(samples) != len(labels) or not len(labels):
+        raise ValueError(f"expected one label for each sample, got {labels.shape} for {samples.shape}")
+
+
+def check_numbers(plan: TrainingPlan) -> None:
+    """Make sure that a plan's numbers are such as training can work with.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that is not.
+    """
+    if not callable(plan.model):
+        raise ValueError(f"expected model to be a callable that returns a torch module, got {plan.model!r}")
+    for name, least in (("batch_size", 1), ("epochs", 1)):
+        count: Any = getattr(plan, name)
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+            raise ValueError(f"expected {name} to be an integer of at least {least}, got {count!r}")
+    bounds: dict[str, tuple[float, bool, float]] = {
+        "lr": (0.0, False, math.inf), "scale": (0.0, False, math.inf),
+        "momentum": (0.0, True, 1.0), "weight_decay": (0.0, True, math.inf),
+    }  # fmt: skip
+    for name, (bottom, included, below) in bounds.items():
+        value: Any = getattr(plan, name)
+        number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+        if not number or not (value >= bottom if included else value > bottom) or not value < below:
+            side = f"{'at least' if included else 'above'} {bottom:g}"
+            limit = f" and below {below:g}" if below < math.inf else ""
+            raise ValueError(f"expected {name} to be a finite number {side}{limit}, got {value!r}")
+    if plan.loss is not None and not callable(plan.loss):
+        raise ValueError(f"expected loss to be a callable or None, got {plan.loss!r}")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
