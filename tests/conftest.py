@@ -1,6 +1,8 @@
 """What every test shares."""
 
+import logging
 import random
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -29,3 +31,13 @@ def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defence, "secrets", SimpleNamespace(token_bytes=lambda count: bytes([5]) * count))
     random.seed(5)
     torch.manual_seed(5)
+
+
+@pytest.fixture(autouse=True)
+def loggers_speak_as_before() -> Iterator[None]:
+    """Long commands silence the loggers of their own process, which here is that of the next test too."""
+    loggers = [logging.getLogger(name) for name in ("flwr", "flwr_faa")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

@@ -69,7 +69,7 @@ def unchanged(ours: list[Model], start: Model) -> None:
 
 
 @pytest.mark.parametrize("api", RUN)
-@settings(max_examples=40)
+@settings(max_examples=8)
 @given(models())
 def test_faadl_with_a_verifier_is_fedavg(api: str, start: Model) -> None:
     cls, plain = (FAADL, message_strategies.FedAvg) if api == "message" else (legacy.FAADL, legacy_strategies.FedAvg)
@@ -117,7 +117,7 @@ CASES = [(api, name, more) for api, found in AVERAGING.items() for name, more in
 
 
 @pytest.mark.parametrize(("api", "name", "more"), CASES, ids=[f"{api}-{name}" for api, name, _ in CASES])
-@settings(max_examples=12)
+@settings(max_examples=3)
 @given(start=models(), seed=st.integers(0, 10))
 def test_a_protected_strategy_is_the_strategy(
     api: str, name: str, more: dict[str, Any], start: Model, seed: int

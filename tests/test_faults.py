@@ -60,6 +60,9 @@ class Brittle:
         self._maybe("enrolment", node_id)
         return None if node_id in self.enrolled else b"?"
 
+    def samples(self, node_id: int) -> int | None:
+        return None
+
     def enrol(self, node_id: int, answer: bytes) -> None:
         self._maybe("enrol", node_id)
         self.enrolled.add(node_id)
