@@ -18,8 +18,9 @@ def average(
     """Return ``w + sum_i alpha_i (w_i - w)`` over some rows (FAA-DL, Eq. 4), each array in its own dtype.
 
     Computed as ``sum_i alpha_i w_i + (1 - sum_i alpha_i) w``, which does not lose a small weight in a large
-    difference; an entry that no row changes stays bit for bit. Floats are added up in float64. Integers are added up
-    in extended floats, which hold 64 bits, and rounded to the nearest, halves to even.
+    difference; an entry that no row changes stays bit for bit. Floats are added up in float64. Bookkeeping is added up
+    as differences from the first row, in extended floats, which hold those of 64-bit integers: what all rows agree on
+    comes out to its last bit, whatever their number. It is rounded to the nearest, halves to even.
 
     Parameters
     ----------
@@ -35,24 +36,31 @@ def average(
         Leave parameters and statistics as they are in ``model``.
     """
     alpha = batch.weights / sum(batch.weights[i] for i in (rows if renormalise else batch.canonical))
-    rest = 0.0 if renormalise else 1.0 - float(sum(alpha[i] for i in rows))
+    # Not below zero by a rounding: a mask of -inf would become NaN.
+    rest = 0.0 if renormalise else max(0.0, 1.0 - float(sum(alpha[i] for i in rows)))
     new = []
     for i, w in enumerate(model):
         bookkeeping = batch.layout.roles[i] is Role.BOOKKEEPING
         if bookkeeping_only and not bookkeeping:
             new.append(np.array(w))
             continue
-        wide: Any = np.longdouble if bookkeeping else np.float64
         arrays = [batch.models[row][i] for row in rows]
-        total, term = np.empty(w.shape, wide), np.empty(w.shape, wide)
-        np.multiply(arrays[0], wide(alpha[rows[0]]), out=total)
-        for row, array in zip(rows[1:], arrays[1:], strict=True):
-            total += np.multiply(array, wide(alpha[row]), out=term)
-        if rest:
-            total += np.multiply(w, wide(rest), out=term)
+        changed = None
+        if bookkeeping:
+            origin = arrays[0].astype(np.longdouble)
+            total = origin + rest * (w.astype(np.longdouble) - origin)
+            for row, array in zip(rows[1:], arrays[1:], strict=True):
+                total = total + alpha[row] * (array.astype(np.longdouble) - origin)
+        else:
+            total, term = np.empty(w.shape), np.empty(w.shape)
+            np.multiply(arrays[0], alpha[rows[0]], out=total)
+            for row, array in zip(rows[1:], arrays[1:], strict=True):
+                total += np.multiply(array, alpha[row], out=term)
+            if rest:
+                total += np.multiply(w, rest, out=term)
         # Shorter floats absorb the rounding of float64: what nobody changes comes back bit for bit by itself.
-        short = w.dtype.kind == "f" and w.dtype.itemsize < 8
-        changed = None if short else np.logical_or.reduce([array != w for array in arrays])
+        if bookkeeping or w.dtype.itemsize >= 8:
+            changed = np.logical_or.reduce([array != w for array in arrays])
         new.append(total.astype(w.dtype) if changed is None else _into(total, changed, w))
     return new
 
@@ -97,5 +105,5 @@ def _into(total: npt.NDArray[Any], changed: npt.NDArray[np.bool_], w: npt.NDArra
         total = np.rint(total)
     new = np.array(w)
     with np.errstate(over="ignore", invalid="ignore"):
-        new[changed] = np.asarray(total)[changed].astype(w.dtype)
+        np.copyto(new, np.asarray(total).astype(w.dtype), where=changed)
     return new

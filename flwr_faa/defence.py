@@ -266,14 +266,15 @@ class Defence:
             )  # fmt: skip
 
     def _stop_if_hopeless(self, replies: Sequence[Reply], report: RoundReport) -> None:
-        """Raise if the first replies of all, two at least, have a form that can never be averaged.
+        """Raise if the first replies of all, two at least and of most nodes, have a form that can never be averaged.
 
         Masked, compressed or differently shaped models are a project's choice, not an attack of every client; a run
         that trains nothing until its end helps nobody.
         """
         present = {r.node_id for r in replies if not r.absent}
         rejected = {v.node_id for v in report.having(Outcome.REJECTED)}
-        if len(self.reports) == 1 and len(present) >= 2 and present <= rejected:
+        # Where most are silent, the few that answered do not speak for the project: they may be the attackers.
+        if len(self.reports) == 1 and len(present) >= 2 and present <= rejected and 2 * len(present) > len(replies):
             reasons = Counter(_without_node(v) for v in report.nodes if v.node_id in present).most_common(3)
             told = "; ".join(f"{count} x {why}" for why, count in reasons)
             raise RuntimeError(

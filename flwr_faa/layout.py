@@ -31,7 +31,8 @@ class Role(StrEnum):
     STATISTIC
         Running means and variances of batch normalisation: measured, not optimised, in units of their own.
     BOOKKEEPING
-        Integers and booleans: counters, indices, masks. No distance between clients should depend on them.
+        Integers and booleans, and whatever has a counter's name: counters, indices, masks. No distance between clients
+        should depend on them.
     """
 
     PARAMETER = "parameter"
@@ -81,7 +82,7 @@ class Layout:
         """One role for every array: by name where names say anything, else by dtype and structure."""
         found = []
         for i, dtype in enumerate(self.dtypes):
-            if dtype.kind != "f":
+            if dtype.kind != "f" or i in self.counters:
                 found.append(Role.BOOKKEEPING)
             else:
                 found.append(Role.STATISTIC if i in self._means or i in self.variances else Role.PARAMETER)
@@ -94,8 +95,13 @@ class Layout:
 
     @cached_property
     def counters(self) -> frozenset[int]:
-        """Indices of what only ever counts up."""
-        return frozenset(i for i in self._having(_COUNTER, 0) if self.dtypes[i].kind in "iu")
+        """Indices of the counters of batches; also those that somebody's averaging has made floats."""
+        return self._having(_COUNTER, 0)
+
+    @property
+    def named(self) -> bool:
+        """Whether roles follow from names; without them a pair before a counter may be a layer's weight and bias."""
+        return any(not name.isdigit() for name in self.names)
 
     @cached_property
     def _means(self) -> frozenset[int]:
@@ -103,7 +109,7 @@ class Layout:
 
     def _having(self, pattern: re.Pattern[str], before: int) -> frozenset[int]:
         """The arrays of that name; or, in models without names, those so far before a counter of batches."""
-        if any(not name.isdigit() for name in self.names):
+        if self.named:
             return frozenset(i for i, name in enumerate(self.names) if pattern.search(name))
         return frozenset(i + before for i in range(2, len(self.shapes)) if self._counts_batches(i))
 

@@ -18,9 +18,10 @@ _MAGIC = b"\x93NUMPY"
 #: NumPy itself reads no longer headers unless it is told to.
 _MAX_HEADER = 10_000
 _MAX_DIMS = 32
+#: Every repetition is possessive: a header of spaces must not make the search go back over all of them.
 _HEADER = re.compile(
-    rb"\{ *'descr' *: *'([<>|=]?[biufc](?:1|2|4|8|16))' *, *'fortran_order' *: *(True|False) *, *"
-    rb"'shape' *: *\( *((?:\d{1,19} *, *)*(?:\d{1,19})?) *\) *,? *\} *\n?"
+    rb"\{ *+'descr' *+: *+'([<>|=]?[biufc](?:1|2|4|8|16))' *+, *+'fortran_order' *+: *+(True|False) *+, *+"
+    rb"'shape' *+: *+\( *+((?:\d{1,19}+ *+, *+)*+(?:\d{1,19}+)? *+)\) *+(?:, *+)?\} *+\n?"
 )
 _KINDS = {b"b": (1,), b"i": (1, 2, 4, 8), b"u": (1, 2, 4, 8), b"f": (2, 4, 8), b"c": (8, 16)}
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from flwr_faa.averaging import apply_update, average
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.updates import Arrays, Batch, Reply, Weighting, read_replies
+from flwr_faa.updates import Arrays, Batch, Reply, Weighting, plausible, read_replies
 from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
 from flwr_faa.verification.base import (
     Case,
@@ -190,7 +190,8 @@ class Pipeline:
         checked = []
         for reply in replies:
             enrolled = self.verifier.samples(reply.node_id) if isinstance(self.verifier, Enrolling) else None
-            if enrolled is not None and not reply.problem and not self.observe and reply.num_examples != enrolled:
+            told = not reply.problem and plausible(reply.num_examples)  # anything else is read_replies' to reject
+            if enrolled is not None and told and not self.observe and reply.num_examples != enrolled:
                 why = f"num-examples: expected the {enrolled} samples that it has enrolled, got {reply.num_examples!r}"
                 reply = Reply(reply.node_id, problem=why)
             checked.append(reply)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.dtypes import converted
 from flwr_faa.layout import Arrays, Layout, Role
 
 __all__ = [
@@ -175,10 +176,12 @@ def read_replies(
     # The differences, and how large they are in each array.
     updates = np.empty((len(node_ids), layout.size), _dtype(model))
     largest = np.empty((len(node_ids), len(model)))
+    below = np.zeros((len(node_ids), len(model)), bool)
     for row, node_id in enumerate(node_ids):
         try:
             for i, (array, w) in enumerate(zip(models[node_id], model, strict=True)):
                 largest[row, i] = _subtract(array, w, updates[row, layout.layers[i]], i, layout)
+                below[row, i] = i in layout.variances and bool(((array < 0) & (array != w)).any())
         except ValueError as why:
             rejected[node_id] = str(why)
             largest[row] = np.inf
@@ -191,13 +194,19 @@ def read_replies(
                 f"{layout.called(i)}: expected changes up to {limits[i]:.3g}, many times what is usual in this round, "
                 f"got {largest[row, i]:.3g}"
             )
+    for row, node_id in enumerate(node_ids):
+        for i in map(int, np.flatnonzero(below[row])):
+            # Without names, what most send below zero was no variance.
+            if node_id not in rejected and (layout.named or 2 * below[:, i].sum() <= len(node_ids)):
+                told = f"got {np.nanmin(models[node_id][i]):.3g}"
+                rejected[node_id] = f"{layout.called(i)}: expected variances of at least 0, {told}"
     rows = [row for row, node_id in enumerate(node_ids) if node_id not in rejected]
     if len(rows) < len(node_ids):
         node_ids, updates = [node_ids[row] for row in rows], updates[rows]
     examples = np.array([float(by_node[i].num_examples) for i in node_ids], np.float64)  # type: ignore[arg-type]
-    told = {node_id: f"node {node_id}: {why}" for node_id, why in rejected.items()}
+    reasons = {node_id: f"node {node_id}: {why}" for node_id, why in rejected.items()}
     valid = tuple(models[node_id] for node_id in node_ids)
-    return Batch(tuple(node_ids), updates, weigh(examples, weighting), layout, told, models=valid)
+    return Batch(tuple(node_ids), updates, weigh(examples, weighting), layout, reasons, models=valid)
 
 
 def complete(replies: Sequence[Reply], model: Arrays, names: Sequence[str] = ()) -> dict[int, Arrays]:
@@ -248,8 +257,8 @@ def _dtype(model: Arrays) -> type[np.floating[Any]]:
 
 
 def _usually_sent(replies: Sequence[Reply]) -> tuple[bool, ...] | None:
-    """Which arrays most replies hold; more of them rather than fewer where that is a tie."""
-    patterns = Counter(tuple(a is not None for a in r.arrays) for r in replies)
+    """Which arrays most replies that hold any do; more of them rather than fewer where that is a tie."""
+    patterns = Counter(tuple(a is not None for a in r.arrays) for r in replies if _count(r.arrays))
     return max(patterns, key=lambda p: (patterns[p], sum(p), p)) if patterns else None
 
 
@@ -259,6 +268,8 @@ def _complete(
     """The model that a reply stands for: converted to the model's dtypes, unsent arrays as they were broadcast."""
     if len(arrays) != len(model):
         raise ValueError(f"expected {len(model)} arrays, got {len(arrays)}")
+    if model and not _count(arrays):
+        raise ValueError(f"expected some of the model's {len(model)} arrays, got none")
     if sent is not None and tuple(a is not None for a in arrays) != sent:
         raise ValueError(f"expected the {sum(sent)} arrays that most replies hold, got {_count(arrays)} of the model's")
     found = []
@@ -268,32 +279,12 @@ def _complete(
             continue
         if array.shape != w.shape:
             raise ValueError(f"{layout.called(i)}: expected shape {w.shape}, got {array.shape}")
-        found.append(_converted(array, w.dtype, layout.called(i)))
+        found.append(converted(array, w, layout.called(i)))
     return found
 
 
 def _count(arrays: Sequence[npt.NDArray[Any] | None]) -> int:
     return sum(a is not None for a in arrays)
-
-
-def _converted(array: npt.NDArray[Any], dtype: np.dtype[Any], called: str) -> npt.NDArray[Any]:
-    """The array in this dtype, which must be able to hold every value of it."""
-    if array.dtype == dtype:
-        return array
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{called}: expected dtype {dtype}, got {array.dtype}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = array.astype(dtype)
-    if dtype.kind == "f":
-        fits = bool((np.isfinite(cast) | ~np.isfinite(array)).all())
-    else:
-        # A cast to integers wraps around silently: compare whole values and the range instead.
-        least, most = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
-        whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (np.rint(array) == array)).all())
-        fits = whole and (not array.size or least <= int(array.min()) <= int(array.max()) <= most)
-    if not fits:
-        raise ValueError(f"{called}: expected values that {dtype} holds, got {array.dtype} with others")
-    return cast
 
 
 def _subtract(array: npt.NDArray[Any], w: npt.NDArray[Any], out: Floats, i: int, layout: Layout) -> float:
@@ -302,16 +293,19 @@ def _subtract(array: npt.NDArray[Any], w: npt.NDArray[Any], out: Floats, i: int,
     Raises
     ------
     ValueError
-        If an entry changes to or from something that is not finite, a variance becomes negative, or a counter falls.
+        If an entry changes to or from something that is not finite, or a counter becomes negative.
     """
     if layout.roles[i] is Role.BOOKKEEPING:
-        if i in layout.counters and (array < w).any():
-            raise ValueError(f"{layout.called(i)}: expected a counter that does not fall, got {array.min()}")
-        changed = array != w
-        if not changed.any():
-            return 0.0
-        # An extended float holds 64-bit integers exactly, and the difference of two of them to its last bit but one.
-        return float(np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble)).max())
+        changed = (array != w) & ~(np.isnan(array) & np.isnan(w))
+        # It may fall: clients that keep their own normalisation count from where they were, not from the average.
+        if i in layout.counters and ((array < 0) & changed).any():
+            raise ValueError(f"{layout.called(i)}: expected a counter of at least 0, got {array.min()}")
+        # An extended float holds the difference of any two 64-bit integers.
+        with np.errstate(invalid="ignore"):
+            steps = np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble))
+        if not np.isfinite(steps).all():
+            raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
+        return float(steps.max(initial=0))
     with np.errstate(over="ignore", invalid="ignore"):
         np.subtract(array.ravel(), w.ravel(), out=out, dtype=out.dtype, casting="unsafe")
     top = float(max(out.max(initial=0), -out.min(initial=0)))  # NaN comes through
@@ -322,8 +316,6 @@ def _subtract(array: npt.NDArray[Any], w: npt.NDArray[Any], out: Floats, i: int,
         top = float(max(out.max(initial=0), -out.min(initial=0)))
         if not np.isfinite(top):
             raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
-    if i in layout.variances and bool(((array < 0) & (array != w)).any()):
-        raise ValueError(f"{layout.called(i)}: expected variances of at least 0, got {np.nanmin(array):.3g}")
     return top
 
 
@@ -346,5 +338,6 @@ def _check_examples(value: object) -> None:
         raise ValueError(f"num-examples: expected a number, got {type(value).__name__}")
     if value == 0:
         raise ValueError("num-examples: expected more than 0, got 0: the client says that it trained on nothing")
-    if not 0 < value <= MAX_EXAMPLES:  # false for NaN too
-        raise ValueError(f"num-examples: expected a number above 0 and up to {MAX_EXAMPLES:g}, got {float(value):g}")
+    if not 0 < value <= MAX_EXAMPLES:  # false for NaN too; an integer may be too long for a float, or to be printed
+        got = "one beyond 64 bits" if isinstance(value, int) and value.bit_length() > 64 else f"{float(value):g}"
+        raise ValueError(f"num-examples: expected a number above 0 and up to {MAX_EXAMPLES:g}, got {got}")

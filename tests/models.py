@@ -14,13 +14,20 @@ def _parameter(dtype: str, shape: tuple[int, ...], scale: float, seed: int) -> n
     return np.asarray(np.random.default_rng(seed).normal(0, scale, shape)).astype(dtype)
 
 
-PARAMETERS = st.builds(
-    _parameter,
-    st.sampled_from(["f4", "f4", "f4", "f8"]),
-    st.sampled_from([(), (1,), (3,), (0, 2), (2, 3), (4, 1, 2)]),
-    st.sampled_from([1e-6, 1e-2, 1.0, 1e3]),
-    st.integers(0, 99),
-)
+SCALES = (1e-6, 1e-2, 1.0, 1e3)
+#: Squares of these do not fit into a float32.
+EXTREME = (1e-30, 1e15, 1e30)
+
+
+def parameters(scales: tuple[float, ...]) -> st.SearchStrategy[np.ndarray]:
+    """One array of parameters."""
+    return st.builds(
+        _parameter,
+        st.sampled_from(["f4", "f4", "f4", "f8"]),
+        st.sampled_from([(), (1,), (3,), (0, 2), (2, 3), (4, 1, 2)]),
+        st.sampled_from(scales),
+        st.integers(0, 99),
+    )
 
 
 def _batch_norm(width: int) -> Model:
@@ -46,9 +53,10 @@ CONSTANTS = st.sampled_from(
 
 
 @st.composite
-def models(draw: Any, exotic: bool = True) -> Model:
-    """Between one and eight arrays, by name; ``exotic`` also such as hold no parameters."""
-    arrays = {f"layer{i}.weight": a for i, a in enumerate(draw(st.lists(PARAMETERS, min_size=1, max_size=4)))}
+def models(draw: Any, exotic: bool = True, extreme: bool = False) -> Model:
+    """Between one and eight arrays, by name; ``exotic`` also such as hold no parameters, ``extreme`` huge and tiny."""
+    found = draw(st.lists(parameters(SCALES + EXTREME * extreme), min_size=1, max_size=4))
+    arrays = {f"layer{i}.weight": a for i, a in enumerate(found)}
     if exotic and draw(st.booleans()):
         arrays |= {f"norm.{name}": a for name, a in _batch_norm(draw(st.integers(1, 3))).items()}
     if exotic and draw(st.booleans()):

@@ -70,7 +70,7 @@ def unchanged(ours: list[Model], start: Model) -> None:
 
 @pytest.mark.parametrize("api", RUN)
 @settings(max_examples=8)
-@given(models())
+@given(models(extreme=True))
 def test_faadl_with_a_verifier_is_fedavg(api: str, start: Model) -> None:
     cls, plain = (FAADL, message_strategies.FedAvg) if api == "message" else (legacy.FAADL, legacy_strategies.FedAvg)
     ours = RUN[api](cls(detector=Nobody(), verifier=Lenient(), policy=Policy(weighting="reported")), start, client)

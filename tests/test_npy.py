@@ -70,6 +70,8 @@ HOSTILE = [
     header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(20_000), b"\0" * 4, version=2),
     header("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1, " * 40 + "), }", b"\0" * 4),
     header("__import__('os').system('true')"),
+    # Spaces that two repetitions could share: a search that goes back over them takes seconds for one reply.
+    *(header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {s}".ljust(9_990), version=2) for s in ("(", "(1,")),
 ]
 
 

@@ -262,3 +262,75 @@ def test_the_form_that_most_have_stands_in_for_a_model() -> None:
     a, b = {"w": np.ones(3, np.float32)}, {"w": np.ones(4, np.float32)}
     assert blank([a, b, a])["w"].tolist() == [0, 0, 0]
     assert blank([]) == {}
+
+
+@pytest.mark.parametrize("n", [3, 7, 10])
+@pytest.mark.parametrize("value", [2**53 + 1, 2**62, 2**63 - 5, -(2**63)])
+def test_what_all_agree_on_keeps_its_last_bit_whatever_their_number(n: int, value: int) -> None:
+    for start in (value, 0):
+        batch, new = decided([np.array([start])], *[[np.array([value + 3])]] * n)
+        assert not batch.rejected
+        assert new[0].tolist() == [value + 3]
+
+
+N = ("bn.weight", "bn.num_batches_tracked")
+
+
+def test_a_counter_that_a_client_keeps_for_itself_may_be_below_the_average() -> None:
+    model = [np.ones(2, np.float32), np.array(27)]
+    batch = read_replies([Reply(i, [model[0], np.array(c)], 10) for i, c in enumerate((30, 3, 30, -1))], model, names=N)
+    assert batch.node_ids == (0, 1, 2)
+    assert "expected a counter of at least 0, got -1" in batch.rejected[3]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0, 1e30])
+def test_a_counter_that_became_a_float_is_a_counter(bad: float) -> None:
+    model = [np.ones(2, np.float32), np.array(27.0)]
+    assert Layout.of(model, N).roles == (_P, _B)
+    replies = [Reply(i, [model[0], np.array(c)], 10) for i, c in enumerate((30.0, 30.0, bad))]
+    batch = read_replies(replies, model, names=N)
+    assert (batch.node_ids, batch.layout.size) == ((0, 1), 2)
+    assert average(batch, batch.canonical, model)[1] == 30.0
+
+
+def test_without_names_what_most_send_below_zero_was_no_variance() -> None:
+    norm = [np.ones(3, np.float32), np.zeros(3, np.float32), np.array(0)]
+    sent = [norm[0], np.array([-0.1, 0.1, 0], np.float32), np.array(1)]
+    batch, _ = decided(norm, sent, sent, sent)
+    assert not batch.rejected
+    few, _ = decided(norm, norm, norm, sent)
+    assert few.rejected.keys() == {2}
+    names = ("running_mean", "running_var", "num_batches_tracked")
+    all_below = read_replies([Reply(i, sent, 10) for i in range(3)], norm, names=names)
+    assert all_below.rejected.keys() == {0, 1, 2}
+
+
+def test_what_a_narrower_dtype_makes_infinite_comes_back_unchanged() -> None:
+    model = [np.ones(2, np.float32), np.array([-1e9, 4e12, 0.5], np.float32)]
+    with np.errstate(over="ignore"):
+        sent = [a.astype(np.float16) for a in model]
+    batch, new = decided(model, sent, sent)
+    assert not batch.rejected
+    assert new[1].tobytes() == model[1].tobytes()
+    flipped, _ = decided(model, sent, sent, [sent[0], np.array([np.inf, np.inf, 0.5], np.float16)])
+    assert flipped.rejected.keys() == {2}
+
+
+@pytest.mark.parametrize("examples", [10**400, -(10**4000), 2**64], ids=["long", "negative", "65 bits"])
+def test_a_number_of_examples_that_no_float_holds_is_rejected(examples: int) -> None:
+    batch = read_replies([reply(1), reply(2, examples=examples)], MODEL)
+    assert "num-examples" in batch.rejected[2]
+
+
+def test_who_sends_none_of_the_arrays_trains_nothing_and_is_told() -> None:
+    batch = read_replies([Reply(i, [None] * 3, 10) for i in range(3)] + [reply(4)], MODEL)
+    assert batch.node_ids == (4,)
+    assert "expected some of the model's 3 arrays, got none" in batch.rejected[0]
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+def test_an_infinite_mask_stays_where_weights_do_not_quite_sum_to_one(n: int) -> None:
+    model = [np.ones(2, np.float32), np.array([-np.inf, 0], np.float32)]
+    batch = read_replies([Reply(i, model, 1 + i) for i in range(n)], model, "reported")
+    new = average(batch, batch.canonical, model, renormalise=False)
+    assert new[1].tobytes() == model[1].tobytes()
