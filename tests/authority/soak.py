@@ -131,15 +131,15 @@ def _parsers() -> dict[str, tuple[Callable[[bytes], object], bytes]]:
     ciphertexts = ipfe.ciphertexts_to_bytes(ipfe.encrypt_rows(public, [[1, 2, 3, 4]]))
     signed = SignedPublicKey(7, public.to_bytes(), secrets.token_bytes(64))
     root, ints, raw = bytes(merkle.SIZE), np.zeros((2, 3), np.int64), np.zeros((2, 3), np.uint8)
-    commitment = Commitment(root, np.ones(3, np.float32))
+    commitment = Commitment(root, root, np.ones((3, 2), np.float32))
     challenge = Challenge(root, root, root, (0, 2), ints, bytes(64))
-    answer = Answer(raw, raw, raw, raw, raw, ints[0], ints)
+    answer = Answer(raw, raw, raw, raw, raw, ints[0], ints, np.zeros((2, 3), np.float32), np.zeros((2, 3)))
     return {
         "public key": (lambda b: ipfe.PublicKey.from_bytes(group, b), public.to_bytes()),
         "signed public key": (SignedPublicKey.from_bytes, signed.to_bytes()),
         "ciphertexts": (lambda b: ipfe.ciphertexts_from_bytes(group, b), ciphertexts),
         "enrol": (Enrol.from_bytes, Enrol(7, group.name, signed.to_bytes()).to_bytes()),
-        "commitment": (lambda b: Commitment.from_bytes(b, 3), commitment.to_bytes()),
+        "commitment": (lambda b: Commitment.from_bytes(b, 3, 2), commitment.to_bytes()),
         "challenge": (Challenge.from_bytes, challenge.to_bytes()),
         "answer": (Answer.from_bytes, answer.to_bytes()),
     }
