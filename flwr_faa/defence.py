@@ -22,7 +22,7 @@ from flwr_faa.client import COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
-from flwr_faa.updates import Arrays, Reply
+from flwr_faa.updates import Arrays, Layout, Reply, Role
 from flwr_faa.verdict import Outcome, RoundReport, Verdict, describe
 from flwr_faa.verification.base import Enrolling, Exhausted, Misconfigured, Verifier, one_node
 from flwr_faa.verification.plan import TrainingPlan
@@ -230,8 +230,12 @@ class Defence:
         self._stop_if_hopeless(replies, report)
         return arrays, report
 
-    def restored(self, found: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    def restored(
+        self, found: Mapping[str, Any], model: Mapping[str, Any], average: Sequence[npt.NDArray[Any]]
+    ) -> dict[str, npt.NDArray[Any]]:
         """Return a model that a project's own rule made, in the names, order and dtypes of the one broadcast.
+
+        Counters, indices and masks are those of the exact ``average``: rules made for weights lose their last bits.
 
         Raises
         ------
@@ -240,7 +244,11 @@ class Defence:
         """
         if found.keys() != model.keys() or any(found[n].shape != w.shape for n, w in model.items()):
             raise ValueError("expected the strategy to return the arrays that were broadcast, got others")
-        return {name: into_dtype(found[name], w) for name, w in model.items()}
+        roles = Layout.of(list(model.values()), list(model)).roles
+        return {
+            name: own if role is Role.BOOKKEEPING else into_dtype(found[name], w)
+            for (name, w), own, role in zip(model.items(), average, roles, strict=True)
+        }
 
     def _log(self, report: RoundReport) -> None:
         """One line for the round, and one for each node to which something happened; the others' at DEBUG."""

@@ -115,7 +115,7 @@ class Guard:
         accepted = self._rebuilt({m.metadata.src_node_id: m for m in counted}, models, list(model), key)
         return ArrayRecord({name: Array(a) for name, a in zip(model, arrays, strict=True)}), report, accepted
 
-    def restored(self, arrays: ArrayRecord | None) -> ArrayRecord | None:
+    def restored(self, arrays: ArrayRecord | None, average: ArrayRecord) -> ArrayRecord | None:
         """Return a model that the strategy made with the dtypes of the one that was broadcast.
 
         Raises
@@ -126,7 +126,8 @@ class Guard:
         if arrays is None or not self._model:
             return arrays
         model = {name: array.numpy() for name, array in self._model.items()}
-        return _record(self.defence.restored({name: a.numpy() for name, a in arrays.items()}, model))
+        own = [a.numpy() for a in average.values()]
+        return _record(self.defence.restored({name: a.numpy() for name, a in arrays.items()}, model, own))
 
     def evaluated(self, strategy: FedAvg, messages: Sequence[Message]) -> list[Message]:
         """Return the replies to an evaluation that can be averaged, with their metrics mended, by node id.

@@ -138,7 +138,7 @@ class LegacyGuard:
             )
         return ndarrays_to_parameters(arrays), report, accepted
 
-    def restored(self, parameters: Parameters | None) -> Parameters | None:
+    def restored(self, parameters: Parameters | None, average: Parameters) -> Parameters | None:
         """Return a model that the strategy made with the dtypes of the one that was broadcast.
 
         Raises
@@ -150,7 +150,8 @@ class LegacyGuard:
             return None
         found = {str(i): a for i, a in enumerate(parameters_to_ndarrays(parameters))}
         model = {str(i): a for i, a in enumerate(self._model)}
-        return ndarrays_to_parameters(list(self.defence.restored(found, model).values()))
+        own = parameters_to_ndarrays(average)
+        return ndarrays_to_parameters(list(self.defence.restored(found, model, own).values()))
 
     def mended(self, accepted: Results) -> Results:
         """Return the results with metrics that can be averaged."""

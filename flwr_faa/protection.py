@@ -147,8 +147,8 @@ class _MessageFront(_Front):
         arrays, report, accepted = self._faa.decide(self._own, server_round, list(replies))
         metrics: MetricRecord | None = None
         if accepted:  # with nobody left the model stays
-            arrays, metrics = self._own.aggregate_train(server_round, accepted)
-            arrays = self._faa.restored(arrays)
+            made, metrics = self._own.aggregate_train(server_round, accepted)
+            arrays = self._faa.restored(made, arrays)
         metrics = MetricRecord() if metrics is None else metrics
         metrics.update(report.metrics())
         return arrays, metrics
@@ -192,8 +192,8 @@ class _LegacyFront(_Front):
         found, report, accepted = self._faa.decide(server_round, results, failures)
         metrics: dict[str, Scalar] = {}
         if accepted:  # with nobody left the model stays
-            found, metrics = self._own.aggregate_fit(server_round, self._faa.mended(accepted), failures)
-            found = self._faa.restored(found)
+            made, metrics = self._own.aggregate_fit(server_round, self._faa.mended(accepted), failures)
+            found = self._faa.restored(made, found)
         return found, {**metrics, **report.metrics()}
 
     def aggregate_evaluate(

@@ -35,9 +35,13 @@ def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def loggers_speak_as_before() -> Iterator[None]:
-    """Long commands silence the loggers of their own process, which here is that of the next test too."""
+    """Long commands silence the loggers of their own process, and Alembic's configuration disables those of others."""
     loggers = [logging.getLogger(name) for name in ("flwr", "flwr_faa")]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.disabled = False
     yield
-    for logger, level in zip(loggers, levels, strict=True):
+    for logger, (level, propagate) in zip(loggers, before, strict=True):
+        logger.disabled = False
         logger.setLevel(level)
+        logger.propagate = propagate

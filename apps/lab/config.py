@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException
@@ -47,7 +48,7 @@ def load(overrides: str) -> Experiment:
         raise ConfigError(f"expected words like rounds=3, got {overrides!r}: {error}") from error
     lines: list[str] = []
     typed = _last([o for word in words for o in _parsed(word, lines)])
-    with _hydra, initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with _hydra, _apart(), initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         groups = [o for o in typed if _chooses(o)]
         defaults = _chosen(groups, lines)
         others = [o for o in typed if not _chooses(o) and _known(o, defaults, lines)]
@@ -70,6 +71,17 @@ def load(overrides: str) -> Experiment:
     _refuse(lines)
     named = {group: choice for group, choice in choices.items() if group not in unused}
     return Experiment(config, choices, folder_name(named, plain, usual))
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Compose beside whatever Hydra runs here: a job of a multirun is itself one of Hydra's."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _parsed(word: str, lines: list[str]) -> Iterator[Override]:

@@ -145,7 +145,9 @@ def test_another_number_of_examples_than_enrolled_is_rejected_unsuspected(report
         _, report = quiet.run(1, sent, start, lambda challenges: {})
         verdict = next(v for v in report.nodes if v.node_id == 999)
         assert verdict.accepted == (told == 40)
-        assert told == 40 or "40 samples that it has enrolled" in verdict.reason
+        assert (
+            told == 40 or ("expected a number" if told is True else "40 samples that it has enrolled") in verdict.reason
+        )
         assert sum(v.accepted for v in report.nodes) >= 3
 
 
