@@ -50,7 +50,7 @@ class Guard:
     def __init__(self, defence: Defence) -> None:
         self.defence = defence
         self._grid: Grid | None = None
-        self._model: ArrayRecord | None = None
+        self._model: Model | None = None
         self._asked: set[int] = set()
         self._unenrolled: dict[int, str] = {}
         self._started = 0.0
@@ -65,8 +65,7 @@ class Guard:
         self.defence.check_grid(grid)
         if not arrays and self.defence.verifier is not None:
             raise ValueError("expected initial arrays, which a verifier replays training from, got an empty record")
-        Layout.of([a.numpy() for a in arrays.values()], list(arrays))  # a model that cannot be averaged stops here
-        self._grid, self._model = grid, arrays
+        self._grid, self._model = grid, read_model({n: a.data for n, a in arrays.items()}, list(arrays))
         with self.without_banned(strategy, grid, "min_train_nodes") as view:
             messages = list(own(server_round, arrays, config, view) if view else [])
         chosen = [m.metadata.dst_node_id for m in messages]
@@ -100,7 +99,7 @@ class Guard:
         seconds, key = {"train": time.perf_counter() - self._started}, strategy.weighted_by_key
         # For a node that went away the SuperLink answers, under its own id.
         counted = [m for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
-        model = {name: array.numpy() for name, array in self._model.items()}
+        model = self._model
         if not model:  # the clients' first models start the run: there is nothing yet to compare them with
             model = blank([found for m in counted if (found := _arrays(m))])
         read = [readable(m.metadata.src_node_id, partial(_read, m, model, key)) for m in counted]
@@ -110,7 +109,7 @@ class Guard:
         arrays, report = self.defence.decide(server_round, read, list(model.values()), ask, seconds, list(model))
         kept = {v.node_id for v in report.accepted}
         if not kept:
-            return self._model, report, []
+            return _record(self._model), report, []
         models = complete([r for r in read if r.node_id in kept], list(model.values()), list(model))
         accepted = self._rebuilt({m.metadata.src_node_id: m for m in counted}, models, list(model), key)
         return ArrayRecord({name: Array(a) for name, a in zip(model, arrays, strict=True)}), report, accepted
@@ -125,9 +124,8 @@ class Guard:
         """
         if arrays is None or not self._model:
             return arrays
-        model = {name: array.numpy() for name, array in self._model.items()}
         own = [a.numpy() for a in average.values()]
-        return _record(self.defence.restored({name: a.numpy() for name, a in arrays.items()}, model, own))
+        return _record(self.defence.restored({name: a.numpy() for name, a in arrays.items()}, self._model, own))
 
     def evaluated(self, strategy: FedAvg, messages: Sequence[Message]) -> list[Message]:
         """Return the replies to an evaluation that can be averaged, with their metrics mended, by node id.
@@ -251,6 +249,31 @@ def _read(message: Message, model: Model, key: str) -> Reply:
     commitment = message.content.config_records.get(COMMITMENT, ConfigRecord()).get(COMMITMENT)
     told = commitment if isinstance(commitment, bytes) else b""
     return Reply(node_id, arrays, _only(message.content)[key], commitment=told)
+
+
+def read_model(data: Mapping[str, bytes], names: Sequence[str] = ()) -> Model:
+    """Return the arrays of the model that is about to be broadcast, which may come from a client.
+
+    Parameters
+    ----------
+    data : mapping
+        The bytes of each array, by what it is called.
+    names : sequence of str, optional
+        The arrays' names, where the API has them.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be averaged.
+    """
+    model: Model = {}
+    for name, raw in data.items():
+        try:
+            model[name] = npy.read(raw, len(raw))
+        except ValueError as why:
+            raise ValueError(f"expected a model of real numbers, got array {name} that is none: {why}") from why
+    Layout.of(list(model.values()), names)
+    return model
 
 
 def limit(own: npt.NDArray[Any]) -> int:

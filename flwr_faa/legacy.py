@@ -59,6 +59,12 @@ class FAADL(FedAvg):
         """Log summary configuration of the strategy."""
         self.defence.summary()
 
+    def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, dict[str, Scalar]] | None:
+        """Evaluate the model on the server; the first one of a run may come from any client."""
+        self._faa.model(parameters)
+        evaluated: tuple[float, dict[str, Scalar]] | None = super().evaluate(server_round, parameters)
+        return evaluated
+
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:

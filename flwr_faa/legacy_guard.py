@@ -30,13 +30,17 @@ from flwr.server.strategy import FedAvg
 from flwr_faa import npy
 from flwr_faa.client import CHALLENGE, COMMITMENT, EVIDENCE
 from flwr_faa.defence import Defence, failure, lowered, readable
-from flwr_faa.guard import limit
+from flwr_faa.guard import limit, read_model
 from flwr_faa.metrics import mend
-from flwr_faa.updates import Arrays, Layout, Reply, complete, plausible, weigh_nodes
+from flwr_faa.updates import Arrays, Reply, complete, plausible, weigh_nodes
 from flwr_faa.verdict import RoundReport
 
 #: Challenges under way at once.
 _THREADS = 32
+_FIRST_MODEL = (
+    ". A strategy without initial_parameters has Flower ask a client, drawn at random, for the first model: give it "
+    "initial_parameters=ndarrays_to_parameters(...)"
+)
 Results = list[tuple[ClientProxy, FitRes]]
 Failures = Sequence[tuple[ClientProxy, Any] | BaseException]
 
@@ -64,6 +68,23 @@ class LegacyGuard:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_asked": {}}  # connections cannot be copied; each round brings its own
 
+    def model(self, parameters: Parameters) -> Arrays:
+        """Return the arrays that are about to be broadcast.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be averaged. The first ones may come from any client.
+        """
+        hint = "" if self.defence.reports else _FIRST_MODEL
+        try:
+            found = list(read_model({str(i): tensor for i, tensor in enumerate(parameters.tensors)}).values())
+        except ValueError as why:
+            raise ValueError(f"{why}{hint}") from why
+        if not found:
+            raise ValueError(f"expected a model of at least one array, got none{hint}")
+        return found
+
     def configure_fit(
         self,
         strategy: FedAvg,
@@ -75,8 +96,7 @@ class LegacyGuard:
         """Return what the strategy's own ``configure_fit`` sends, without the banned and those not enrolled."""
         if not self.defence.reports:
             self.defence.summary()  # the legacy server does not call it
-        self._model = parameters_to_ndarrays(parameters)
-        Layout.of(self._model)  # a model that cannot be averaged stops here
+        self._model = self.model(parameters)
         with self.without_banned(strategy, manager, "min_fit_clients") as view:
             instructions = own(server_round, parameters, view) if view else []
         self._asked = {node_id(client): client for client, _ in instructions}

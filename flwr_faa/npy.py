@@ -23,6 +23,8 @@ _HEADER = re.compile(
     rb"\{ *+'descr' *+: *+'([<>|=]?[biufc](?:1|2|4|8|16))' *+, *+'fortran_order' *+: *+(True|False) *+, *+"
     rb"'shape' *+: *+\( *+((?:\d{1,19}+ *+, *+)*+(?:\d{1,19}+)? *+)\) *+(?:, *+)?\} *+\n?"
 )
+#: What NumPy writes of a dtype that another package has added, as ml_dtypes adds bfloat16.
+_VOID = re.compile(rb"\{ *+'descr' *+: *+'[<|]V2'")
 _KINDS = {b"b": (1,), b"i": (1, 2, 4, 8), b"u": (1, 2, 4, 8), b"f": (2, 4, 8), b"c": (8, 16)}
 
 
@@ -65,6 +67,11 @@ def read(data: bytes, limit: int) -> npt.NDArray[Any]:
     if size > _MAX_HEADER or body > len(data):
         raise ValueError(f"expected a header within {_MAX_HEADER} bytes and the file, got one of {size}")
     found = _HEADER.fullmatch(data[start:body])
+    if found is None and _VOID.match(data, start, body):
+        raise ValueError(
+            "expected an array of numbers, got values of 2 bytes that NumPy has no name for, which is what bfloat16 "
+            "becomes: send float32 or float16"
+        )
     if found is None:
         raise ValueError("expected the header of an array of numbers, got another one")
     code, fortran, extents = found.groups()

@@ -161,7 +161,12 @@ class _MessageFront(_Front):
 
 
 class _LegacyFront(_Front):
-    """The four methods that a run of the legacy API calls."""
+    """The methods that a run of the legacy API calls."""
+
+    def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, dict[str, Scalar]] | None:
+        self._faa.model(parameters)
+        evaluated: tuple[float, dict[str, Scalar]] | None = self._own.evaluate(server_round, parameters)
+        return evaluated
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
