@@ -172,6 +172,12 @@ class History:
         states = ("banned", "watched", "good")
         return sorted(found, key=lambda n: (states.index(n.state), len(n.node_id), n.node_id))
 
+    def banned_in(self, server_round: int) -> list[str]:
+        """Ids of the nodes that were banned in the round of that number, of whichever run, and still are."""
+        with self._open() as db:
+            banned = db.execute("SELECT node_id FROM bans WHERE round = ? ORDER BY rowid", [server_round]).fetchall()
+        return [row["node_id"] for row in banned]
+
     def lifts(self) -> list[Row]:
         """Bans that were lifted, and when."""
         with self._open() as db:

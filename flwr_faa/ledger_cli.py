@@ -72,16 +72,29 @@ def rounds(folder: Folder, last: Annotated[int, typer.Option(help="How many of t
 
 
 @app.command()
-def lift(folder: Folder, node_id: Node) -> None:
+def lift(
+    folder: Folder,
+    node_id: Annotated[int | None, typer.Argument(metavar="[NODE]", help="A node id, as the tables show it.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Of every node that is banned or has strikes.")] = False,
+    server_round: Annotated[int | None, typer.Option("--round", help="Of who was banned in this round.")] = None,
+) -> None:
     """Lift a node's ban and forget its strikes. A running server takes it up with the next round."""
     with _explained():
-        found = {n.node_id: n for n in History(folder).nodes()}.get(str(node_id))
-        if found is None or not (found.ban or found.strikes):
-            raise ValueError(f"expected a node that is banned or has strikes, got {node_id}")
+        if sum((node_id is not None, everybody, server_round is not None)) != 1:
+            raise ValueError("expected one of NODE, --all and --round")
+        history = History(folder)
+        held = {n.node_id: n for n in history.nodes() if n.ban or n.strikes}
+        if server_round is None:
+            lifted, wanted = [n for n in held if everybody or n == str(node_id)], "that is banned or has strikes"
+        else:
+            lifted, wanted = history.banned_in(server_round), f"that was banned in round {server_round} and still is"
+        if not lifted:
+            raise ValueError(f"expected a node {wanted}, got {'none' if node_id is None else node_id}")
         ledger = Ledger(folder)
-        ledger.lift(node_id)
+        for node in lifted:
+            ledger.lift(int(node))
+            terminal.say(f"node {node}: ban and strikes lifted")
         ledger.close()
-        terminal.say(f"node {node_id}: ban and strikes lifted")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from flwr_faa.history import History
 from flwr_faa.ledger import Ledger
 from flwr_faa.ledger_cli import COLUMNS, app
+from flwr_faa.verdict import Outcome, RoundReport, Verdict
 from tests.live.ledgers import COMMAND, HONEST, LIAR, SILENT, write
 
 
@@ -55,6 +56,37 @@ def test_a_ban_is_lifted_while_the_server_has_the_ledger_open(tmp_path: Path) ->
     again = run("lift", tmp_path, LIAR)
     assert again.exit_code == 2
     assert again.stderr == f"faa-ledger: expected a node that is banned or has strikes, got {LIAR}\n"
+
+
+def banned(*nodes: int, server_round: int) -> RoundReport:
+    found = [Verdict(n, Outcome.CONVICTED, False, True, reason="a mistake", banned=True) for n in nodes]
+    return RoundReport(server_round, tuple(found), "spotcheck", 1.0)
+
+
+def test_all_bans_are_lifted_or_those_of_a_round(tmp_path: Path) -> None:
+    server = write(tmp_path, 3)
+    server.record(banned(21, 22, server_round=4))
+    shown = run("lift", tmp_path, "--round", 4)
+    assert shown.stdout == "node 21: ban and strikes lifted\nnode 22: ban and strikes lifted\n"
+    assert server.bans.keys() == {LIAR} and server.strikes == {SILENT: 1}
+    server.record(banned(22, 23, server_round=5))
+    assert run("lift", tmp_path, "--all").exit_code == 0
+    assert server.bans == {} and server.strikes == {}
+    lifted = [row["node_id"] for row in History(tmp_path).lifts()]
+    assert sorted(lifted) == sorted(map(str, [21, 22, LIAR, 22, 23]))
+    server.record(banned(24, server_round=6))
+    for arguments, words in [
+        (("--round", 5), "expected a node that was banned in round 5 and still is, got none"),
+        ((25,), "expected a node that is banned or has strikes, got 25"),
+        ((), "expected one of NODE, --all and --round"),
+        ((24, "--all"), "expected one of NODE, --all and --round"),
+        (("--all", "--round", 6), "expected one of NODE, --all and --round"),
+    ]:
+        failed = run("lift", tmp_path, *arguments)
+        assert failed.exit_code == 2 and failed.stderr == f"faa-ledger: {words}\n"
+    assert server.bans.keys() == {24}
+    run("lift", tmp_path, "--all")
+    assert run("lift", tmp_path, "--all").stderr.endswith("is banned or has strikes, got none\n")
 
 
 def test_csv_holds_every_verdict_and_no_formula(folder: Path, tmp_path: Path) -> None:
