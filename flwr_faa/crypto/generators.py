@@ -11,6 +11,9 @@ commitment to any value. So the x coordinate itself is hashed. Derivation, versi
 Numbers are in decimal, the digest is big-endian. 512 bits over 381 leave x uniform up to 2^-131. The loop takes a
 different time for each index, which tells nothing: all of this is public. ``tests/crypto/vectors`` holds points of both
 curves, made by a script that shares no code with this module.
+
+The bases are computed once a process. A table of their multiples ``2^(wi) G_j`` is not kept: for 784 values it saved 6
+of 25 ms a product with Charm, where building it takes .4 s and 20,000 points, and nothing with arkworks.
 """
 
 from __future__ import annotations
