@@ -134,9 +134,20 @@ class LegacyGuard:
         parameters, report, accepted
             The average of the accepted (the model as it was where nobody is); what was decided; and the accepted
             results in the order of node ids, rebuilt from what was validated, without the commitments.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no model to compare with, or all results hold the same one: SecAgg+ puts the average into each.
         """
         if not self._model:
             raise RuntimeError("expected configure_fit before aggregate_fit, got no global model")
+        if len(results) > 1 and len({id(result.parameters) for _, result in results}) == 1:
+            raise RuntimeError(
+                f"expected a model from each client, got the same one for all {len(results)}: secure aggregation "
+                "(SecAgg+) gives a strategy nothing but the average, in which nobody can be told from the others "
+                "(docs/compatibility.md)"
+            )
         seconds = {"train": time.perf_counter() - self._started}
         read = [readable(node_id(client), partial(self._read, client, result)) for client, result in results]
         missing = self._asked.keys() - {r.node_id for r in read}

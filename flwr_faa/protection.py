@@ -75,9 +75,10 @@ def protect(
     """
     wrapper = next((w for base, w in ((FedAvg, _Message), (LegacyFedAvg, _Legacy)) if isinstance(strategy, base)), None)
     if wrapper is None or isinstance(strategy, FAADL | legacy.FAADL) or isinstance(_kind(strategy), _Wrapped):
-        raise TypeError(
-            f"Expected a FedAvg, or what inherits from it, without a defence, got {type(strategy).__name__}"
-        )
+        got = type(strategy).__name__
+        inner = isinstance(getattr(strategy, "strategy", None), FedAvg | LegacyFedAvg)
+        hint = f": protect the strategy inside it, {got}(protect(strategy), ...)" if inner else ""
+        raise TypeError(f"Expected a FedAvg, or what inherits from it, without a defence, got {got}{hint}")
     trees = [cls.__name__ for cls in type(strategy).__mro__ if "Xgb" in cls.__name__]
     if trees:
         raise TypeError(
@@ -101,24 +102,24 @@ class _Front:
     """
 
     _faa: Any
-    _own: Any
+    _faa_own: Any
 
     def __init__(self, own: Any, guard: Any) -> None:
-        object.__setattr__(self, "_own", own)
+        object.__setattr__(self, "_faa_own", own)
         object.__setattr__(self, "_faa", guard)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return type(object.__getattribute__(self, "_own"))
+        return type(object.__getattribute__(self, "_faa_own"))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_own"), name)
+        return getattr(object.__getattribute__(self, "_faa_own"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._own, name, value)
+        setattr(self._faa_own, name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(self._own, name)
+        delattr(self._faa_own, name)
 
 
 class _MessageFront(_Front):
@@ -128,7 +129,7 @@ class _MessageFront(_Front):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         messages: list[Message] = self._faa.configure_train(
-            self._own, self._own.configure_train, server_round, arrays, config, grid
+            self._faa_own, self._faa_own.configure_train, server_round, arrays, config, grid
         )
         return messages
 
@@ -136,7 +137,7 @@ class _MessageFront(_Front):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         messages: list[Message] = self._faa.configure_evaluate(
-            self._own, self._own.configure_evaluate, server_round, arrays, config, grid
+            self._faa_own, self._faa_own.configure_evaluate, server_round, arrays, config, grid
         )
         return messages
 
@@ -144,18 +145,18 @@ class _MessageFront(_Front):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Detect, verify, remove; the project aggregates the rest."""
-        arrays, report, accepted = self._faa.decide(self._own, server_round, list(replies))
+        arrays, report, accepted = self._faa.decide(self._faa_own, server_round, list(replies))
         metrics: MetricRecord | None = None
         if accepted:  # with nobody left the model stays
-            made, metrics = self._own.aggregate_train(server_round, accepted)
+            made, metrics = self._faa_own.aggregate_train(server_round, accepted)
             arrays = self._faa.restored(made, arrays)
         metrics = MetricRecord() if metrics is None else metrics
         metrics.update(report.metrics())
         return arrays, metrics
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        metrics: MetricRecord | None = self._own.aggregate_evaluate(
-            server_round, self._faa.evaluated(self._own, list(replies))
+        metrics: MetricRecord | None = self._faa_own.aggregate_evaluate(
+            server_round, self._faa.evaluated(self._faa_own, list(replies))
         )
         return metrics
 
@@ -172,7 +173,7 @@ class _LegacyFront(_Front):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
         instructions: list[tuple[ClientProxy, FitIns]] = self._faa.configure_fit(
-            self._own, self._own.configure_fit, server_round, parameters, client_manager
+            self._faa_own, self._faa_own.configure_fit, server_round, parameters, client_manager
         )
         return instructions
 
@@ -180,7 +181,7 @@ class _LegacyFront(_Front):
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
         instructions: list[tuple[ClientProxy, EvaluateIns]] = self._faa.configure_evaluate(
-            self._own, self._own.configure_evaluate, server_round, parameters, client_manager
+            self._faa_own, self._faa_own.configure_evaluate, server_round, parameters, client_manager
         )
         return instructions
 
@@ -197,7 +198,7 @@ class _LegacyFront(_Front):
         found, report, accepted = self._faa.decide(server_round, results, failures)
         metrics: dict[str, Scalar] = {}
         if accepted:  # with nobody left the model stays
-            made, metrics = self._own.aggregate_fit(server_round, self._faa.mended(accepted), failures)
+            made, metrics = self._faa_own.aggregate_fit(server_round, self._faa.mended(accepted), failures)
             found = self._faa.restored(made, found)
         return found, {**metrics, **report.metrics()}
 
@@ -207,7 +208,7 @@ class _LegacyFront(_Front):
         results: list[tuple[ClientProxy, EvaluateRes]],
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
-        aggregated: tuple[float | None, dict[str, Scalar]] = self._own.aggregate_evaluate(
+        aggregated: tuple[float | None, dict[str, Scalar]] = self._faa_own.aggregate_evaluate(
             server_round, self._faa.evaluated(results), failures
         )
         return aggregated
@@ -216,10 +217,10 @@ class _LegacyFront(_Front):
 class _Wrapped(_Front):
     """What the user holds: a front with ``reports`` and ``defence``, which the project's own methods do not see."""
 
-    _guard: Callable[[Defence], Any]
+    _faa_guard: Callable[[Defence], Any]
 
     def __init__(self, own: Any, defence: Defence) -> None:
-        super().__init__(own, type(self)._guard(defence))
+        super().__init__(own, type(self)._faa_guard(defence))
 
     @property
     def defence(self) -> Defence:
@@ -231,35 +232,35 @@ class _Wrapped(_Front):
         return self.defence.reports
 
     def __repr__(self) -> str:
-        return f"protect({self._own!r})"
+        return f"protect({self._faa_own!r})"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _copied, (type(self), self._own, self._faa)
+        return _copied, (type(self), self._faa_own, self._faa)
 
 
 class _Message(_Wrapped, _MessageFront):
-    _guard = Guard
+    _faa_guard = Guard
 
     def summary(self) -> None:
         """Log summary configuration of the strategy."""
         self.defence.summary()
-        self._own.summary()
+        self._faa_own.summary()
 
     def start(self, *args: Any, **kwargs: Any) -> Any:
         """Run the project's own ``start``, which finds the defended methods and its own attributes."""
-        return type(self._own).start(_Start(self), *args, **kwargs)
+        return type(self._faa_own).start(_Start(self), *args, **kwargs)
 
 
 class _Start(_MessageFront):
     """What a project's ``start`` has as ``self``: all names but the defended methods are the project's own."""
 
     def __init__(self, wrapped: _Message) -> None:
-        super().__init__(wrapped._own, wrapped._faa)
+        super().__init__(wrapped._faa_own, wrapped._faa)
         object.__setattr__(self, "summary", wrapped.summary)
 
 
 class _Legacy(_Wrapped, _LegacyFront):
-    _guard = LegacyGuard
+    _faa_guard = LegacyGuard
 
 
 def _copied(cls: type[_Wrapped], own: Any, guard: Any) -> Any:

@@ -17,6 +17,8 @@ from tests.models import Model
 
 #: Model and node id to the node's model and metrics.
 Client = Callable[[Model, int], tuple[Model, dict[str, Any]]]
+#: A reply's records by name: the model and its metrics, in this order.
+Answer = dict[str, Any]
 IDS = tuple(range(101, 107))
 
 
@@ -34,13 +36,21 @@ def record(model: Mapping[str, np.ndarray]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(a)) for name, a in model.items()})
 
 
-def message_rounds(strategy: Any, start: Model, client: Client, rounds: int = 5) -> list[Model]:
-    """The model after each round, by the Message API."""
+def message_rounds(
+    strategy: Any,
+    start: Model,
+    client: Client,
+    rounds: int = 5,
+    edit: Mapping[int, Callable[[Answer], Answer]] = {},
+) -> list[Model]:
+    """The model after each round, by the Message API; ``edit`` changes the records that a node answers with."""
     with task_identity():
-        return _message_rounds(strategy, start, client, rounds)
+        return _message_rounds(strategy, start, client, rounds, edit)
 
 
-def _message_rounds(strategy: Any, start: Model, client: Client, rounds: int) -> list[Model]:
+def _message_rounds(
+    strategy: Any, start: Model, client: Client, rounds: int, edit: Mapping[int, Callable[[Answer], Answer]]
+) -> list[Model]:
     arrays, found = record(start), []
     for server_round in range(1, rounds + 1):
         sent = list(strategy.configure_train(server_round, arrays, ConfigRecord(), Grid()))
@@ -49,8 +59,9 @@ def _message_rounds(strategy: Any, start: Model, client: Client, rounds: int) ->
             message.metadata.__dict__["_message_id"] = "m"  # as the SuperLink gives it
             broadcast = {k: a.numpy() for k, a in next(iter(message.content.array_records.values())).items()}
             model, metrics = client(broadcast, message.metadata.dst_node_id)
-            content = RecordDict({"arrays": record(model), "metrics": MetricRecord(metrics)})
-            replies.append(Message(content, reply_to=message))
+            answer = {"arrays": record(model), "metrics": MetricRecord(metrics)}
+            answer = edit.get(message.metadata.dst_node_id, dict)(answer)
+            replies.append(Message(RecordDict(answer), reply_to=message))
         new, _ = strategy.aggregate_train(server_round, replies)
         arrays = arrays if new is None else new
         found.append({k: a.numpy() for k, a in arrays.items()})

@@ -1,0 +1,1 @@
+"""What works with what: Flower's strategies and its example projects, alone and defended (docs/compatibility.md)."""

@@ -1,0 +1,247 @@
+"""Flower's own example projects, as they are in a checkout: their models, clients, settings and strategies.
+
+``python -m apps.compat.examples CHECKOUT NAME DEFENCE`` runs one of them for three rounds in this process and prints
+what became of it as JSON; each run has a process of its own, since it imports the project. What a user would edit is
+edited in memory: ``FAADL()`` and ``LoMar()`` are imported in the place of Flower's strategies, ``protect`` is put
+around what the server constructs. Nothing of the checkout is copied or changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from apps.compat.outcome import Kind, Notes, Outcome, Watched, outcome
+from apps.compat.standins import STANDINS
+from apps.lab.region import untitled
+
+ROUNDS = 3
+UNDEFENDED, PROTECT = "undefended", "protect(own)"
+DEFENCES = (UNDEFENDED, "FAADL()", "LoMar()", PROTECT)
+#: For one run of one example.
+SECONDS = 600
+STRATEGY = re.compile(r"flwr\.(server|serverapp)\.strategy|fl\.server\.strategy")
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example and what it needs to run here.
+
+    Attributes
+    ----------
+    name : str
+        Its folder under ``examples``.
+    data : str
+        The name of its data at the hub; empty if it needs none.
+    nodes : int
+    config : dict
+        As ``flwr run --run-config`` would change it: what is not about the number of rounds.
+    """
+
+    name: str
+    data: str = ""
+    nodes: int = 10
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+CIFAR, FASHION, MNIST = "uoft-cs/cifar10", "zalando-datasets/fashion_mnist", "ylecun/mnist"
+ADULT, IRIS = "scikit-learn/adult-census-income", "hitorilabs/iris"
+EXAMPLES = (
+    Example("advanced-pytorch", FASHION, config={"fraction-train": 1.0}),
+    Example("custom-mods", CIFAR),
+    Example("federated-vae", CIFAR),
+    Example("fl-dp-sa", MNIST, nodes=40),
+    Example("fl-tabular", ADULT),
+    Example("flower-secure-aggregation", FASHION),
+    Example("flower-simulation-step-by-step-pytorch/my-awesome-app", FASHION),
+    Example("opacus", CIFAR),
+    Example("quickstart-jax", MNIST),
+    Example("quickstart-numpy"),
+    Example("quickstart-pennylane", CIFAR),
+    Example("quickstart-pytorch", CIFAR),
+    Example("quickstart-pytorch-lightning", MNIST),
+    Example("quickstart-sklearn", IRIS),
+    Example("quickstart-xgboost", ADULT),
+)
+
+
+def measure(checkout: Path) -> str:
+    """Run them all, each in processes of its own, and return the table and what is not in it."""
+    notes, lines = Notes(), []
+    for example in EXAMPLES:
+        data = STANDINS[example.data][0] if example.data else "its own"
+        found = {}
+        for defence in DEFENCES:
+            found[defence] = apart(checkout, example.name, defence)
+            print(f"{example.name}, {defence}: {found[defence].kind}", file=sys.stderr, flush=True)
+            if found[UNDEFENDED].kind is not Kind.WORKS:
+                break
+        alone = found.pop(UNDEFENDED)
+        if alone.kind is not Kind.WORKS:
+            cells = ["not run: " + notes.cell(example.name, alone)] + [""] * (len(DEFENCES) + 1)
+        else:
+            alarms = [f"{sum(e.kept_out)} of {sum(e.seen)}" if e.kind is Kind.WORKS else "" for e in found.values()]
+            cells = [*(notes.cell(example.name, each, alone) for each in found.values()), *alarms]
+        lines.append([example.name.split("/")[0], data, str(example.nodes), *cells])
+    alarms = [f"kept out: {defence}" for defence in DEFENCES[1:]]
+    table = untitled(["example", "data", "nodes", *DEFENCES[1:], *alarms], lines)
+    return f"{table}\n\n{notes.text()}\n\n{_others(checkout)}"
+
+
+def apart(checkout: Path, name: str, defence: str) -> Outcome:
+    """Run one example in a process of its own."""
+    command = [sys.executable, "-m", "apps.compat.examples", str(checkout), name, defence]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Outcome(Kind.FAILS, f"longer than {SECONDS} s")
+    if done.returncode:
+        return Outcome(Kind.FAILS, done.stderr.strip().splitlines()[-1])
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Outcome(**{**told, "kind": Kind(told["kind"])})
+
+
+def _others(checkout: Path) -> str:
+    """What is said of the examples that are not in the table."""
+    tried = {example.name.split("/")[0] for example in EXAMPLES}
+    rest = [folder for folder in sorted((checkout / "examples").iterdir()) if any(folder.rglob("*.py"))]
+    rest = [folder for folder in rest if folder.name not in tried]
+    using = {f.name for f in rest if any(STRATEGY.search(p.read_text(errors="replace")) for p in f.rglob("*.py"))}
+    without = [folder.name for folder in rest if folder.name not in using]
+    return (
+        f"Without a strategy, so that there is nothing to defend: {', '.join(without)}.\n\n"
+        f"Not tried, for the models, data or frameworks that they need: {', '.join(sorted(using))}."
+    )
+
+
+def run(checkout: Path, name: str, defence: str) -> Outcome:
+    """Run one example in this process, which it leaves changed."""
+    example = next(e for e in EXAMPLES if e.name == name)
+    folder = checkout / "examples" / name
+    settings = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    _same_every_time()
+    _without_the_hub()
+    _moved_names()
+    reports: list[Sequence[Any]] = []
+    _defend(defence, reports)
+    sys.path.insert(0, str(folder))
+    os.chdir(tempfile.mkdtemp(prefix="faa-compat-"))  # the examples write models and logs where they are
+    server, client = (_component(settings["components"][part]) for part in ("serverapp", "clientapp"))
+    if defence == PROTECT:
+        _protect(settings["components"]["serverapp"].split(":")[0], reports)
+    from flwr.common.config import flatten_dict
+
+    config = flatten_dict(settings.get("config", {})) | example.config
+    config |= {key: ROUNDS for key in config if key.startswith("num-server-rounds")}
+    grid = Watched(client, example.nodes, config)
+
+    def go() -> list[Sequence[Any]]:
+        from apps.lab.local_grid import run_server_app
+
+        run_server_app(server, grid)
+        return reports
+
+    return outcome(go, grid)
+
+
+def _same_every_time() -> None:
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    os.environ["WANDB_MODE"] = "disabled"
+
+
+def _moved_names() -> None:
+    """What examples import from where it was before the Flower of this environment."""
+    import flwr.clientapp.typing
+    import flwr.common.typing
+    from flwr.app.user_config import UserConfig
+
+    flwr.common.typing.UserConfig = UserConfig  # type: ignore[attr-defined]
+    sys.modules.setdefault("flwr.client.typing", flwr.clientapp.typing)
+
+
+def _without_the_hub() -> None:
+    import datasets
+
+    from apps.compat.standins import load_dataset
+
+    datasets.load_dataset = load_dataset
+
+
+def _families() -> list[tuple[ModuleType, type, dict[str, type]]]:
+    """By API: Flower's module, its FedAvg, and ours by column."""
+    import flwr.server.strategy
+    import flwr.serverapp.strategy
+
+    from flwr_faa import FAADL, legacy
+    from flwr_lomar import LoMar
+    from flwr_lomar.legacy import LoMar as LegacyLoMar
+
+    message, old = flwr.serverapp.strategy, flwr.server.strategy
+    return [
+        (message, message.FedAvg, {"FAADL()": FAADL, "LoMar()": LoMar}),
+        (old, old.FedAvg, {"FAADL()": legacy.FAADL, "LoMar()": LegacyLoMar}),
+    ]
+
+
+def _defend(defence: str, reports: list[Sequence[Any]]) -> None:
+    """Have ``from flwr... import FedAvg`` give one of ours, in whatever is imported from now on."""
+    for module, average, ours in _families():
+        if defence not in ours:
+            continue
+        base: Any = ours[defence]
+
+        class Defended(base):  # type: ignore[misc]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                reports.append(self.reports)
+
+        for name in module.__all__:
+            if issubclass(cls := getattr(module, name), average) and isinstance(cls, type):
+                setattr(module, name, Defended)
+
+
+def _protect(server: str, reports: list[Sequence[Any]]) -> None:
+    """Have the server's module construct its strategies protected."""
+    from flwr_faa import protect
+
+    averages = tuple(average for _, average, _ in _families())
+
+    def protected(cls: type) -> Any:
+        def construct(*args: Any, **kwargs: Any) -> Any:
+            strategy: Any = protect(cls(*args, **kwargs))
+            reports.append(strategy.reports)
+            return strategy
+
+        return construct
+
+    module = sys.modules[server]
+    for name, found in list(vars(module).items()):
+        if isinstance(found, type) and issubclass(found, averages):
+            setattr(module, name, protected(found))
+
+
+def _component(reference: str) -> Any:
+    module, name = reference.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(run(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3]))))
