@@ -24,11 +24,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.client import NumPyClient
 from flwr.common import NDArrays
 
+from flwr_faa import expected
 from flwr_faa.updates import Arrays
 from flwr_faa.verification import commitments, enrolment, paper, replay, spotanswer, spotwire
 from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import Data, TrainingPlan
-from flwr_faa.verification.settings import check_agreement, check_data
+from flwr_faa.verification.settings import check_agreement, check_data, check_given
 from flwr_faa.verification.wire import WireError, kind_of
 
 #: Config keys and record names shared with the strategies.
@@ -101,7 +102,8 @@ def answer(
 
 def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str]) -> frozenset[str]:
     """The protocols that a client answers; raises ValueError for names of none, and for ``paper`` with a pin."""
-    if isinstance(answers, str) or not set(answers) <= set(_SWITCHES):
+    named = isinstance(answers, Collection) and not isinstance(answers, str)
+    if not named or not all(a in list(_SWITCHES) for a in answers):
         raise ValueError(f"expected answers to be protocols among {sorted(_SWITCHES)}, got {answers!r}")
     if "paper" in answers and device is not None and device.authority is not None:
         raise ValueError(
@@ -136,8 +138,7 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
     answers: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        _switched_on(self.device, self.plaintext, self.answers)
-        check_data(self.data)
+        _check_client(self.plan, self.data, self.plaintext, self.device, self.answers)
 
     def train(self, msg: Message, context: Context) -> Message:
         """Reply to a train message with the new arrays and ``num-examples``."""
@@ -187,8 +188,7 @@ class VerifiableClient(NumPyClient):
         answers: Collection[str] = (),
     ) -> None:
         self.plan, self.data, self.plaintext, self.device, self.answers = plan, data, plaintext, device, answers
-        _switched_on(device, plaintext, answers)
-        check_data(data)
+        _check_client(plan, data, plaintext, device, answers)
 
     def fit(self, parameters: NDArrays, config: dict[str, Any]) -> tuple[NDArrays, int, dict[str, Any]]:
         """Train one round."""
@@ -200,6 +200,18 @@ class VerifiableClient(NumPyClient):
         if CHALLENGE not in config:
             return {}
         return {EVIDENCE: _answer(self, config[CHALLENGE])}
+
+
+def _check_client(
+    plan: TrainingPlan, data: Data, plaintext: bool, device: Device | None, answers: Collection[str]
+) -> None:
+    """Raise TypeError or ValueError for what no round could work with."""
+    check_given(plan)
+    check_data(data)
+    expected.flag("plaintext", plaintext)
+    if device is not None:
+        expected.kind("device", device, Device, "Device('folder') makes one")
+    _switched_on(device, plaintext, answers)
 
 
 def _answer(client: verifiable | VerifiableClient, challenge: bytes) -> bytes:

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from flwr.common.logger import log
 
+from flwr_faa import expected
 from flwr_faa.averaging import into_dtype
-from flwr_faa.client import COMMIT, NONCE, SETTINGS
+from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.ledger import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
@@ -78,8 +79,8 @@ class Defence:
         observe: bool = False,
     ) -> None:
         policy = Policy() if policy is None else policy
-        _check(verifier, policy, ledger, timeout, seed, rule)
-        self.verifier, self.policy, self.timeout, self.observe = verifier, policy, timeout, bool(observe)
+        _check(verifier, policy, ledger, timeout, seed, rule, observe)
+        self.verifier, self.policy, self.timeout, self.observe = verifier, policy, timeout, observe
         self.detector = _detector(detector, verifier)
         self.ledger = ledger or Ledger()
         self.reports: list[RoundReport] = []
@@ -334,27 +335,28 @@ class Defence:
         return int(np.random.SeedSequence([self._seed, server_round, stream]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _check(verifier: object, policy: object, ledger: object, timeout: object, seed: object, rule: object) -> None:
+def _check(
+    verifier: object, policy: object, ledger: object, timeout: object, seed: object, rule: object, observe: object
+) -> None:
     """Raise TypeError or ValueError for what would only fail in the middle of a run."""
-    if isinstance(verifier, type):
-        raise TypeError(f"Expected a verifier, got the class {verifier.__name__}: give it its plan")
-    if verifier is not None and not all(callable(getattr(verifier, n, None)) for n in ("challenge", "judge")):
-        raise TypeError(f"Expected a verifier with challenge() and judge(), or None, got {verifier!r}")
-    if not isinstance(policy, Policy):
-        raise TypeError(f"Expected a Policy or None, got {policy!r}")
-    if ledger is not None and not isinstance(ledger, Ledger):
-        raise TypeError(f"Expected a Ledger or None, got {ledger!r}: Ledger('folder') makes one")
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-        raise ValueError(f"Expected verify_timeout in seconds, more than 0, got {timeout!r}")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0):
-        raise ValueError(f"Expected seed to be an integer of at least 0 or None, got {seed!r}")
-    if rule is not None and not callable(rule):
-        raise TypeError(f"Expected a rule(batch, rows) or None, got {rule!r}")
+    if verifier is not None:
+        expected.having("verifier", verifier, ("challenge", "judge"), "SpotCheck(plan, ...) makes one")
+    expected.kind("policy", policy, Policy, "Policy(...) makes one")
+    if ledger is not None:
+        expected.kind("ledger", ledger, Ledger, "Ledger('folder') makes one")
+    expected.number("verify_timeout", timeout, above=0)
+    if seed is not None:
+        expected.integer("seed", seed, least=0)
+    if rule is not None:
+        expected.function("rule", rule, "(batch, rows)")
+    expected.flag("observe", observe)
 
 
 def failure(told: object) -> str:
     """What a client says of its own failure, printable and of bounded length."""
     text = " ".join(str(told).split())
+    if f"No query function registered with name '{ACTION}'" in text:  # Flower's words
+        text = f'its ClientApp has no @app.query("{ACTION}"), which returns verifiable(plan, data).verify(msg, context)'
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])
     return f"the client failed: {shown}" + ("..." if len(text) > _LONGEST else "")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr_faa import private
+from flwr_faa import expected, private
 from flwr_faa.ledger_file import connect, transaction
 from flwr_faa.verdict import Outcome, RoundReport
 
@@ -52,6 +52,10 @@ class Ledger:
     def __init__(
         self, folder: str | Path | None = None, annotate: Callable[[int], Mapping[str, Any]] | None = None
     ) -> None:
+        if annotate is not None:
+            expected.function("annotate", annotate, "a node id")
+        if folder is not None:
+            expected.folder("folder", folder)
         self._annotate = annotate or _nothing
         self._bans: dict[int, str] = {}  # as last read
         self._strikes: Counter[int] = Counter()

@@ -106,6 +106,8 @@ class LegacyGuard:
         self._asked = {node: client for node, client in self._asked.items() if node not in self._unenrolled}
         told = self.defence.told(server_round)
         self._started = time.perf_counter()
+        if self._unenrolled and not self._asked:
+            self.decide(server_round, [], [])  # the legacy server cancels a round of nobody: it must be on record
         return [
             (client, FitIns(ins.parameters, {**ins.config, **told}) if told else ins)
             for client, ins in instructions
@@ -245,6 +247,8 @@ class LegacyGuard:
             except Exception as error:  # noqa: BLE001
                 return f"no answer: {failure(error or type(error).__name__)}"
             evidence = result.properties.get(EVIDENCE)
+            if EVIDENCE not in result.properties:
+                return "its get_properties() answers no verification: a NumPyClient does that as a VerifiableClient"
             return evidence if isinstance(evidence, bytes) else f"expected bytes, got {type(evidence).__name__}"
 
         with ThreadPoolExecutor(min(_THREADS, len(challenges) or 1)) as pool:

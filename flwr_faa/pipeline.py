@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa import expected
 from flwr_faa.averaging import apply_update, average
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.updates import Arrays, Batch, Reply, Weighting, plausible, read_replies
@@ -52,7 +53,8 @@ class Policy:
         A convicted node takes no further part. Where more than ``assumed_share`` of a round's updates are convicted,
         nobody is banned and the global model stays: that is what a configuration mistake looks like.
     max_strikes : int
-        A node that leaves so many challenges unanswered is banned too (if ``ban``).
+        A node that leaves so many challenges unanswered is banned too (if ``ban``), unless more than ``assumed_share``
+        would be out with it in the same round.
     fail_closed : bool
         Keep the global model in a round in which more than ``assumed_share`` of the updates were convicted, missing
         or removed.
@@ -79,14 +81,12 @@ class Policy:
     def __post_init__(self) -> None:
         if self.weighting not in get_args(Weighting):
             raise ValueError(f"Expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
-        if not isinstance(self.max_strikes, int) or self.max_strikes < 1:
-            raise ValueError(f"Expected max_strikes to be an integer of at least 1, got {self.max_strikes!r}")
-        for name in ("assumed_share", "drop_above"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
-                raise ValueError(f"Expected {name} to be a number of at least 0, got {value!r}")
-        if not 0 <= self.assumed_share <= 1:
-            raise ValueError(f"Expected assumed_share to be from 0 to 1, got {self.assumed_share!r}")
+        for name in ("ban", "fail_closed", "renormalise"):
+            expected.flag(name, getattr(self, name))
+        expected.integer("max_strikes", self.max_strikes, least=1)
+        expected.number("assumed_share", self.assumed_share, least=0, most=1)
+        if self.drop_above is not None:
+            expected.number("drop_above", self.drop_above, least=0)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,11 @@ class Pipeline:
         convicted = sum(v.verdict is Outcome.CONVICTED for v in verdicts.values())
         mistaken = convicted > self.policy.assumed_share * len(batch)
         if self.policy.ban and not mistaken:
-            verdicts = {i: self._ban(v, (strikes or {}).get(i, 0)) for i, v in verdicts.items()}
+            banned = {i: self._ban(v, (strikes or {}).get(i, 0)) for i, v in verdicts.items()}
+            # So many silent at once have no handler for the question, or no power: no crime of each.
+            if sum(v.banned for v in banned.values()) > self.policy.assumed_share * len(batch):
+                banned = {i: v if v.verdict is Outcome.CONVICTED else verdicts[i] for i, v in banned.items()}
+            verdicts = banned
         out = sum(not v.accepted for i, v in verdicts.items() if i in batch.node_ids)
         failed_closed = mistaken or (self.policy.fail_closed and out > self.policy.assumed_share * len(batch))
         if failed_closed:

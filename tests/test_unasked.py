@@ -37,7 +37,7 @@ def requests() -> dict[str, bytes]:
     challenge = spotwire.Challenge(bytes(32), bytes(32), bytes(32), (0,), np.ones((2, 64), np.int64))
     return {
         replay.REQUEST: Replay(PLAN).challenge(CASE),
-        paper.REQUEST: Paper(PLAN, SHAPE, AUTHORITY, max_value=16).challenge(CASE),
+        paper.REQUEST: Paper(PLAN, SHAPE, authority=AUTHORITY, max_value=16).challenge(CASE),
         spotwire.ENROL: enrol.to_bytes(),
         spotwire.CHALLENGE: challenge.to_bytes(),
     }

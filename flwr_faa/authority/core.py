@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flwr_faa import expected
 from flwr_faa.authority.base import MAX_NODE, SignedPublicKey
 from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, gradient, gradient_share, spend
 from flwr_faa.authority.registration import Disclosure, Refused, Registration
@@ -58,8 +59,7 @@ class KeyAuthority:
     @staticmethod
     def create(store: Store, back_end: str = "auto", budget: float = BUDGET) -> None:
         """Draw the authority's own keys. Raises ValueError if the store has some."""
-        if not 0 < budget <= 1:
-            raise ValueError(f"expected a budget above 0 and at most 1, got {budget}")
+        expected.number("budget", budget, above=0, most=1)
         with store.transaction():
             if store.meta("signing key") is not None:
                 raise ValueError("expected an empty store, got one with an authority's keys")

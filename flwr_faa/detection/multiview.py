@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.detection.threshold import FEWEST, largest_z
@@ -43,8 +44,10 @@ class MultiView(Detector):
     views: Callable[[Cloud], Sequence[View]] | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not self.threshold > 0:
-            raise ValueError(f"Expected a positive threshold or None, got {self.threshold!r}.")
+        if self.threshold is not None:
+            expected.number("threshold", self.threshold, above=0)
+        if self.views is not None:
+            expected.function("views", self.views, "a Cloud")
 
     def __repr__(self) -> str:
         return "MultiView()" if self.threshold is None else f"MultiView(threshold={self.threshold:g})"

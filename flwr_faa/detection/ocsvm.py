@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.updates import Batch
@@ -40,8 +41,7 @@ class OCSVM(Detector):
     nu: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.nu < 1:
-            raise ValueError(f"Expected nu between 0 and 1, got {self.nu}.")
+        expected.number("nu", self.nu, above=0, below=1)
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
         """Score = minus the decision value of Eq. 14; 0 is the boundary. The seed is not used."""

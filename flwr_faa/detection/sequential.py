@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.detection.multiview import MultiView
@@ -50,8 +51,9 @@ class Sequential:
     patience: int = 2
 
     def __post_init__(self) -> None:
-        if self.audits < 0 or self.patience < 1:
-            raise ValueError(f"Expected audits >= 0 and patience >= 1, got {self.audits} and {self.patience}.")
+        expected.having("first", self.first, ("detect",), "as_detector(...) makes one of a PyOD detector")
+        expected.integer("audits", self.audits, least=0)
+        expected.integer("patience", self.patience, least=1)
 
     def detect(self, batch: Batch, seed: int) -> Detection:
         """The first detector's suspects, and the audits; where there is no suspect, the oddest is audited too."""

@@ -85,7 +85,10 @@ def check_plan(plan: TrainingPlan, sample_shape: tuple[int, ...]) -> None:
 
     samples = np.random.default_rng(0).integers(0, 256, (4, *sample_shape))
     arrays = plan.initial_arrays(0)
-    plain = plan.predict(arrays, samples)
+    try:
+        plain = plan.predict(arrays, samples)
+    except RuntimeError as why:
+        raise ValueError(f"expected samples that the model takes, got shape {sample_shape}: {why}") from why
     with contract(0):
         model = plan.build(arrays).eval()
     layer = find_first_layer(model)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flwr_faa import private
+from flwr_faa import expected, private
 from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
 from flwr_faa.authority.registration import MAX_SAMPLES, holds
 from flwr_faa.crypto import groups, ipfe
@@ -73,6 +73,16 @@ class Device:
     budget: float = BUDGET
     authority: bytes | None = None
     progress: Callable[[int, int], None] = _log
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", expected.folder("folder", self.folder))
+        expected.number("budget", self.budget, above=0, most=1)
+        if self.authority is not None and (not isinstance(self.authority, bytes) or len(self.authority) != 32):
+            raise ValueError(
+                f"expected the authority's key as 32 bytes or None, got {self.authority!r}: bytes.fromhex() reads what "
+                "'faa-authority init' printed"
+            )
+        expected.function("progress", self.progress, "(samples done, samples in all)")
 
     @property
     def checkpoints(self) -> Path:

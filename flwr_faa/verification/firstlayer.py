@@ -82,7 +82,10 @@ class IntegerLayer:
 
         shape = sample_shape or kernel
         flat = shape if isinstance(layer, nn.Conv2d) else (math.prod(shape),)
-        spatial = tuple(apply(torch.zeros(1, *flat), weight.detach()).shape[2:])
+        try:
+            spatial = tuple(apply(torch.zeros(1, *flat), weight.detach()).shape[2:])
+        except RuntimeError as why:
+            raise ValueError(f"expected samples that the first layer takes, got shape {shape}: {why}") from why
         states = [id(t) for t in model.state_dict(keep_vars=True).values()]
         parameters = [id(p) for p in model.parameters()]
         if id(weight) not in states or id(weight) not in parameters:

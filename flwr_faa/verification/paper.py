@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa import expected
 from flwr_faa.authority import Authority, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.groups import open_group
@@ -23,6 +24,7 @@ from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.replay import judge_data
+from flwr_faa.verification.settings import check_given, check_keys
 from flwr_faa.verification.wire import WireError, pack, unpack
 
 REQUEST, EVIDENCE = "paper/request", "paper/evidence"
@@ -67,7 +69,10 @@ class Paper:
     def __post_init__(self) -> None:
         from flwr_faa.verification.encrypted import check_plan
 
-        object.__setattr__(self, "sample_shape", tuple(self.sample_shape))
+        check_given(self.plan)
+        check_keys(self.authority, self.max_value)
+        expected.number("tau", self.tau, above=0)
+        object.__setattr__(self, "sample_shape", expected.shape("sample_shape", self.sample_shape))
         aont.transform(np.zeros((1, *self._rows), np.int64))
         check_plan(self.plan, self.sample_shape)
 

@@ -83,13 +83,13 @@ class TrainingPlan:
     def initial_arrays(self, seed: int) -> list[npt.NDArray[Any]]:
         """Arrays of a freshly initialised model."""
         with contract(seed):
-            return to_arrays(self.model())
+            return to_arrays(self._new())
 
     def build(self, arrays: Arrays) -> nn.Module:
         """A model with these arrays."""
         import torch
 
-        model = self.model()
+        model = self._new()
         names = model.state_dict().keys()
         model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(names, arrays, strict=True)})
         return model
@@ -97,7 +97,19 @@ class TrainingPlan:
     def blank(self) -> nn.Module:
         """A model of which only the structure matters; leaves torch's generator alone."""
         with contract(0):
-            return self.model()
+            return self._new()
+
+    def _new(self) -> nn.Module:
+        """A new model. Raises ValueError if the plan's callable does not return one."""
+        from torch import nn
+
+        try:
+            model = self.model()
+        except TypeError as why:  # most often it wants arguments
+            raise ValueError(f"expected model() to return a new torch module, got TypeError: {why}") from why
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"expected model() to return a new torch module, got {type(model).__name__}")
+        return model
 
     def batches(self, count: int, nonce: int) -> Iterator[npt.NDArray[np.intp]]:
         """Row indices of each step, in order: a new permutation an epoch, the last batch of an epoch may be short."""

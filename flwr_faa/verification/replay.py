@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flwr_faa import expected
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.settings import check_given
 from flwr_faa.verification.wire import WireError, pack, unpack
 
 REQUEST, EVIDENCE = "replay/request", "replay/evidence"
@@ -26,6 +28,10 @@ class Replay:
 
     plan: TrainingPlan
     tau: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_given(self.plan)
+        expected.number("tau", self.tau, above=0)
 
     name = "replay"
     simulation_only = True

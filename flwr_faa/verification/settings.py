@@ -7,18 +7,20 @@ go with each request to train, and a client that has others says which, and does
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flwr_faa import expected
+
 if TYPE_CHECKING:
     from flwr_faa.verification.plan import Data, TrainingPlan
 
 _VERSION = 1
 _LONGEST = 120
+_AUTHORITIES = "LocalAuthority() for simulations, RemoteAuthority(url, ...) in the field"
 
 
 @lru_cache(maxsize=32)
@@ -75,12 +77,17 @@ def check_data(data: Data) -> None:
     ValueError
         If samples are no non-negative integers, labels no integers, or there is not one label for each sample.
     """
-    samples, labels = data
+    given: Any = data
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ValueError(
+            f"expected data as two NumPy arrays, (samples, labels), got {type(given).__name__}: collect a data set or "
+            "a loader into them, e.g. with numpy.stack"
+        )
+    samples, labels = given
     for name, values in (("samples", samples), ("labels", labels)):
         if not isinstance(values, np.ndarray):
-            raise ValueError(
-                f"expected {name} as a NumPy array, got {type(values).__name__}: call .numpy() on a tensor"
-            )
+            remedy = f"pass {name}.numpy()" if hasattr(values, "numpy") else "numpy.asarray makes one"
+            raise ValueError(f"expected {name} as a NumPy array, got {type(values).__name__}: {remedy}")
     if samples.dtype.kind not in "iu":
         raise ValueError(
             f"expected samples as integers, e.g. pixels from 0 to 255, got {samples.dtype}: leave them as they are "
@@ -102,25 +109,34 @@ def check_numbers(plan: TrainingPlan) -> None:
     ValueError
         Naming the first that is not.
     """
+    if hasattr(plan.model, "state_dict") and not isinstance(plan.model, type):
+        raise ValueError(
+            f"expected model to be a callable that returns a new torch module, got the module "
+            f"{type(plan.model).__name__}: give its class, or a function that makes one"
+        )
     if not callable(plan.model):
         raise ValueError(f"expected model to be a callable that returns a torch module, got {plan.model!r}")
-    for name, least in (("batch_size", 1), ("epochs", 1)):
-        count: Any = getattr(plan, name)
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
-            raise ValueError(f"expected {name} to be an integer of at least {least}, got {count!r}")
-    bounds: dict[str, tuple[float, bool, float]] = {
-        "lr": (0.0, False, math.inf), "scale": (0.0, False, math.inf),
-        "momentum": (0.0, True, 1.0), "weight_decay": (0.0, True, math.inf),
-    }  # fmt: skip
-    for name, (bottom, included, below) in bounds.items():
-        value: Any = getattr(plan, name)
-        number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
-        if not number or not (value >= bottom if included else value > bottom) or not value < below:
-            side = f"{'at least' if included else 'above'} {bottom:g}"
-            limit = f" and below {below:g}" if below < math.inf else ""
-            raise ValueError(f"expected {name} to be a finite number {side}{limit}, got {value!r}")
+    for name in ("batch_size", "epochs"):
+        expected.integer(name, getattr(plan, name), least=1)
+    for name in ("lr", "scale"):
+        expected.number(name, getattr(plan, name), above=0)
+    expected.number("momentum", plan.momentum, least=0, below=1)
+    expected.number("weight_decay", plan.weight_decay, least=0)
     if plan.loss is not None and not callable(plan.loss):
         raise ValueError(f"expected loss to be a callable or None, got {plan.loss!r}")
+
+
+def check_given(plan: object) -> None:
+    """Raise TypeError unless this is a plan: not its class, not a model."""
+    from flwr_faa.verification.plan import TrainingPlan
+
+    expected.kind("plan", plan, TrainingPlan, "TrainingPlan(model=Net, lr=...) makes one")
+
+
+def check_keys(authority: object, max_value: object) -> None:
+    """Raise TypeError or ValueError unless keys can be asked for, of samples up to a value."""
+    expected.having("authority", authority, ("public_key", "functional_keys"), _AUTHORITIES)
+    expected.integer("max_value", max_value, least=1)
 
 
 def _short(value: object) -> str:

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flwr_faa import expected
 from flwr_faa.authority import Authority, AuthorityUnavailable, Disclosure, LocalAuthority, Refused, Registration
 from flwr_faa.authority.budget import allowance
 from flwr_faa.crypto import ipfe
@@ -45,6 +46,7 @@ from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.plancheck import check_recomputable
 from flwr_faa.verification.recompute import Contradiction
 from flwr_faa.verification.refusals import translated
+from flwr_faa.verification.settings import check_given, check_keys
 from flwr_faa.verification.spotclaims import Ask
 from flwr_faa.verification.spotshown import Bound, Shown
 from flwr_faa.verification.spotwire import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
@@ -111,16 +113,21 @@ class SpotCheck:
     simulation_only = False
 
     def __post_init__(self) -> None:
+        check_given(self.plan)
+        check_keys(self.authority, self.max_value)
+        if self.tau is not None:
+            expected.number("tau", self.tau, above=0)
+        expected.integer("steps", self.steps, least=0)
+        expected.flag("allow_convolution", self.allow_convolution)
+        expected.number("enrol_timeout", self.enrol_timeout, above=0)
+        if self.sample_shape is not None:
+            object.__setattr__(self, "sample_shape", expected.shape("sample_shape", self.sample_shape))
         layer = IntegerLayer.of(self.plan, self.sample_shape)
         if layer.spatial and not self.allow_convolution:
             raise ValueError(
                 "expected a dense first layer, got a convolution: checking it discloses the image (allow_convolution)"
             )
-        if self.steps < 0:
-            raise ValueError(f"expected steps of at least 0, got {self.steps}")
         check_plan(self.plan, layer.sample_shape)
-        if not 0 <= self.plan.momentum < 1:
-            raise ValueError(f"expected a momentum from 0 to below 1, got {self.plan.momentum}")
         object.__setattr__(self, "_layer", layer)
         layout = Layout.of(self.plan)
         object.__setattr__(self, "_measures", layout.measures)

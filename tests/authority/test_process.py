@@ -169,7 +169,7 @@ def test_given_certificates_and_mistakes(tmp_path: Path) -> None:
     for arguments, words in (
         (("init", path), "a directory without an authority"),
         (("init", tmp_path / "b", "--certificate", tmp_path / "c"), "got one of them"),
-        (("init", tmp_path / "d", "--budget", "2"), "a budget above 0"),
+        (("init", tmp_path / "d", "--budget", "2"), "budget to be a finite number above 0"),
         (("serve", tmp_path / "none"), "faa-authority init"),
         (("show", tmp_path / "none"), "faa-authority init"),
     ):

@@ -74,5 +74,5 @@ def test_a_failure_leaves_no_half_transaction(authority: LocalAuthority, client:
 def test_not_an_authoritys_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="faa-authority init"):
         KeyAuthority(Store(tmp_path / "empty.db"))
-    with pytest.raises(ValueError, match="a budget above 0"):
+    with pytest.raises(ValueError, match="budget to be a finite number above 0"):
         LocalAuthority(budget=0.0)

@@ -129,5 +129,5 @@ def test_views_can_be_replaced():
     assert found.suspects[0] == 2 and found.evidence[2].startswith("my norm")
     assert repr(MultiView()) == "MultiView()" and repr(MultiView(threshold=5)) == "MultiView(threshold=5)"
     for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="positive threshold"):
+        with pytest.raises(ValueError, match="threshold to be a finite number above 0"):
             MultiView(threshold=wrong)

@@ -58,7 +58,7 @@ def test_identical_updates_still_give_half():
 
 
 def test_settings_are_checked_and_pyod_is_named_if_missing(monkeypatch):
-    with pytest.raises(ValueError, match="nu between 0 and 1"):
+    with pytest.raises(ValueError, match="nu to be a finite number above 0 and below 1"):
         OCSVM(nu=1.0)
     monkeypatch.setitem(sys.modules, "pyod.models.ocsvm", None)
     with pytest.raises(ImportError, match=r"flwr-anomaly\[server\]"):
