@@ -166,7 +166,7 @@ class _LegacyFront(_Front):
 
     def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, dict[str, Scalar]] | None:
         self._faa.model(parameters)
-        evaluated: tuple[float, dict[str, Scalar]] | None = self._own.evaluate(server_round, parameters)
+        evaluated: tuple[float, dict[str, Scalar]] | None = self._faa_own.evaluate(server_round, parameters)
         return evaluated
 
     def configure_fit(
