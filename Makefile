@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	@$(PY) -m apps.lab.demo
+	@$(PY) -m apps.studies.demo
 
 field: $(STAMP)
 	@$(PY) -m apps.field

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from apps.field.federation import Federation
 from apps.field.verdicts import nodes_of, rounds_of, table
-from apps.lab.processes import descendants, end_on_sigterm, launch
-from flwr_faa.verdict import Outcome
+from apps.lab.running.processes import descendants, end_on_sigterm, launch
+from flwr_faa.report import Outcome
 
 EMULATED = "emulated"
 #: For a phase of the round: the emulated node imports everything anew for every message.

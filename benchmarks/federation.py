@@ -26,12 +26,12 @@ from unittest.mock import patch
 import torch
 
 from apps.lab.config import load
-from apps.lab.local_run import run_locally
-from apps.lab.record import Record
-from apps.lab.region import markdown, write_region
+from apps.lab.markdown import markdown, write_region
+from apps.lab.recording.record import Record
+from apps.lab.running.local_run import run_locally
 from flwr_faa import client
 from flwr_faa.pipeline import Pipeline
-from flwr_faa.verification import enrolment
+from flwr_faa.verification.spotcheck import enrolment
 
 DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
 FAA = "strategy=faa detector=sequential"

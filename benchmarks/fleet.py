@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from apps.lab.config import load
-from apps.lab.fleet import STACK, train_together
+from apps.lab.running.fleet import STACK, train_together
 
 #: Clients that are trained one after the other; the rest of a stack would cost as much again.
 ALONE = 4

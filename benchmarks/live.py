@@ -9,9 +9,9 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from flwr_faa import live
-from flwr_faa.ledger import Ledger
-from flwr_faa.verdict import Outcome, RoundReport, Verdict
+from flwr_faa.ledger import live
+from flwr_faa.ledger.store import Ledger
+from flwr_faa.report import Outcome, RoundReport, Verdict
 
 TOKEN = "t" * 43
 

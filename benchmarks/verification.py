@@ -23,16 +23,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from apps.lab.markdown import markdown, write_region
 from apps.lab.models import cnn, logistic, mlp
-from apps.lab.region import markdown, write_region
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups
-from flwr_faa.verification import commitments, enrolment, spotanswer
 from flwr_faa.verification.base import Case
-from flwr_faa.verification.enrolment import Device
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.spotcheck import SpotCheck
-from flwr_faa.verification.spotwire import Challenge
+from flwr_faa.verification.spotcheck import answer as spotanswer
+from flwr_faa.verification.spotcheck import commitments, enrolment
+from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.messages import Challenge
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
 DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
 SAMPLES, RUNS = 200, 3

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flwr_faa.client import VerifiableClient, verifiable
-    from flwr_faa.ledger import Ledger
+    from flwr_faa.ledger.store import Ledger
     from flwr_faa.pipeline import Policy
     from flwr_faa.protection import protect
     from flwr_faa.strategy import FAADL
-    from flwr_faa.verification.enrolment import Device
     from flwr_faa.verification.plan import TrainingPlan
-    from flwr_faa.verification.spotcheck import SpotCheck
+    from flwr_faa.verification.spotcheck.enrolment import Device
+    from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Device": "flwr_faa.verification.enrolment",
+    "Device": "flwr_faa.verification.spotcheck.enrolment",
     "FAADL": "flwr_faa.strategy",
-    "Ledger": "flwr_faa.ledger",
+    "Ledger": "flwr_faa.ledger.store",
     "Policy": "flwr_faa.pipeline",
-    "SpotCheck": "flwr_faa.verification.spotcheck",
+    "SpotCheck": "flwr_faa.verification.spotcheck.verifier",
     "TrainingPlan": "flwr_faa.verification.plan",
     "VerifiableClient": "flwr_faa.client",
     "protect": "flwr_faa.protection",

@@ -25,11 +25,14 @@ from flwr.client import NumPyClient
 from flwr.common import NDArrays
 
 from flwr_faa import expected
-from flwr_faa.updates import Arrays
-from flwr_faa.verification import commitments, enrolment, paper, replay, spotanswer, spotwire
-from flwr_faa.verification.enrolment import Device
+from flwr_faa.replies.updates import Arrays
+from flwr_faa.verification import paper, replay
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.settings import check_agreement, check_data, check_given
+from flwr_faa.verification.spotcheck import answer as spotanswer
+from flwr_faa.verification.spotcheck import commitments, enrolment
+from flwr_faa.verification.spotcheck import messages as spotwire
+from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.wire import WireError, kind_of
 
 #: Config keys and record names shared with the strategies.

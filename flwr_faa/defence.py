@@ -18,13 +18,13 @@ import numpy.typing as npt
 from flwr.common.logger import log
 
 from flwr_faa import expected
-from flwr_faa.averaging import into_dtype
 from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
-from flwr_faa.ledger import Ledger
+from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
-from flwr_faa.updates import Arrays, Layout, Reply, Role
-from flwr_faa.verdict import Outcome, RoundReport, Verdict, describe
+from flwr_faa.replies.averaging import into_dtype
+from flwr_faa.replies.updates import Arrays, Layout, Reply, Role
+from flwr_faa.report import Outcome, RoundReport, Verdict, describe
 from flwr_faa.verification.base import Enrolling, Exhausted, Misconfigured, Verifier, one_node
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.settings import settings_of

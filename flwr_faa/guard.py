@@ -21,12 +21,12 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_faa import npy
 from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
 from flwr_faa.defence import Defence, failure, lowered, readable
-from flwr_faa.metrics import mend
-from flwr_faa.updates import Layout, Reply, blank, complete, plausible, weigh_nodes
-from flwr_faa.verdict import RoundReport
+from flwr_faa.replies import npy
+from flwr_faa.replies.metrics import mend
+from flwr_faa.replies.updates import Layout, Reply, blank, complete, plausible, weigh_nodes
+from flwr_faa.report import RoundReport
 
 #: A serialised array is its bytes and a short NumPy header.
 HEADER = 4096

@@ -10,10 +10,10 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 
 from flwr_faa.defence import Defence
-from flwr_faa.ledger import Ledger
+from flwr_faa.ledger.store import Ledger
 from flwr_faa.legacy_guard import LegacyGuard, node_id
 from flwr_faa.pipeline import Policy, Rule
-from flwr_faa.verdict import RoundReport
+from flwr_faa.report import RoundReport
 from flwr_faa.verification.base import Verifier
 
 __all__ = ["FAADL", "node_id"]

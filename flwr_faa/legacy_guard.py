@@ -27,13 +27,13 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 from flwr.server.strategy import FedAvg
 
-from flwr_faa import npy
 from flwr_faa.client import CHALLENGE, COMMITMENT, EVIDENCE
 from flwr_faa.defence import Defence, failure, lowered, readable
 from flwr_faa.guard import limit, read_model
-from flwr_faa.metrics import mend
-from flwr_faa.updates import Arrays, Reply, complete, plausible, weigh_nodes
-from flwr_faa.verdict import RoundReport
+from flwr_faa.replies import npy
+from flwr_faa.replies.metrics import mend
+from flwr_faa.replies.updates import Arrays, Reply, complete, plausible, weigh_nodes
+from flwr_faa.report import RoundReport
 
 #: Challenges under way at once.
 _THREADS = 32

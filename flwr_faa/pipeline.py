@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa import expected
-from flwr_faa.averaging import apply_update, average
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.updates import Arrays, Batch, Reply, Weighting, plausible, read_replies
-from flwr_faa.verdict import DataDisclosure, Outcome, RoundReport, Verdict
+from flwr_faa.replies.averaging import apply_update, average
+from flwr_faa.replies.updates import Arrays, Batch, Reply, Weighting, plausible, read_replies
+from flwr_faa.report import DataDisclosure, Outcome, RoundReport, Verdict
 from flwr_faa.verification.base import (
     Case,
     Disclosing,
@@ -48,7 +48,7 @@ class Policy:
     Parameters
     ----------
     weighting : {"capped", "uniform", "reported"}
-        See :func:`flwr_faa.updates.read_replies`.
+        See :func:`flwr_faa.replies.updates.read_replies`.
     ban : bool
         A convicted node takes no further part. Where more than ``assumed_share`` of a round's updates are convicted,
         nobody is banned and the global model stays: that is what a configuration mistake looks like.

@@ -11,9 +11,9 @@ from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa.defence import Defence
 from flwr_faa.guard import Guard
-from flwr_faa.ledger import Ledger
+from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Policy, Rule
-from flwr_faa.verdict import RoundReport
+from flwr_faa.report import RoundReport
 from flwr_faa.verification.base import Verifier
 
 

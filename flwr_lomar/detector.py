@@ -23,10 +23,10 @@ from sklearn.utils.validation import check_is_fitted
 from flwr_faa.detection.geometry import measurable
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.views import SAME, View, statistics_view
-from flwr_lomar.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
 from flwr_lomar.neighbourhood import Doubles, split_columns
-from flwr_lomar.threshold import EPS
-from flwr_lomar.views import Sight, looks
+from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
+from flwr_lomar.robust.threshold import EPS
+from flwr_lomar.robust.views import Sight, looks
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     preset : {"robust", "paper"} (default: "robust")
         ``paper``: k = .4N, Eq. 6 as printed with a constant bandwidth, rejects F < eps = 1. It is here to be compared
         with: among 1,000 honest clients and 100 label flippers it rejected 28% of the honest and none of the others.
-        ``robust``: rejects an update that is odd in any of its views (``flwr_lomar/views.py``, ``docs/lomar.md``), on
-        either side; one of them is log F with k = .4N, a Gaussian kernel and a bandwidth relative to the distances.
+        ``robust``: rejects an update that is odd in any of its views (``flwr_lomar/robust``, ``docs/lomar.md``),
+        on either side; one of them is log F with k = .4N, a Gaussian kernel and a bandwidth relative to the distances.
         The units of the updates do not matter to it.
     label_blocks : sequence of array-like of int or None (default: None)
         Columns of each output label, disjoint (``Layout.label_blocks``). None or empty: one block of all columns.

@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from flwr_faa import defence
-from flwr_faa.verification import spotcheck, spotclaims
+from flwr_faa.verification.spotcheck import claims as spotclaims
+from flwr_faa.verification.spotcheck import verifier as spotcheck
 
 # The same examples in every run, and no time limits: a busy machine is no fault of the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

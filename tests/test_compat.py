@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 
 from apps.compat import strategies
 from apps.compat.__main__ import DOCS
-from apps.lab.local_grid import LocalGrid, run_server_app
+from apps.lab.running.local_grid import LocalGrid, run_server_app
 from flwr_faa import legacy, protect
 
 

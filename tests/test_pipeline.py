@@ -9,12 +9,12 @@ import pytest
 
 from flwr_faa.detection.base import Detection
 from flwr_faa.pipeline import Pipeline, Policy
-from flwr_faa.updates import Batch, Reply
-from flwr_faa.verdict import Outcome, RoundReport
+from flwr_faa.replies.updates import Batch, Reply
+from flwr_faa.report import Outcome, RoundReport
 from flwr_faa.verification import replay
 from flwr_faa.verification.replay import Replay
 from flwr_faa.verification.wire import pack
-from tests.toy import PLANS, honest_replies, slice_of
+from tests.helpers.toy import PLANS, honest_replies, slice_of
 
 PLAN = PLANS["mlp"]
 START = PLAN.initial_arrays(0)

@@ -17,10 +17,10 @@ from flwr.serverapp.strategy import FedAvg, Result
 
 from flwr_faa import FAADL, defence, legacy, protect
 from flwr_faa.defence import ENROL_SECONDS, Defence
-from tests.federation import run_message
-from tests.models import Model
-from tests.rounds import IDS, Answer, legacy_rounds, message_rounds
-from tests.toy import PLANS
+from tests.helpers.federation import run_message
+from tests.helpers.models import Model
+from tests.helpers.rounds import IDS, Answer, legacy_rounds, message_rounds
+from tests.helpers.toy import PLANS
 
 START: Model = {"fc.weight": np.zeros((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
 RUN: dict[str, Callable[..., list[Model]]] = {"message": message_rounds, "legacy": legacy_rounds}

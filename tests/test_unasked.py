@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from flwr_faa import Device, VerifiableClient, verifiable
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.client import CHALLENGE, EVIDENCE, PROTOCOLS, answer, to_record
-from flwr_faa.verification import enrolment, paper, replay, spotwire
+from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Case
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
+from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck import messages as spotwire
 from flwr_faa.verification.wire import WireError, pack
-from tests.toy import PLANS, slice_of
-from tests.verification.spot import SHAPE, Node
+from tests.helpers.toy import PLANS, slice_of
+from tests.verification.spotcheck.spot import SHAPE, Node
 
 PLAN, DATA = PLANS["logistic"], slice_of(0)
 START = PLAN.initial_arrays(0)

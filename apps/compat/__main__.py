@@ -11,8 +11,8 @@ import logging
 from pathlib import Path
 
 from apps.compat import examples, strategies
-from apps.lab.experiment import CONF
-from apps.lab.region import write_region
+from apps.lab.markdown import write_region
+from apps.lab.scenario import CONF
 
 DOCS = CONF.parent / "docs" / "compatibility.md"
 

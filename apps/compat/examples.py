@@ -25,7 +25,7 @@ from typing import Any
 
 from apps.compat.outcome import Kind, Notes, Outcome, Watched, outcome
 from apps.compat.standins import STANDINS
-from apps.lab.region import untitled
+from apps.lab.markdown import untitled
 
 ROUNDS = 3
 UNDEFENDED, PROTECT = "undefended", "protect(own)"
@@ -148,7 +148,7 @@ def run(checkout: Path, name: str, defence: str) -> Outcome:
     grid = Watched(client, example.nodes, config)
 
     def go() -> list[Sequence[Any]]:
-        from apps.lab.local_grid import run_server_app
+        from apps.lab.running.local_grid import run_server_app
 
         run_server_app(server, grid)
         return reports

@@ -14,8 +14,8 @@ from typing import Any
 from flwr.app import Message
 
 import flwr_faa
-from apps.lab.local_grid import LocalGrid
-from flwr_faa.verdict import RoundReport
+from apps.lab.running.local_grid import LocalGrid
+from flwr_faa.report import RoundReport
 
 _OURS = str(Path(flwr_faa.__file__).parent.parent / "flwr_")
 

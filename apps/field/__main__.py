@@ -19,8 +19,8 @@ from rich.console import Console
 
 from apps.field.federation import Federation
 from apps.field.verdicts import Node, nodes_of, rounds_of, table
-from apps.lab.processes import end_on_sigterm
-from apps.lab.superlink import RunError
+from apps.lab.running.processes import end_on_sigterm
+from apps.lab.running.superlink import RunError
 from flwr_faa import private
 
 #: What is to be found about whom.

@@ -19,8 +19,8 @@ from urllib.request import urlopen
 
 from apps.field.keys import CA, node_key
 from apps.field.run import Link, overrides_of
-from apps.lab.processes import ROOT, descendants, end, environment, free_port, kill, launch
-from apps.lab.superlink import RunError
+from apps.lab.running.processes import ROOT, descendants, end, environment, free_port, kill, launch
+from apps.lab.running.superlink import RunError
 from flwr_faa import private
 from flwr_faa.authority.credential import Credential
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from apps.lab.processes import environment
+from apps.lab.running.processes import environment
 
 
 def become(command: list[str], home: Path) -> NoReturn:

@@ -19,8 +19,8 @@ import typer
 from rich.console import Console
 
 from apps.field.verdicts import Node, nodes_of, table
-from apps.lab.processes import ROOT, environment, launch
-from apps.lab.superlink import RunError
+from apps.lab.running.processes import ROOT, environment, launch
+from apps.lab.running.superlink import RunError
 from flwr_faa import private
 
 CONNECTION = "field"

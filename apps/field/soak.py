@@ -24,9 +24,9 @@ from rich.console import Console
 from apps.field.__main__ import fresh
 from apps.field.federation import AUTHORITY, SUPERLINK, Federation
 from apps.field.verdicts import nodes_of, rounds_of, table
-from apps.lab.processes import ROOT, end_on_sigterm
-from apps.lab.region import write_region
-from apps.lab.superlink import RunError
+from apps.lab.markdown import write_region
+from apps.lab.running.processes import ROOT, end_on_sigterm
+from apps.lab.running.superlink import RunError
 from flwr_faa.authority.store import Store
 
 #: MB by which either may grow over the run.

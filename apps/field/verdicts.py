@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from flwr_faa.verdict import Outcome
+from flwr_faa.report import Outcome
 
 
 @dataclass(frozen=True)

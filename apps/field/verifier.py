@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flwr_faa.authority import connect
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.spotcheck import SpotCheck
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
 
 def spot_check(

@@ -22,15 +22,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
-from apps.lab import experiments_list, experiments_run, report
 from apps.lab.check import ConfigError
 from apps.lab.config import load
-from apps.lab.experiment import CONF
-from apps.lab.local_run import run_locally, yardsticks
-from apps.lab.progress import rounds_bar
-from apps.lab.record import Record
-from apps.lab.spot import Enrolled, devices_of
-from apps.lab.summary import outcome
+from apps.lab.papers import listing as experiments_list
+from apps.lab.papers import report
+from apps.lab.papers import run as experiments_run
+from apps.lab.recording.progress import rounds_bar
+from apps.lab.recording.record import Record
+from apps.lab.recording.summary import outcome
+from apps.lab.running.local_run import run_locally, yardsticks
+from apps.lab.scenario import CONF
+from apps.lab.spotcheck import Enrolled, devices_of
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")

@@ -11,13 +11,13 @@ from logging import INFO
 from flwr.app import Context
 from flwr.common.logger import log
 
-from apps.lab.client import LabClient
+from apps.lab.clients.app import LabClient
 from apps.lab.config import load
-from apps.lab.experiment import Experiment
-from apps.lab.local_run import yardsticks
-from apps.lab.record import Record
+from apps.lab.recording.record import Record
+from apps.lab.recording.summary import outcome
+from apps.lab.running.local_run import yardsticks
+from apps.lab.scenario import Experiment
 from apps.lab.server import LabServer
-from apps.lab.summary import outcome
 
 
 def _experiment(context: Context) -> Experiment:

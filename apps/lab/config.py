@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from apps.lab.check import ConfigError, did_you_mean, mistakes, settings
-from apps.lab.experiment import CONF, Experiment
 from apps.lab.naming import folder_name
+from apps.lab.scenario import CONF, Experiment
 
 GROUPS = ("dataset", "partition", "model", "attack", "strategy", "detector", "verification")
 

@@ -14,7 +14,7 @@ from flwr.server import ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid, ServerApp
 
 from apps.lab.check import ConfigError
-from apps.lab.record import Record
+from apps.lab.recording.record import Record
 from apps.lab.strategies import LabFAADL, LegacyLabFAADL
 
 #: A simulation's nodes are registered one after the other; no other follows after such a pause.

@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from flwr_faa.verdict import RoundReport
+from flwr_faa.report import RoundReport
 
 S = TypeVar("S")
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 
 @dataclass(frozen=True, eq=False)

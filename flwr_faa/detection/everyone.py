@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.updates import Batch, Floats
+from flwr_faa.replies.updates import Batch, Floats
 
 Vector = npt.NDArray[np.float64]
 Columns = slice | npt.NDArray[np.intp]

@@ -12,7 +12,7 @@ from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.views import View, harm_views, update_views
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 #: False alarms an honest client and round that detection without verification is made for.
 RATE = 0.02

@@ -9,7 +9,7 @@ import numpy as np
 from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, ranked
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 #: A decision value smaller than this is the boundary: the solver stops at 1e-9, half of the clients lie on it exactly.
 ON_BOUNDARY = 1e-6

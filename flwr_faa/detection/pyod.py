@@ -15,7 +15,7 @@ from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, embed, ranked
 from flwr_faa.detection.multiview import MultiView
 from flwr_faa.detection.views import lonely
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 Places = npt.NDArray[np.intp]
 #: What the numerics of a detector may raise over the updates that it gets.

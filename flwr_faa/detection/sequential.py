@@ -11,7 +11,7 @@ from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, ranked
 from flwr_faa.detection.multiview import MultiView
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 #: After a conviction, whoever scores this share of the least convicted score is asked too, but nobody below the floor,
 #: which honest clients pass in every round.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from flwr_faa.detection.geometry import Block, Cloud, Vector
 from flwr_faa.detection.threshold import FEWEST
-from flwr_faa.updates import Floats
+from flwr_faa.replies.updates import Floats
 
 #: Spread below which clients are the same whatever the view: a tenth of a percent.
 LEAST_SPREAD = 1e-3

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Protocol, runtime_checkable
 
-from flwr_faa.updates import Arrays
-from flwr_faa.verdict import DataDisclosure
+from flwr_faa.replies.updates import Arrays
+from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.wire import WireError
 
 logger = getLogger("flwr")  # Flower's own, to whose lines these belong

@@ -19,7 +19,7 @@ from flwr_faa import expected
 from flwr_faa.authority import Authority, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.groups import open_group
-from flwr_faa.verdict import DataDisclosure
+from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.refusals import translated
@@ -67,7 +67,7 @@ class Paper:
     notes = ("paper: this mode hides nothing; the server can read every sample of every client it verifies",)
 
     def __post_init__(self) -> None:
-        from flwr_faa.verification.encrypted import check_plan
+        from flwr_faa.verification.integer_layer import check_plan
 
         check_given(self.plan)
         check_keys(self.authority, self.max_value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.updates import Arrays
+from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.base import worst
 from flwr_faa.verification.settings import check_numbers
 

@@ -67,7 +67,7 @@ def judge_data(plan: TrainingPlan, tau: float, case: Case, data: Data, encrypted
         return Finding(True, float("nan"), tau, reason)
     try:
         if encrypted:
-            from flwr_faa.verification.encrypted import integer_first_layer
+            from flwr_faa.verification.integer_layer import integer_first_layer
 
             replayed = plan.train(case.model, data, case.nonce, integer_first_layer(samples, plan.scale))
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flwr_faa.verification.firstlayer import IntegerLayer, Integers, exact_product
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, Integers, exact_product
 
 _LIMB = 32
 

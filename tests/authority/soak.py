@@ -34,8 +34,8 @@ from flwr_faa.authority import SignedPublicKey
 from flwr_faa.authority.client import RemoteAuthority
 from flwr_faa.authority.credential import Credential
 from flwr_faa.crypto import groups, ipfe
-from flwr_faa.verification import merkle
-from flwr_faa.verification.spotwire import Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.spotcheck import merkle
+from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment, Enrol
 from tests.authority.parties import Process, Signer, run
 from tests.authority.test_fuzz import json_values, latin, nearly, paths
 from tests.authority.world import ROOT

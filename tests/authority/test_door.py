@@ -18,7 +18,7 @@ import pytest
 
 from flwr_faa.authority import connect, web
 from tests.authority.parties import Process, Signer, functions, run
-from tests.live.ledgers import write
+from tests.ledger.ledgers import write
 
 TOKEN = "t" * 43
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -185,7 +185,7 @@ def test_one_address_with_many_strangers_does_not_cost_another_its_place() -> No
 def test_the_live_page_has_the_same_door(tmp_path: Path) -> None:
     write(tmp_path / "ledger", 2).close()
     (tmp_path / "token").write_text(TOKEN)
-    program = "from flwr_faa.ledger_cli import main; main()"
+    program = "from flwr_faa.ledger.cli import main; main()"
     command = [sys.executable, "-c", program, "serve", str(tmp_path / "ledger"), "--port", "0"]
     process = subprocess.Popen(
         [*command, "--token-file", str(tmp_path / "token")], stdout=subprocess.PIPE, text=True,

@@ -13,10 +13,10 @@ from flwr.app import Message
 from flwr_faa import Device, Ledger, SpotCheck
 from flwr_faa.authority import connect
 from flwr_faa.detection import Everyone
-from flwr_faa.verdict import Outcome
+from flwr_faa.report import Outcome
 from tests.authority.parties import Process, run
-from tests.federation import RUNNERS
-from tests.toy import NARROW
+from tests.helpers.federation import RUNNERS
+from tests.helpers.toy import NARROW
 
 NODES = 3
 
@@ -92,7 +92,7 @@ def test_an_authority_that_dies_costs_suspects_their_round_and_nothing_else(
         assert not any(v.accepted or v.banned for v in report.nodes)
     assert (ledger.strikes, ledger.bans) == ({}, {})
     # Claims of round 2 were stated with nobody there to count them: they are counted afterwards. A round: 11
-    # functions (tests/toy.py) and 2 keys; round 2: without the keys, round 3: nothing.
+    # functions (tests/helpers/toy.py) and 2 keys; round 2: without the keys, round 3: nothing.
     ranks = [{d.max_rank for d in r.disclosures} for r in done.reports]
     assert ranks == [{13}, {13}, {13}, {37}, {50}]
     for disclosed in done.reports[-1].disclosures:

@@ -22,10 +22,10 @@ from pyod.models.lof import LOF
 from sklearn.datasets import load_digits
 from torch import nn
 
-from apps.lab.attacks import Attack, Scene
+from apps.lab.attacks.base import Attack, Scene
 from apps.lab.baselines import DnC, FoolsGold, Krum
 from flwr_faa.detection import OCSVM, Detection, MultiView, Sequential, as_detector
-from flwr_faa.updates import Arrays, Batch, Reply, read_replies
+from flwr_faa.replies.updates import Arrays, Batch, Reply, read_replies
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_lomar import LoMarDetector
 

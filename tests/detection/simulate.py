@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 from sklearn.datasets import load_digits
 
-from flwr_faa.updates import Batch, Layout, Reply, read_replies
+from flwr_faa.replies.updates import Batch, Layout, Reply, read_replies
 
 ATTACKS = ("gauss .1", "gauss .5", "flip weights", "flip update", "alie z_max", "alie 1.5", "alie 1.5 jittered")
 

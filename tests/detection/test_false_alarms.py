@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import t
 from sklearn.datasets import load_digits
 
-from apps.lab import false_alarms
 from apps.lab.models import cnn
-from apps.lab.partitions import unequal
+from apps.lab.partitions.split import unequal
+from apps.studies import false_alarms
 from flwr_faa import TrainingPlan
 from flwr_faa.detection import MultiView, as_detector
 from flwr_faa.detection.geometry import Cloud
@@ -17,7 +17,7 @@ from flwr_faa.detection.multiview import RATE
 from flwr_faa.detection.threshold import largest_z, student_isf
 from flwr_faa.detection.views import GROSS, harm_views
 from flwr_faa.pipeline import Pipeline
-from flwr_faa.updates import Batch, Reply, read_replies
+from flwr_faa.replies.updates import Batch, Reply, read_replies
 from flwr_lomar import LoMarDetector
 from tests.detection.simulate import batch_of, crowd
 

@@ -15,7 +15,7 @@ from pyod.models.pca import PCA
 
 from flwr_faa.detection import OCSVM, MultiView, Sequential, as_detector
 from flwr_faa.detection.geometry import FAR, measurable
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 from flwr_lomar import LoMarDetector
 from tests.detection.simulate import batch_of, crowd
 

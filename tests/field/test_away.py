@@ -5,14 +5,14 @@ from pathlib import Path
 from flwr.app import Error, Message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
-from apps.lab.local_grid import Fault
+from apps.lab.running.local_grid import Fault
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
-from flwr_faa.verdict import Outcome
-from flwr_faa.verification.enrolment import Device
-from flwr_faa.verification.spotcheck import SpotCheck
-from tests.federation import run_message
-from tests.toy import PLANS
+from flwr_faa.report import Outcome
+from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from tests.helpers.federation import run_message
+from tests.helpers.toy import PLANS
 
 
 def away_from(number: int) -> Fault:

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message
 
-from apps.lab.local_grid import LocalGrid
+from apps.lab.running.local_grid import LocalGrid
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
-from flwr_faa.verdict import Outcome
-from flwr_faa.verification.enrolment import Device
-from flwr_faa.verification.spotcheck import SpotCheck
-from tests.federation import RUNNERS
-from tests.toy import PLANS
+from flwr_faa.report import Outcome
+from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from tests.helpers.federation import RUNNERS
+from tests.helpers.toy import PLANS
 
 
 @pytest.mark.parametrize("api", RUNNERS)

@@ -23,8 +23,8 @@ import pytest
 from apps.field.federation import AUTHORITY, SUPERLINK, Federation
 from apps.field.keys import CA, CERTIFICATE, KEY, certify
 from apps.field.verdicts import rounds_of
-from apps.lab.processes import descendants
-from apps.lab.superlink import RunError
+from apps.lab.running.processes import descendants
+from apps.lab.running.superlink import RunError
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
 

@@ -8,8 +8,8 @@ import pytest
 
 from apps.field.__main__ import EXPECTED, NODES, fresh, wrongs
 from apps.field.verdicts import Node, nodes_of
-from flwr_faa.ledger import Ledger
-from flwr_faa.verdict import Outcome, RoundReport, Verdict
+from flwr_faa.ledger.store import Ledger
+from flwr_faa.report import Outcome, RoundReport, Verdict
 
 GOOD = {name: Node(("trusted", "cleared"), 2, False, "fine") for name in NODES} | {
     name: Node(("convicted",), 0, True, f"{why} ...") for name, why in EXPECTED.items()

@@ -6,11 +6,11 @@ import pytest
 from hydra.utils import instantiate
 
 from apps.field.run import Link, overrides_of
-from apps.lab.clients import Honest, Malicious
+from apps.lab.clients.roles import Honest, Malicious
+from apps.lab.clients.spotcheck_lies import LiesInZ1
 from apps.lab.config import load
 from apps.lab.slice import main as cut
-from apps.lab.spotattacks import LiesInZ1
-from flwr_faa.verification.spotcheck import SpotCheck
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.authority.parties import run
 
 LAB = "clients=3 dataset=digits partition=iid model=logistic"

@@ -22,7 +22,7 @@ from apps.lab.baselines import (
     norm_bounded,
     trimmed_mean,
 )
-from flwr_faa.updates import Batch, Reply, read_replies
+from flwr_faa.replies.updates import Batch, Reply, read_replies
 
 
 def batch_of(updates: NDArray, offset: float = 0.0) -> Batch:

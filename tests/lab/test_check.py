@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from apps.lab.__main__ import check, dispatch
 from apps.lab.check import ConfigError
 from apps.lab.config import load
-from apps.lab.experiment import CONF, Experiment
-from apps.lab.experiments import names, spec
-from apps.lab.experiments_run import execute, parse
-from apps.lab.local_run import run_locally
-from apps.lab.record import FILES, Record
+from apps.lab.papers.experiments import names, spec
+from apps.lab.papers.run import execute, parse
+from apps.lab.recording.record import FILES, Record
+from apps.lab.running.local_run import run_locally
+from apps.lab.scenario import CONF, Experiment
 
 SMALL = "clients=4 rounds=1 model=logistic strategy=fedavg run.baseline=false"
 
@@ -237,7 +237,8 @@ def test_two_overrides_of_one_setting_are_the_last() -> None:
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:
     # Prepare: another process that is at it
     held = (
-        "import sys; from pathlib import Path; from apps.lab.config import load; from apps.lab.record import Record\n"
+        "import sys; from pathlib import Path; from apps.lab.config import load\n"
+        "from apps.lab.recording.record import Record\n"
         f"record = Record(load({SMALL!r}), Path({str(tmp_path)!r}))\nprint('at it', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -307,7 +308,7 @@ def test_help_names_everything() -> None:
 
 def test_every_experiment_composes_at_its_first_cell() -> None:
     """What the experiments' files set is what the check lets through."""
-    from apps.lab.experiments import cells
+    from apps.lab.papers.experiments import cells
 
     for name in names():
         for size in ("quick", "paper"):

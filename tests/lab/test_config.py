@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import instantiate
 
 from apps.lab.config import GROUPS, load
-from apps.lab.experiment import CONF
+from apps.lab.scenario import CONF
 from flwr_faa.detection import as_detector
 
 #: Debian's file (tests/lab/test_datasets.py), and an authority to connect to (tests/field).

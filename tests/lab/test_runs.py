@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from apps.lab.config import load
-from apps.lab.local_run import ATTACK_FREE, UNDEFENDED, run_locally, yardsticks
-from apps.lab.record import FILES, Record
-from flwr_faa.verdict import Outcome
+from apps.lab.recording.record import FILES, Record
+from apps.lab.running.local_run import ATTACK_FREE, UNDEFENDED, run_locally, yardsticks
+from flwr_faa.report import Outcome
 
 
 def run(overrides: str, folder: Path | None = None) -> Record:

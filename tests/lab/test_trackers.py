@@ -13,9 +13,9 @@ from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from apps.lab.client import LabClient
+from apps.lab.clients.app import LabClient
 from apps.lab.config import load
-from apps.lab.local_grid import LocalGrid, run_server_app
+from apps.lab.running.local_grid import LocalGrid, run_server_app
 from apps.lab.trackers import MLflow, TensorBoard, tracked
 from flwr_faa import FAADL
 

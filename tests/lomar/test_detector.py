@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import flwr_lomar
 from flwr_faa.detection import PyODDetector
-from flwr_faa.updates import Batch, Layout
+from flwr_faa.replies.updates import Batch, Layout
 from flwr_lomar.detector import LoMarDetector
 
 BOTH = pytest.mark.parametrize("preset", ["robust", "paper"])

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from flwr_faa import FAADL
-from flwr_faa.verdict import Outcome
+from flwr_faa.report import Outcome
 from flwr_lomar import LoMar, LoMarDetector
 from flwr_lomar import legacy as lomar_legacy
-from tests.federation import run_legacy, run_message, sign_flip
-from tests.toy import PLANS
+from tests.helpers.federation import run_legacy, run_message, sign_flip
+from tests.helpers.toy import PLANS
 
 PLAN = PLANS["logistic"]
 

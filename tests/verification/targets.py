@@ -11,13 +11,15 @@ import numpy as np
 
 from flwr_faa.authority import LocalAuthority, SignedPublicKey
 from flwr_faa.crypto import groups, ipfe
-from flwr_faa.verification import enrolment, paper, replay, spotwire
+from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Exhausted, Finding
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
+from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck import messages as spotwire
 from flwr_faa.verification.wire import Value, WireError, unpack
-from tests.toy import slice_of
-from tests.verification.spot import SHAPE, Node
+from tests.helpers.toy import slice_of
+from tests.verification.spotcheck.spot import SHAPE, Node
 
 
 @dataclass(frozen=True)

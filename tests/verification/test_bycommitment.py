@@ -17,14 +17,14 @@ from flwr_faa.crypto import groups, linear
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.groups import Group
 from flwr_faa.verification import bycommitment
-from flwr_faa.verification.firstlayer import IntegerLayer
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.recompute import Contradiction
-from flwr_faa.verification.spotclaims import check_range
+from flwr_faa.verification.spotcheck.claims import check_range
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.stepclaims import StepClaims
 from tests.crypto.oracle import CURVES
 from tests.verification import committed
-from tests.verification.spot import backends
+from tests.verification.spotcheck.spot import backends
 
 CONTEXT = b"round 3, node 7, challenge 1"
 SECRET = b"a device's secret"

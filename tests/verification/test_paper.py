@@ -15,7 +15,7 @@ from flwr_faa.verification.base import Case, Exhausted
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
 from flwr_faa.verification.wire import WireError, pack, unpack
-from tests.toy import PLANS, slice_of
+from tests.helpers.toy import PLANS, slice_of
 
 SHAPE = (1, 8, 8)
 NONCE = 23

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from flwr_faa.verification.plan import TrainingPlan, find_first_layer
-from tests.toy import PLANS, slice_of
+from tests.helpers.toy import PLANS, slice_of
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 Vector = npt.NDArray[np.float64]
 

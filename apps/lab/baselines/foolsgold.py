@@ -11,7 +11,7 @@ import numpy.typing as npt
 from apps.lab.baselines.krum import krum_scores
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 Vector = npt.NDArray[np.float64]
 #: What the most different client's 1 becomes before the logit, as in the authors' code.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 
 @dataclass(frozen=True)

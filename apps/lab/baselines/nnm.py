@@ -8,7 +8,7 @@ import numpy as np
 
 from apps.lab.baselines.rules import Vector, trimmed
 from flwr_faa.detection.geometry import Cloud
-from flwr_faa.updates import Batch
+from flwr_faa.replies.updates import Batch
 
 
 def nnm_trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:

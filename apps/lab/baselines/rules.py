@@ -10,7 +10,7 @@ import numpy.typing as npt
 from flwr.server.strategy.aggregate import aggregate_median, aggregate_trimmed_avg
 
 from flwr_faa.detection.geometry import Cloud
-from flwr_faa.updates import Batch, Floats
+from flwr_faa.replies.updates import Batch, Floats
 
 Vector = npt.NDArray[np.float64]
 

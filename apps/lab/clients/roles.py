@@ -1,0 +1,72 @@
+"""The clients: honest ones, and malicious ones built around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.client import NumPyClient
+
+from apps.lab.attacks.base import Answer, Scene
+from flwr_faa import TrainingPlan, VerifiableClient
+from flwr_faa.client import CHALLENGE, NONCE
+from flwr_faa.replies.updates import Arrays
+from flwr_faa.verification.plan import Data
+from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.messages import ENROL
+from flwr_faa.verification.wire import kind_of
+
+if TYPE_CHECKING:
+    from apps.lab.scenario import Experiment
+
+Fit = tuple[Arrays, int, dict[str, Any]]
+
+
+class Honest(VerifiableClient):
+    """A ``VerifiableClient`` that says which partition it holds. ``public``: its data may be shown in the clear."""
+
+    def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device, public: bool) -> None:
+        super().__init__(plan, data, plaintext=public, device=device, answers=("paper",) if public else ())
+        self.partition = partition
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
+        arrays, examples, metrics = super().fit(parameters, config)
+        return arrays, examples, metrics | {"partition": self.partition}
+
+
+@dataclass
+class Malicious(NumPyClient):  # type: ignore[misc]
+    """An honest client in the hands of an attacker."""
+
+    honest: Honest
+    experiment: Experiment
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
+        """Send what the attack makes of an honest result."""
+        arrays, examples, metrics = self.honest.fit(parameters, config)
+        nonce, experiment = int(config.get(NONCE, 0)), self.experiment
+        scene = Scene(
+            model=parameters,
+            honest=arrays,
+            train_fellows=lambda: experiment.train_malicious(parameters, nonce),
+            clients=round(experiment.config.fraction * experiment.config.clients),
+            rng=np.random.default_rng([nonce, self.honest.partition]),
+            plan=experiment.plan,
+            data=self.honest.data,
+            pool=experiment.dataset.train,
+        )
+        return experiment.attack.craft(scene), examples, metrics
+
+    def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Enrol like anybody else, and answer a verification as the attack says."""
+        answer = self.experiment.attack.answer
+        if CHALLENGE in config and kind_of(config[CHALLENGE]) == ENROL:
+            return self.honest.get_properties(config)
+        if answer == Answer.REFUSE:
+            raise RuntimeError("no comment")
+        if answer == Answer.OTHER_DATA:
+            plan, (samples, labels), device = self.honest.plan, self.honest.data, self.honest.device
+            other = VerifiableClient(plan, (samples, labels[::-1].copy()), plaintext=True, device=device)
+            return other.get_properties(config)
+        return self.honest.get_properties(config)

@@ -1,0 +1,182 @@
+"""``python -m apps.lab.papers.results``: ``docs/results.md`` and ``docs/timings.json`` from the runs in ``runs/``.
+
+Every claim of both papers, what is measured here, and whether it holds. No figure in the page is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from apps.lab.markdown import untitled
+from apps.lab.papers.claims import Claim
+from apps.lab.papers.claims_faa import FAA_CLAIMS, FAA_NOT_RUN
+from apps.lab.papers.claims_lomar import LOMAR_CLAIMS, LOMAR_NOT_RUN
+from apps.lab.papers.data import Figure, Results, at_common_round, interval, number, read
+from apps.lab.papers.experiments import SIZES, Size, cells, folder, names, spec
+from apps.lab.papers.run import replace_file
+from apps.lab.papers.tables import Table, table, worst
+from apps.lab.scenario import CONF
+
+DOCS = CONF.parent / "docs"
+MEANING: dict[Size, str] = {
+    "quick": "embedded data and small federations; what a name stands for is in `conf/experiment/axes.yaml`",
+    "paper": "the paper's data, clients and model",
+}
+
+INTRODUCTION = """
+Written by `python -m apps.lab.papers.results`; change no figure by hand. Means over seeds, 95% intervals (Student's t).
+A claim holds if the whole interval is on the right side of its bound, and does not if all of it is on the wrong side.
+FAA-DL's tables have no bodies in our text; its prose is taken at its word. `(printed)` is the method as printed, the
+same name without it is this project's version. A data set's name stands for the paper's; what takes its place at
+`quick`, what each experiment leaves open and what was chosen stands in `conf/experiment/`.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m apps.lab.papers.results", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where to write")
+    options = parser.parse_args(arguments)
+    found = {size: collect(options.runs, size) for size in SIZES}
+    replace_file(options.docs / "results.md", page(found))
+    replace_file(options.docs / "timings.json", json.dumps(timings(found["quick"]), indent=2) + "\n")
+    for name in ("results.md", "timings.json"):
+        print(options.docs / name)
+    return 0
+
+
+def collect(runs: Path, size: Size) -> dict[str, Results]:
+    """What is finished of each experiment; for a paper's size the folder with most runs, whatever was overridden."""
+    found = {}
+    for name in names():
+        exact = folder(spec(name), size, (), runs)
+        folders = [exact] if size == "quick" else sorted(runs.glob(f"{exact.name}*"))
+        there = [
+            read(path)
+            for path in folders
+            if (path / "results.csv").exists() and (path / "results.csv").stat().st_size > 1
+        ]
+        if there:
+            found[name] = max(there, key=lambda of: len(of.runs))
+    return found
+
+
+def verdict(claim: Claim, measured: Figure, unfinished: bool = False) -> str:
+    """Whether a claim holds, as far as the interval tells; with what should be known about the runs."""
+    half = measured.half or 0.0
+    low, high = measured.mean - half, measured.mean + half
+    least = -float("inf") if claim.least is None else claim.least
+    most = float("inf") if claim.most is None else claim.most
+    known = ["one seed"] * (measured.half is None) + ["unfinished runs"] * unfinished
+    note = f" ({', '.join(known)})" if known else ""
+    if least <= low and high <= most:
+        return f"holds{note}"
+    if high < least or low > most:
+        return f"**does not hold**{note}"
+    return f"not decided: the interval crosses the bound{note}"
+
+
+def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
+    """The page in Markdown."""
+    parts = [
+        "# What the papers claim, and what is measured here",
+        " ".join(INTRODUCTION.split()),
+    ]
+    for size in SIZES:
+        if found[size]:
+            parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(found[size])]
+    parts += [
+        "## Could not be run",
+        untitled(["where", "claim", "why"], [list(row) for row in (*FAA_NOT_RUN, *LOMAR_NOT_RUN)]),
+    ]
+    for name, of in found["paper"].items():
+        same, rounds = at_common_round(of)
+        head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
+        rows = f"{_count(of)} (`{name}`)."
+        if of.unfinished:
+            planned = of.runs["planned_rounds"].max()
+            rows += f" Ended with their time: of {planned} rounds all defences reached, and are compared at, {rounds}."
+        parts += [head, rows, *(_table(table(same, view)) for view in of.spec.tables)]
+    if (harder := found["quick"].get("harder/heatmap")) is not None:
+        parts += ["## Harder than the papers", f"{_count(harder)}; {harder.spec.title.lower()}."]
+        parts += [_table(worst(harder, view)) for view in harder.spec.plots]
+    parts += ["## What the runs took", _times(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+def timings(quick: Mapping[str, Results]) -> dict[str, dict[str, float | int | str]]:
+    """By experiment the CPU seconds of all its runs, those that it shares with others included."""
+    return {
+        name: {
+            "cpu_seconds": round(float(of.runs.drop_duplicates(["cell", "seed"])["cpu_seconds"].sum()), 1),
+            "runs": len(of.runs.drop_duplicates(["cell", "seed"])),
+            "seeds": int(of.runs["seed"].nunique()),
+        }
+        for name, of in quick.items()
+    }
+
+
+def _claims(found: Mapping[str, Results]) -> str:
+    lines = []
+    for claim in (*FAA_CLAIMS, *LOMAR_CLAIMS):
+        of = found.get(claim.experiment)
+        measured = None if of is None else interval(claim.measure(at_common_round(of)[0]).dropna())
+        if of is None or measured is None:
+            continue
+        bound = [f"at least {number(claim.least)}"] if claim.least is not None else []
+        bound += [f"at most {number(claim.most)}"] if claim.most is not None else []
+        seeds = f"{measured.seeds} seed{'s' if measured.seeds > 1 else ''}"
+        shown = f"{measured}, {seeds}"
+        if claim.absolute and of.size != "paper":
+            decided = "the paper's figure is of other data: not comparable"
+        elif claim.absolute and of.unfinished:
+            decided = "the paper's figure is of more rounds: not comparable"
+        else:
+            decided = verdict(claim, measured, of.unfinished)
+        lines.append([claim.source, claim.says, claim.shows, " and ".join(bound), shown, decided])
+    return untitled(["where", "claim", "measured", "holds if", "here", "verdict"], lines)
+
+
+def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
+    lines = []
+    for size in SIZES:
+        for name, of in found[size].items():
+            minutes = of.runs.drop_duplicates(["cell", "seed"])["cpu_seconds"].sum() / 60
+            lines.append([f"`{name}`", size, _count(of), f"{minutes:.1f}"])
+    every = [of.runs[["cell", "seed", "cpu_seconds"]] for of in found["quick"].values()]
+    if every:
+        import pandas as pd
+
+        once = pd.concat(every).drop_duplicates(["cell", "seed"])
+        lines.append(["all, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"])
+    machine = f"{platform.machine()}, Python {platform.python_version()}"
+    note = f"Minutes of one core ({machine}, a machine with other work to do)."
+    return note + "\n\n" + untitled(["experiment", "size", "runs", "minutes"], lines)
+
+
+def _count(of: Results) -> str:
+    seeds = of.runs["seed"].nunique()
+    whole = seeds * sum(1 for _ in cells(of.spec, of.size))
+    runs = f"{len(of.runs)} of {whole}" if len(of.runs) < whole else f"{whole}"
+    return f"{runs} runs, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def _table(of: Table) -> str:
+    lines = []
+    for name, places in of.rows.items():
+        cells = []
+        for place in places:
+            ours = "" if place.ours is None else str(place.ours)
+            cells.append(ours if place.paper is None else f"{ours or 'not run'} (paper {number(place.paper)})")
+        lines.append([name, *cells])
+    return f"**{of.title}**\n\n" + untitled(["", *of.columns], lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Ways to run a scenario: in this process, with or without Flower, and as real processes."""

@@ -1,0 +1,61 @@
+"""Experiments in this process, over a :class:`LocalGrid`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from apps.lab.clients.app import LabClient
+from apps.lab.recording.record import Record
+from apps.lab.running.local_grid import LocalGrid, run_server_app
+from apps.lab.scenario import Experiment
+from apps.lab.server import LabServer
+
+UNDEFENDED, ATTACK_FREE = "undefended FedAvg", "FedAvg of the same honest clients, no attack"
+
+Watch = Callable[[int, float], None]
+
+
+class Enough(Exception):  # noqa: N818  nothing is wrong
+    """Raised by who watches a run, to end it with the round that is over."""
+
+
+def run_locally(
+    experiment: Experiment,
+    folder: Path | None = None,
+    watch: Watch = lambda *_: None,
+    done: Callable[[Record], None] = lambda record: None,
+) -> Record:
+    """Run an experiment with the real ServerApp and ClientApp.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    folder : Path, optional
+        See :class:`Record`.
+    watch : callable
+        See :class:`Record`. May raise :class:`Enough`.
+    done : callable
+        Gets the record when the last round is over, while its folder is still held.
+    """
+    record = Record(experiment, folder, watch)
+    grid = LocalGrid(LabClient(lambda _: experiment), experiment.config.clients)
+    with suppress(Enough):
+        run_server_app(LabServer(lambda _: record, done), grid)
+    return record
+
+
+def yardsticks(experiment: Experiment, watch: Watch = lambda *_: None) -> dict[str, Sequence[float]]:
+    """Accuracies by round of what an experiment is to be compared with, same seed; those that differ from it."""
+    if not experiment.config.run.baseline:
+        return {}
+    others = {
+        UNDEFENDED: experiment.with_choices(strategy="fedavg"),
+        ATTACK_FREE: experiment.with_choices(strategy="fedavg", attack="absent"),
+    }
+    parts = ("strategy", "attack")
+    different = {k: e for k, e in others.items() if any(e.config[p] != experiment.config[p] for p in parts)}
+    if not experiment.malicious:
+        different.pop(ATTACK_FREE, None)
+    return {name: run_locally(other, watch=watch).accuracy for name, other in different.items()}

@@ -1,0 +1,1 @@
+"""What a curious server learns of its clients' images."""

@@ -1,0 +1,1 @@
+"""Whether FAA-DL finds every attacker, convicts nobody else, and keeps the accuracy."""

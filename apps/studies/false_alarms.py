@@ -1,0 +1,175 @@
+"""``python -m apps.studies.false_alarms [--write]``: whom detection without verification suspects, and whom it finds.
+
+Honest clients of small federations: MNIST-5k, 50 samples a client on average, batches of 16, two rounds that nobody
+attacks (one of a hundred clients, for the time it takes), judged by the detectors that remove suspects unheard. Then
+attacks on digits, as in the README's table, judged by the same. Beside them ``MultiView(threshold=5)``, which was the
+default before and is what verification still starts with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from apps.lab.attacks.base import Alie, Attack, Gaussian, SignFlip, SignFlipUpdate
+from apps.lab.attacks.labels import Boosted, LabelFlip
+from apps.lab.config import load
+from apps.lab.datasets import mnist5k
+from apps.lab.markdown import markdown, write_region
+from apps.lab.models import cnn, mlp
+from apps.lab.partitions.major_label import major_label
+from apps.lab.partitions.split import choose_malicious, iid, shards, unequal
+from apps.lab.scenario import CONF
+from apps.studies.lomar_detection.cells import Round, rounds
+from flwr_faa import TrainingPlan
+from flwr_faa.detection import Detector, MultiView, as_detector
+from flwr_faa.pipeline import Pipeline
+from flwr_faa.replies.updates import Arrays, Batch, Layout, Reply, read_replies
+from flwr_lomar import LoMarDetector
+
+CLIENTS, SEEDS, ROUNDS, SAMPLES = (3, 5, 10, 20, 100), 5, 2, 50
+SHAPE, CLASSES = (1, 28, 28), 10
+PLANS = {
+    "MLP": TrainingPlan(partial(mlp, SHAPE, CLASSES), 0.1, 16),
+    "BatchNorm CNN": TrainingPlan(partial(cnn, SHAPE, CLASSES, True), 0.05, 16),
+}
+PARTITIONS = {
+    "iid": iid,
+    "sizes differ tenfold": unequal,
+    "lambda .5": partial(major_label, share=0.5),
+    "two labels": shards,
+}
+#: What removes suspects unheard: ``FAADL()`` and ``LoMar()``.
+DEFAULTS: dict[str, Detector] = {"FAADL()": MultiView(), "LoMar()": as_detector(LoMarDetector())}
+BEFORE: dict[str, Detector] = {"before": MultiView(threshold=5)}
+ATTACKS: dict[str, Attack] = {
+    "Gaussian": Gaussian(),
+    "sign flip": SignFlip(),
+    "sign flip of the update": SignFlipUpdate(),
+    "ALIE z_max": Alie(),
+    "ALIE z=1.5": Alie(z=1.5),
+    "jittered ALIE": Alie(jitter=True),
+    "boosted": Boosted(),
+    "label flip, pure": LabelFlip(),
+}
+SHARES = (0.1, 0.2, 0.4)
+
+Counts = dict[tuple[str, ...], np.ndarray]
+
+
+def honest_rounds(model: str, partition: str, clients: int, seed: int) -> Iterator[Batch]:
+    """Rounds of a federation that nobody attacks."""
+    plan, (samples, labels) = PLANS[model], mnist5k().train
+    rows = np.random.default_rng(seed).permutation(len(labels))[: SAMPLES * clients]
+    parts = [rows[part] for part in PARTITIONS[partition](labels[rows], clients, seed)]
+    arrays: Arrays = plan.initial_arrays(seed)
+    for number in range(1, (ROUNDS if clients < 100 else 1) + 1):
+        nonce = 1000 * seed + number
+        trained = [plan.train(arrays, (samples[part], labels[part]), nonce) for part in parts]
+        replies = [Reply(i, own, len(part)) for i, (own, part) in enumerate(zip(trained, parts, strict=True))]
+        yield read_replies(replies, arrays)
+        arrays, _ = Pipeline(MultiView(), observe=True).run(number, replies, arrays, lambda challenges: {})
+
+
+def suspected(detector: Detector, batch: Batch) -> np.ndarray:
+    """Who is, as booleans."""
+    found = np.zeros(len(batch), bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found[list(detector.detect(batch, 0).suspects)] = True
+    return found
+
+
+def false_alarms(models: Sequence[str], clients: Sequence[int], seeds: int) -> Counts:
+    """Suspects and clients, by detector, model, partition and number of clients."""
+    counts: Counts = defaultdict(lambda: np.zeros(2, int))
+    for n, model, partition, seed in product(clients, models, PARTITIONS, range(seeds)):
+        for batch, (name, detector) in product(honest_rounds(model, partition, n, seed), (DEFAULTS | BEFORE).items()):
+            counts[name, model, partition, str(n)] += suspected(detector, batch).sum(), n
+        print(f"{n} clients, {model}, {partition}, seed {seed}", flush=True)
+    return counts
+
+
+def found_attackers(clients: Sequence[int], seeds: int, attacks: Mapping[str, Attack] = ATTACKS) -> Counts:
+    """Attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
+    counts: Counts = defaultdict(lambda: np.zeros(4, int))
+    for n, partition, seed in product(clients, ("iid", "shards"), range(1, seeds + 1)):
+        experiment = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
+        *_, (one, honest) = rounds(experiment, 1 + seed % 2)
+        for (attack, kind), share in product(attacks.items(), SHARES):
+            malicious = choose_malicious(experiment.partitions, experiment.dataset.train[1], share, seed)
+            batch, odd = attacked(one, honest, replace(kind, share=share), sorted(malicious))
+            clean = ~np.isin(np.arange(n), list(malicious))
+            for name, detector in (DEFAULTS | BEFORE).items():
+                who = suspected(detector, batch)
+                counts[name, partition, str(n), attack] += who[odd].sum(), odd.sum(), who[clean].sum(), clean.sum()
+        print(f"{n} clients, {partition}, attacks of seed {seed}", flush=True)
+    return counts
+
+
+def attacked(one: Round, honest: np.ndarray, attack: Attack, malicious: list[int]) -> tuple[Batch, np.ndarray]:
+    """A round of attackers, and who of them sends another update than its honest one."""
+    updates = one.attacked(honest, attack, malicious)
+    ids = tuple(range(len(updates)))
+    batch = Batch(ids, updates, np.ones(len(ids)), Layout.of(one.model), {})
+    return batch, (updates != honest).any(axis=1)
+
+
+def alarms_table(counts: Counts, names: Sequence[str]) -> str:
+    """Percent of honest clients that are suspected: one table a detector."""
+    sizes = sorted({int(key[3]) for key in counts})
+    kinds = list(dict.fromkeys(key[1:3] for key in counts))
+    texts = []
+    for name in names:
+        lines = [
+            [model, partition, *(_percent(*counts[name, model, partition, str(n)]) for n in sizes)]
+            for model, partition in kinds
+        ]
+        texts.append(markdown(f"{name}, nobody attacks", ["model", "data", *(f"n = {n}" for n in sizes)], lines))
+    return "\n".join(texts)
+
+
+def recall_table(counts: Counts) -> str:
+    """Percent of the attackers that are found / of the honest that are suspected: one table a partition and n."""
+    texts = []
+    names = list(dict.fromkeys(key[0] for key in counts))
+    for partition, n in dict.fromkeys(key[1:3] for key in counts):
+        lines = []
+        for attack in dict.fromkeys(key[3] for key in counts):
+            cells = [counts[name, partition, n, attack] for name in names]
+            lines.append([attack, *(f"{_percent(*c[:2])} / {_percent(*c[2:])}" for c in cells)])
+        data = "two labels" if partition == "shards" else partition
+        texts.append(markdown(f"{n} clients, {data}: attackers found / honest suspected, %", ["attack", *names], lines))
+    return "\n".join(texts)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
+
+
+def main() -> None:
+    """Measure, print, and with ``--write`` put the tables into docs/false-alarms.md."""
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.studies.false_alarms", description=(__doc__ or "").split("\n")[2]
+    )
+    parser.add_argument("--write", action="store_true", help="into docs/false-alarms.md")
+    parser.add_argument("--quick", action="store_true", help="few clients, one seed, the MLP")
+    chosen = parser.parse_args()
+    quick = chosen.quick
+    alarms = false_alarms(["MLP"] if quick else list(PLANS), (3, 10) if quick else CLIENTS, 1 if quick else SEEDS)
+    recall = found_attackers((10,) if quick else (10, 20), 1 if quick else SEEDS)
+    tables = {"alarms": alarms_table(alarms, list(DEFAULTS | BEFORE)), "recall": recall_table(recall)}
+    print("\n".join(tables.values()))
+    for name, text in tables.items() if chosen.write else ():
+        write_region(CONF.parent / "docs" / "false-alarms.md", name, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The accuracy that LoMar ends with, beside other rules."""

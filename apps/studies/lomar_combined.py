@@ -1,0 +1,167 @@
+"""``python -m apps.studies.lomar_combined``: FAA-DL with a score's veto, and how high the score has to be for it.
+
+Verification clears a client that trained honestly, whatever its labels; a score leaves out whoever is odd, guilty or
+not. ``faa_lomar`` lets the evidence decide about the moderately odd and the score about the extreme: who is cleared and
+yet scores above ``drop_above`` stays out of the round. Two tables, of 20 clients each:
+
+* seeds 0 to 9: which limit leaves out how many, read off the scores of runs of ``faa`` in which nobody is left out;
+* seeds 100 to 104: LoMar alone, FAA-DL alone, and both.
+
+Every finished run is a line of a file; started again, the command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby, product
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from apps.lab.journal import Row, lines, run_missing
+from apps.lab.markdown import Table, markdown, write_region
+from apps.studies.lomar_accuracy.cells import PARTITIONS, AccuracyCell, key_of, run, run_accuracy, verdicts
+from apps.studies.lomar_accuracy.study import DOC
+
+DATASETS, SHARE, ROUNDS = ("digits", "mnist5k"), 0.2, 10
+#: Candidates for ``drop_above``, in the detector's unit.
+LIMITS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 50.0)
+DETECTORS = ("lomar", "sequential")
+#: What stands behind ``strategy=``, by name in the table.
+ROWS = {
+    "LoMar alone": "lomar",
+    "FAA-DL alone": "faa",
+    "both": "faa_lomar",
+    "both, LoMar as detector": "faa_lomar detector=lomar strategy.policy.drop_above=10",
+}
+ATTACKED = ("none", "flip, pure", "flip, mixed", "sign flip", "ALIE z_max")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and print the tables; returns the exit code."""
+    description = __doc__.split("\n", maxsplit=1)[0]
+    parser = argparse.ArgumentParser(prog="python -m apps.studies.lomar_combined", description=description)
+    parser.add_argument("--tune", type=int, default=10, help="seeds from 0 on")
+    parser.add_argument("--prove", type=int, default=5, help="seeds from 100 on")
+    parser.add_argument("--finished", action="store_true", help="run nothing: tables of the runs there are")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--out", type=Path, default=Path("runs/lomar_combined"), help="a folder for finished runs")
+    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
+    options = parser.parse_args(arguments)
+    parts: list[Table] = []
+
+    def results(cells: Iterator[AccuracyCell], name: str, work: Callable[[AccuracyCell], Row]) -> list[Row]:
+        wanted, path = {key_of(c): c for c in cells}, options.out / name
+        if options.finished:
+            return [row for row in lines(path) if key_of(row) in wanted]
+        return list(run_missing(wanted, path, options.jobs, work, key_of).values())
+
+    if options.tune:
+        scored = results(tuning(options.tune), "scores.jsonl", run_scores)
+        parts += [limits_table(detector, scored) for detector in DETECTORS]
+    if options.prove:
+        parts.append(proof_table(results(proof(options.prove), "runs.jsonl", run_accuracy)))
+    text = "\n".join(markdown(*part) for part in parts)
+    print(text)
+    if options.docs:
+        write_region(DOC, "lomar-combined", text)
+    return 0
+
+
+def tuning(seeds: int) -> Iterator[AccuracyCell]:
+    """Runs in which everything is scored and only the convicted are left out."""
+    attacks = (("none", 0.0), ("flip, pure", SHARE), ("flip, mixed", SHARE))
+    for seed, dataset, partition, (attack, share), detector in product(
+        range(seeds), DATASETS, PARTITIONS, attacks, DETECTORS
+    ):
+        strategy = f"faa detector={detector}"
+        yield AccuracyCell(dataset, "logistic", 20, partition, attack, share, strategy, seed, ROUNDS)
+
+
+def proof(seeds: int) -> Iterator[AccuracyCell]:
+    """Runs of what is to be compared."""
+    for seed, dataset, partition, attack in product(range(100, 100 + seeds), DATASETS, PARTITIONS, ATTACKED):
+        share = 0.0 if attack == "none" else SHARE
+        for strategy in ROWS.values():
+            yield AccuracyCell(dataset, "logistic", 20, partition, attack, share, strategy, seed, ROUNDS)
+
+
+def run_scores(cell: AccuracyCell) -> dict[str, Any]:
+    """Run one cell; beside its fields, the shares of honest and malicious updates that score above each limit."""
+    record = run(cell)
+    shares = {}
+    for name, malicious in (("honest", False), ("malicious", True)):
+        scores = [v.score for v in verdicts(record, malicious)]
+        shares[name] = [sum(s > limit for s in scores) / len(scores) for limit in LIMITS] if scores else None
+    return {**asdict(cell), **shares, "threshold": record.reports[0].score_threshold}
+
+
+def limits_table(detector: str, rows: Sequence[Row]) -> Table:
+    """For each limit who would be left out, by data; the best keeps the two furthest apart in the worst case."""
+    own = [r for r in rows if r["strategy"] == f"faa detector={detector}"]
+    seeds = 1 + max(r["seed"] for r in own)
+    table = []
+    for partition, dataset in dict.fromkeys((r["partition"], r["dataset"]) for r in own):
+        here = [r for r in own if (r["partition"], r["dataset"]) == (partition, dataset)]
+        kinds = {
+            "honest, nobody attacks": [r["honest"] for r in here if r["attack"] == "none"],
+            "honest, attacked": [r["honest"] for r in here if r["attack"] != "none"],
+            "pure flippers": [r["malicious"] for r in here if r["attack"] == "flip, pure"],
+            "mixed flippers": [r["malicious"] for r in here if r["attack"] == "flip, mixed"],
+        }
+        for kind, found in kinds.items():
+            table.append([dataset, partition, kind, *(f"{mean(column):.3f}" for column in zip(*found, strict=True))])
+    columns = list(zip(*([float(x) for x in line[3:]] for line in table), strict=True))
+    honest = [max(x for x, line in zip(column, table, strict=True) if "honest" in line[2]) for column in columns]
+    pure = [min(x for x, line in zip(column, table, strict=True) if "pure" in line[2]) for column in columns]
+    for kind, found in (("honest, most", honest), ("pure flippers, fewest", pure)):
+        table.append(["all", "all", kind, *(f"{x:.3f}" for x in found)])
+    apart = [f"{p - h:.3f}" for p, h in zip(pure, honest, strict=True)]
+    table.append(["all", "all", "fewest pure less most honest", *apart])
+    threshold = mean(r["threshold"] for r in own)
+    title = f"Share of updates that score above a limit; detector={detector} (suspects above {threshold:.3g})"
+    return (
+        f"{title}, seeds 0 to {seeds - 1}, {len(own)} runs",
+        ["data", "partition", "updates", *(f"{x:g}" for x in LIMITS)],
+        table,
+    )
+
+
+def proof_table(rows: Sequence[Row]) -> Table:
+    """By attack, partition and row; of cells in which every row is finished."""
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cells.setdefault(tuple(row[k] for k in ("seed", "dataset", "partition", "attack")), []).append(row)
+    rows = [row for cell in cells.values() if len(cell) == max(map(len, cells.values())) for row in cell]
+    names = {strategy: name for name, strategy in ROWS.items()}
+    order = [list(ATTACKED), list(PARTITIONS), list(names)]
+
+    def group_of(row: Row) -> tuple[int, ...]:
+        found = (row["attack"], row["partition"], row["strategy"])
+        return tuple(values.index(value) for values, value in zip(order, found, strict=True))
+
+    table = []
+    for (attack, partition, strategy), group in groupby(sorted(rows, key=group_of), group_of):
+        own = list(group)
+        figures = [_mean(own, name) for name in ("malicious_left_out", "honest_left_out", "accuracy", "source")]
+        banned = str(sum(r["honest_banned"] for r in own))
+        labels = [order[0][attack], order[1][partition], names[order[2][strategy]]]
+        table.append([*labels, *figures, banned])
+    seeds = sorted({row["seed"] for row in rows})
+    title = (
+        f"20 clients, M = {SHARE:g}, means over digits, mnist5k and seeds {seeds[0]} to {seeds[-1]}: {len(rows)} runs"
+    )
+    head = ["attack", "partition", "defence", "malicious left out", "honest left out", "accuracy", "accuracy on 7"]
+    return title, [*head, "honest banned"], table
+
+
+def _mean(rows: Sequence[Row], figure: str) -> str:
+    values = [row[figure] for row in rows if row[figure] is not None]
+    return f"{mean(values):.3f}" if values else "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Whom LoMar tells from whom, attack by attack."""

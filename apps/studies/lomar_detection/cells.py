@@ -1,0 +1,213 @@
+"""The cells of LoMar's table: real updates of honest clients, an attack on some of them, and how LoMar scores them.
+
+Honest updates come from rounds of a federation that nobody attacks, so that one trajectory serves all attacks of a
+seed: what is measured is who is told from whom in a round, not what a defence does to training (``docs/lomar.md``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from apps.lab.attacks.base import Alie, Attack, Gaussian, Scene, SignFlip, SignFlipUpdate, like
+from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, Stealthy
+from apps.lab.config import load
+from apps.lab.partitions.split import choose_malicious
+from apps.lab.recording.metrics import GRID
+from apps.lab.scenario import Experiment
+from flwr_faa.replies.updates import Arrays, Layout
+from flwr_faa.verification.plan import Data
+from flwr_lomar import LoMarDetector
+
+
+@dataclass(frozen=True)
+class BackboneNoise(Gaussian):
+    """Gaussian noise on everything but the classifier, the last two arrays."""
+
+    def craft(self, scene: Scene) -> list[npt.NDArray[np.floating]]:
+        return [*super().craft(scene)[:-2], *scene.honest[-2:]]
+
+
+#: Attacks by name, without their share.
+ATTACKS: dict[str, Attack] = {
+    "pure": LabelFlip(),
+    "mixed": LabelFlip(tau=None),
+    "tau .4": LabelFlip(tau=0.4),
+    "boosted": Boosted(),
+    "stealthy": Stealthy(),
+    "Gaussian": Gaussian(),
+    "sign flip": SignFlip(),
+    "sign flip of the update": SignFlipUpdate(),
+    "ALIE z=.3": Alie(z=0.3),
+    "ALIE z_max": Alie(),
+    "ALIE z=1.5": Alie(z=1.5),
+    "clones": Clones(),
+    "jittered clones": Clones(jitter=1.0),
+    "jittered ALIE": Alie(jitter=True),
+    "backbone noise": BackboneNoise(),
+}
+MODELS, CLIENTS, SHARES = ("logistic", "mlp", "cnn"), (20, 100), (0.05, 0.1, 0.2, 0.4)
+#: Partition by name, to overrides.
+PARTITIONS = {
+    "lambda 0": "partition=lambda partition.share=0",
+    "lambda .5": "partition=lambda partition.share=0.5",
+    "two labels": "partition=shards",
+}
+#: Seeds look at rounds 1 to this, in turns; a round of 100 CNNs takes seconds to train.
+LAST = 3
+
+
+@dataclass(frozen=True)
+class Group:
+    """What cells share: their honest updates.
+
+    A client holds 200 samples, a hundred clients by overlapping, as in the paper (1,000 x 600 of 60,000). Two-label
+    shards do not overlap, nor do the CNN's hundred clients, for the time it would take: 40 each.
+    """
+
+    model: str
+    clients: int
+    partition: str
+    seed: int
+
+    def experiment(self) -> Experiment:
+        """The federation, without its attack."""
+        overrides = PARTITIONS[self.partition]
+        if self.partition != "two labels" and self.model != "cnn":
+            overrides += " partition.size=200"
+        return load(f"dataset=mnist5k model={self.model} clients={self.clients} {overrides} seed={self.seed}")
+
+    def cells(self) -> list[tuple[str, float]]:
+        """Attacks and shares; the logistic regression has no backbone."""
+        names = [name for name in ATTACKS if self.model != "logistic" or name != "backbone noise"]
+        return [("none", 0.0), *product(names, SHARES)]
+
+    def run(self, cells: list[tuple[str, float]]) -> Iterator[dict[str, Any]]:
+        """Figures of some cells, ready for JSON, as they come."""
+        experiment = self.experiment()
+        *_, (one, honest) = rounds(experiment, 1 + self.seed % LAST)
+        labels, seed = experiment.dataset.train[1], self.seed
+        for name, share in cells:
+            malicious = sorted(choose_malicious(experiment.partitions, labels, share, seed)) if share else []
+            attack = replace(ATTACKS.get(name, Attack()), share=share)
+            figures = measure(one, honest, attack, malicious)
+            yield {**asdict(self), "attack": name, "share": share, "round": one.number, **figures}
+
+
+def measure(one: Round, honest: npt.NDArray[np.float32], attack: Attack, malicious: list[int]) -> dict[str, Any]:
+    """What LoMar makes of one attacked round.
+
+    Returns
+    -------
+    dict
+        By preset: ``auc``, ``tpr``, ``fpr`` at its threshold; for ``robust`` also ``roc``, TPRs at `GRID`. An attacker
+        whose update is its honest one (nothing to flip, ALIE or sybils alone) is none, and counted nowhere; None where
+        nothing is left to count.
+    """
+    updates = one.attacked(honest, attack, malicious)
+    odd = (updates != honest).any(axis=1)
+    clean = np.ones(len(updates), bool)
+    clean[malicious] = False
+    blocks = Layout.of(one.model).label_blocks
+    figures: dict[str, Any] = {"attackers": int(odd.sum())}
+    counted = odd | clean
+    for preset in ("robust", "paper"):
+        detector = LoMarDetector(preset, label_blocks=blocks).fit(updates)
+        scores, flagged = detector.decision_scores_, detector.labels_ == 1
+        found: dict[str, Any] = {
+            "auc": float(roc_auc_score(odd[counted], scores[counted])) if odd.any() else None,
+            "tpr": float(flagged[odd].mean()) if odd.any() else None,
+            "fpr": float(flagged[clean].mean()),
+        }
+        if preset == "robust" and odd.any():
+            fpr, tpr, _ = roc_curve(odd[counted], scores[counted], drop_intermediate=False)
+            found["roc"] = [round(float(tpr[fpr <= limit].max()), 4) for limit in GRID]
+        figures[preset] = found
+    return figures
+
+
+@dataclass(eq=False)
+class Round:
+    """A round of a federation that nobody attacks.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    number : int
+    model : sequence of ndarray
+        The global model that the clients got.
+    """
+
+    experiment: Experiment
+    number: int
+    model: Arrays
+    _trained: dict[bytes, Arrays] = field(default_factory=dict, repr=False)
+
+    def train(self, data: Data) -> Arrays:
+        """What comes of training on some data; the same data are trained on once."""
+        key = hashlib.blake2b(data[0].tobytes() + data[1].tobytes()).digest()
+        if key not in self._trained:
+            self._trained[key] = self.experiment.plan.train(self.model, data, self.nonce)
+        return self._trained[key]
+
+    @property
+    def nonce(self) -> int:
+        """Of the batch order, the same for all clients, as in the strategies."""
+        return 1000 * self.experiment.config.seed + self.number
+
+    def flat(self, arrays: Arrays) -> npt.NDArray[np.float32]:
+        """The update that leads to some arrays."""
+        return np.asarray(Layout.of(self.model).flat([a - w for a, w in zip(arrays, self.model, strict=True)]))
+
+    def own(self, client: int) -> Data:
+        """The samples and labels of a client's partition."""
+        samples, labels = self.experiment.dataset.train
+        rows = self.experiment.partitions[client]
+        return samples[rows], labels[rows]
+
+    def honest(self) -> npt.NDArray[np.float32]:
+        """Updates of all clients, shape (n, d)."""
+        return np.stack([self.flat(self.train(self.own(i))) for i in range(self.experiment.config.clients)])
+
+    def attacked(
+        self, honest: npt.NDArray[np.float32], attack: Attack, malicious: list[int]
+    ) -> npt.NDArray[np.float32]:
+        """The same round when some of the clients attack."""
+        pool, seed = self.experiment.dataset.train, self.experiment.config.seed
+        data = [
+            attack.poison(self.own(i), pool, k, np.random.default_rng([seed, 2, i])) for k, i in enumerate(malicious)
+        ]
+        updates = honest.copy()
+        fellows = [self.train(d) for d in data]
+        for i, d, own in zip(malicious, data, fellows, strict=True):
+            scene = Scene(
+                model=self.model,
+                honest=own,
+                train_fellows=lambda: list(fellows),
+                clients=len(honest),
+                rng=np.random.default_rng([self.nonce, i]),
+                plan=self.experiment.plan,
+                data=d,
+                pool=pool,
+            )
+            updates[i] = self.flat(attack.craft(scene))
+        return updates
+
+
+def rounds(experiment: Experiment, last: int) -> Iterator[tuple[Round, npt.NDArray[np.float32]]]:
+    """Rounds 1 to `last` of a federation that nobody attacks, averaged over clients, with their honest updates."""
+    model: Arrays = experiment.plan.initial_arrays(experiment.config.seed)
+    for number in range(1, last + 1):
+        one = Round(experiment, number, model)
+        updates = one.honest()
+        yield one, updates
+        mean = updates.mean(axis=0, dtype=np.float64)
+        layers = Layout.of(model).layers
+        model = [like(w + mean[part].reshape(w.shape), w) for w, part in zip(model, layers, strict=True)]

@@ -1,0 +1,1 @@
+"""How often each lie to the spot check is found."""

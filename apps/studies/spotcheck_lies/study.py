@@ -1,0 +1,225 @@
+"""``python -m apps.studies.spotcheck_lies``: how often each lie to the spot check is found, beside what docs promise.
+
+Every line is told at least 200 times to the real verifier by the real client code (``spot_trials.py``), in one process;
+a finished line is a line of a file, and started again the command goes on where it was. ``--write`` puts the table
+into docs/spotcheck.md. Exit code 1 if a figure is not what is stated: two-sided exact binomial test, one in ten
+thousand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from itertools import product
+from math import comb, exp
+from pathlib import Path
+from typing import Any
+
+from flwr.common.logger import FLOWER_LOGGER
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from apps.lab.markdown import untitled, write_region
+from apps.lab.scenario import CONF
+from apps.studies.spotcheck_lies.trials import Cell, run_cell
+
+DOCS = CONF.parent / "docs" / "spotcheck.md"
+#: One attacker; three of them, of which the first does not lie.
+ONE, THREE = "attack.share=0.025", "attack.share=0.075"
+#: A batch holds all samples of a node, so that one step opens them all.
+WHOLE = "model.batch_size=50"
+#: Only the last step and the largest: where a lie is in these or in the answer, the others do not matter.
+FEW = "verification.steps=0"
+#: Of false claims in general: 2^-23 for sigma, 2^-32 for rho.
+CLAIMS = 1 - 2.0**-22
+#: Tolerance of a step, and of the test whether a figure is as stated.
+TAU, ALMOST = 1e-3, 1e-4
+
+
+def missed(steps: int, bad: int, drawn: int) -> float:
+    """Chance that none of the bad steps is drawn, of those that are neither the last nor the largest."""
+    return comb(steps - 2 - bad, drawn) / comb(steps - 2, drawn)
+
+
+def unseen(value: int, highest: int, width: int) -> float:
+    """Chance that neither random vector shows a pixel of that value among others of 0 to ``highest``."""
+    return min(1.0, width * highest / (4 * value)) ** 2
+
+
+def all_cells(trials: int) -> Iterator[Cell]:
+    """Every line of the table.
+
+    Parameters
+    ----------
+    trials : int
+        Of a line; 200 is what the figures in the docs are made of.
+    """
+
+    def lie(name: str, attack: str, stated: str, probability: float = 1.0, share: str = ONE, **more: Any) -> Cell:
+        more = {"trials": trials, **more}
+        return Cell(name, f"attack=spot_{attack} {share}", stated, probability, **more)
+
+    yield lie("fresh clean data after the challenge", "fresh_data", "1")
+    yield lie("data optimised after the challenge (gradient matching)", "gradient_matching", "1")
+    claims = {"probability": CLAIMS, "at_least": True}
+    only = "gradient_matching attack.client.claims_only=true"
+    yield lie("claims about optimised data, enrolled ciphertexts", only, "at least 1 - 2^-22", **claims)
+    yield lie("two samples' ciphertexts swapped", "swap", "1")
+    for bad, times in ((1, 2), (2, 1)):
+        formula = f"1 - C(5-{bad}, 2) / C(5, 2): S = 7, c = 2, b = {bad}"
+        chance = 1 - missed(7, bad, 2)
+        attack = f"tamper_one attack.client.count={bad}"
+        yield lie(f"{bad} of the other steps backwards", attack, formula, chance, trials=times * trials)
+    yield lie("the last step, r = .05", f"tamper_last {FEW}", "1")
+    for times, size in ((2, 0.002), (1, 0.01)):
+        attack = f"tamper_last attack.client.size={size} attack.client.unit=true {FEW}"
+        name, chance = f"the last step in one unit, r = {size:g} = {size / TAU:g} tau", exp(-((TAU / size) ** 2))
+        yield lie(name, attack, "exp(-(tau / r)^2)", chance, trials=times * trials)
+    yield lie("all steps a little, r = .05", "tamper_all", "1")
+    for part, back_end in product(("z1", "p"), ("charm", "arkworks")):
+        name = f"{part.upper()} wrong by one in one entry, {back_end}"
+        yield lie(name, f"lie_{part} {FEW}", "1", trials=5 * trials // 4, back_end=back_end)
+    for part in ("z1", "p"):
+        attack = f"lie_{part} attack.client.everywhere=true attack.client.by=1000 {FEW}"
+        yield lie(f"{part.upper()} wrong everywhere", attack, "at least 1 - 2^-22", **claims)
+    yield from kicks_and_budgets(lie)
+    yield lie("an older round's answer", "replay", "1 (convicted or no evidence)", counts="stopped", warm_up=1)
+    for dataset, value, clients, highest, width in (("digits", 1000, 40, 16, 64), ("mnist5k", 10**6, 800, 255, 784)):
+        attack = f"out_of_range attack.client.value={value} dataset={dataset} clients={clients} {WHOLE}"
+        chance, formula = 1 - unseen(value, highest, width), "1 - (n max / 4v)^2"
+        yield lie(
+            f"one pixel of v = {value:,}, {dataset}",
+            attack,
+            formula,
+            chance,
+            f"attack.share={1 / clients}",
+            afresh=True,
+        )
+    for back_end in ("charm", "arkworks"):
+        name = f"one sample's points off the curve, opened, {back_end}"
+        yield lie(name, f"off_curve {WHOLE}", "1", afresh=True, back_end=back_end)
+    banned = {"counts": "banned"}
+    yield lie("silent whenever challenged, 3 rounds", "drop_out", "1 (banned)", rounds=3, **banned)
+    half = 1 - sum(comb(6, k) for k in range(3)) / 2**6
+    silent = "drop_out attack.client.chance=0.5"
+    yield lie("silent half of the time, 6 rounds", silent, "P(Bin(6, .5) >= 3) (banned)", half, rounds=6, **banned)
+    together = {"share": f"{THREE} {FEW}", "first": False}
+    yield lie("clones that share one's answers", "collude", "1", **together)
+    yield lie("jittered clones that do", "collude attack.client.jitter=0.1", "1", **together)
+    adopt = "collude attack.client.adopt=true"
+    yield lie("clones that register one's ciphertexts", adopt, "at least 1 - 2^-22", **together, **claims)
+    for model, threads, mkldnn in product(("logistic", "mlp", "cnn"), (1, 2), (True, False)):
+        kernels = f"{threads} thread{'s' * (threads > 1)}, mkldnn {'on' if mkldnn else 'off'}"
+        yield Cell(
+            f"honest: {model}, {kernels}", f"model={model} clients=20 {WHOLE}", "cleared: 1", counts="cleared",
+            trials=21 * max(1, trials // 50), rounds=21, threads=threads, mkldnn=mkldnn,
+        )  # fmt: skip
+
+
+def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
+    """Lies in one step of the run, and about what may be asked."""
+    yield lie("arrays in another order", "reorder", "1 (rejected)", counts="rejected")
+    spin = "kick_momentum +model.momentum=0.9"
+    yield lie("the momentum kicked in one step, an update of -8 times the honest", spin, "1")
+    yield lie("the same spread over three steps", f"{spin} attack.client.steps=3", "1")
+    yield lie("the parameters kicked in one step, -8 times", "kick_momentum", "1")
+    normed = "kick_buffer model=cnn +model.model.batch_norm=true"
+    yield lie("running variances of -7e6 in one step", normed, "1")
+    yield lie("running variances of 7e6 in one step", f"{normed} attack.client.value=7e6", "1")
+    one = f"{normed} attack.client.value=100 attack.client.channel=3"
+    yield lie("a running variance of 100 in one step and channel", one, "1")
+    ahead = f"{normed} attack.client.buffer=num_batches_tracked attack.client.value=-1000"
+    yield lie("a counter of -1000 in one step", ahead, "1")
+    logistic = "model=logistic model.batch_size=35 verification.budget=0.58"
+    apart = "1 (not enrolled)"
+    yield lie("a last batch of one, which no budget covers", f"unaffordable {logistic}", apart, counts="rejected")
+    kept = {"counts": "kept out", "rounds": 4, "afresh": True}
+    yield lie("signs flipped once the budget is spent, 4 rounds", f"budget_spent {logistic}", "1 (kept out)", **kept)
+
+
+def holds(row: dict[str, Any]) -> bool:
+    """Whether a figure is compatible with what is stated."""
+    from scipy.stats import binomtest
+
+    if row["probability"] == 1.0:
+        return bool(row["hits"] == row["done"])
+    side = "less" if row["at_least"] else "two-sided"
+    return bool(binomtest(row["hits"], row["done"], row["probability"], side).pvalue > ALMOST)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.studies.spotcheck_lies", description=__doc__.split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("--trials", type=int, default=200, help="a line")
+    parser.add_argument("--only", default="", help="lines with this in their name")
+    parser.add_argument("--out", type=Path, default=Path("runs/spot_table.jsonl"), help="one line a finished line")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/spotcheck.md too")
+    options = parser.parse_args(arguments)
+    rows = run_missing([c for c in all_cells(options.trials) if options.only in c.name], options.out)
+    text = table(rows)
+    if options.write:
+        write_region(DOCS, "spotcheck", text)
+    print(text)
+    bad = [row["name"] for row in rows if not holds(row)]
+    for name in bad:
+        print(f"not as stated: {name}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def run_missing(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
+    """Results of all cells, in order; those not yet in the file are run and appended to it."""
+    for logger in (FLOWER_LOGGER, logging.getLogger("flwr_faa")):
+        logger.setLevel(logging.ERROR)  # a line a node and round
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stored = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    done = {_key(row): row for row in stored}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress, out.open("a") as file:
+        lines = progress.add_task("lines", total=len(cells))
+        for cell in cells:
+            key = _key(asdict(cell))
+            if key not in done:
+                task = progress.add_task(cell.name, total=cell.trials)
+                done[key] = run_cell(cell, lambda n, task=task: progress.update(task, completed=n))
+                progress.remove_task(task)
+                file.write(json.dumps(done[key], allow_nan=False) + "\n")
+                file.flush()
+            progress.advance(lines)
+    return [{**done[_key(asdict(cell))], **asdict(cell)} for cell in cells]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a line's figures hang on: not on what is said of them."""
+    words = ("name", "stated", "probability", "at_least")
+    return tuple(row[f.name] for f in fields(Cell) if f.name not in words)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The attackers, a line each; the honest, in the same way, with their largest error."""
+    lies, honest = ([r for r in rows if (r["counts"] == "cleared") is kind] for kind in (False, True))
+    head = ["a client with", "trials", "convicted", "no evidence", "left out", "cleared", "as stated", "stated"]
+    lines = []
+    for row in lies:
+        verdicts = row["verdicts"]
+        left_out = verdicts.get("rejected", 0) + verdicts.get("exhausted", 0)
+        counts = [str(n) for n in (verdicts.get("convicted", 0), verdicts.get("missing", 0), left_out)]
+        counts.append(str(verdicts.get("cleared", 0)))
+        share = f"{row['hits']} ({row['hits'] / row['done']:.3f})"
+        lines.append([row["name"], str(row["done"]), *counts, share, f"{row['stated']} = {row['probability']:.4g}"])
+    parts = [f"{untitled(head, lines)}\n"] if lies else []
+    if honest:
+        head = ["honest clients", "verifications", "convicted", "largest error"]
+        lines = []
+        for row in honest:
+            convicted, name = str(row["done"] - row["hits"]), row["name"].removeprefix("honest: ")
+            lines.append([name, str(row["done"]), convicted, f"{row['worst_error']:.1e}"])
+        total = sum(r["done"] for r in honest)
+        lines.append(["all", str(total), str(total - sum(r["hits"] for r in honest)), ""])
+        parts.append(f"{untitled(head, lines)}\n")
+    return "\n".join(parts)

@@ -1,0 +1,343 @@
+"""Client replies become a validated batch of updates.
+
+Nothing here trusts a reply. A reply that is not what the round asked for is rejected with its reason and costs its
+sender the round; it never raises. What remains is the matrix of updates ``g_i = w_i - w`` (FAA-DL, Eq. 2), one row for
+each node, rows sorted by node id, so that nothing downstream can depend on the order of arrival.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.replies.dtypes import converted
+from flwr_faa.replies.layout import Arrays, Layout, Role
+
+__all__ = [
+    "Arrays", "Batch", "Floats", "Layout", "Reply", "Role", "Weighting", "blank", "complete", "plausible",
+    "read_replies", "weigh", "weigh_nodes",
+]  # fmt: skip
+
+Floats = npt.NDArray[np.floating[Any]]
+Weighting = Literal["uniform", "reported", "capped"]
+
+#: How much an array may change, in multiples of the largest of: its own largest entry, the change that is usual among
+#: the round's replies, and 1. Beyond that it is no result of training, whatever the model is.
+LARGEST = {Role.PARAMETER: 1e6, Role.STATISTIC: 1e3, Role.BOOKKEEPING: 1e3}
+#: More examples than this on one device is a lie or a bug.
+MAX_EXAMPLES = 10**9
+#: ``capped`` weights: no client weighs more than this multiple of the round's median.
+CAP = 3.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one node sent, before anybody looked at it.
+
+    Parameters
+    ----------
+    node_id : int
+    arrays : sequence of ndarray or None
+        Its model ``w_i`` (not the update). None for an array that it did not send.
+    num_examples : object
+        Whatever stood in the field; checked here.
+    problem : str
+        Set by the transport if there is nothing to check (an error, a missing record).
+    commitment : bytes
+        What came with the model for the verifier; as the node sent it.
+    absent : bool
+        The node sent nothing that could be read at all: it failed, was silent, or had not enrolled.
+    """
+
+    node_id: int
+    arrays: Sequence[npt.NDArray[Any] | None] = ()
+    num_examples: object = None
+    problem: str = ""
+    commitment: bytes = b""
+    absent: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The valid updates of one round.
+
+    Attributes
+    ----------
+    node_ids : tuple of int
+        Sorted, one for each row.
+    updates : ndarray, shape (n, d)
+        ``g_i = w_i - w`` in the columns of ``layout``, float32 (float64 where the model is).
+    weights : ndarray, shape (n,)
+        Aggregation weights, positive, not normalised.
+    layout : Layout
+    rejected : dict of int to str
+        Node ids whose reply was not valid, and why.
+    chances : ndarray, shape (n,), optional
+        How likely each row is to be drawn relative to the others; 0 never. Equal if not given.
+    models : tuple of sequence of ndarray
+        The ``w_i`` themselves, complete and in the model's dtypes, one for each row. Averages are taken of them: a
+        difference in float32 cannot hold what a large weight becomes when it is small.
+    """
+
+    node_ids: tuple[int, ...]
+    updates: Floats
+    weights: npt.NDArray[np.float64]
+    layout: Layout
+    rejected: dict[int, str]
+    chances: npt.NDArray[np.float64] | None = None
+    models: tuple[Arrays, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.node_ids)
+
+    @cached_property
+    def digests(self) -> tuple[bytes, ...]:
+        """One hash of the contents for each row."""
+        return tuple(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.updates)
+
+    @cached_property
+    def canonical(self) -> tuple[int, ...]:
+        """The rows in an order that depends on their contents alone, not on node ids, which Flower draws at random."""
+        return tuple(sorted(range(len(self)), key=lambda i: (self.digests[i], self.node_ids[i])))
+
+    def tickets(self, seed: int) -> npt.NDArray[np.float64]:
+        """Return one random number for each row, from the seed and the row's contents.
+
+        It is exponential, with the row's chance as the rate. A draw by tickets (``argsort``) is the same whatever the
+        ids and the order of the replies: the smallest is row i with a probability of ``chances[i] / sum(chances)``. An
+        attacker that does not know the seed cannot choose its ticket.
+        """
+        key = seed.to_bytes(16, "little", signed=True)
+        draws = [hashlib.blake2b(d, digest_size=8, key=key).digest() for d in self.digests]
+        uniform = np.frombuffer(b"".join(draws), dtype="<u8").astype(np.float64) / 2.0**64
+        with np.errstate(divide="ignore"):  # log 0, once in 2^53 draws
+            return np.asarray(-np.log1p(-uniform) / (1.0 if self.chances is None else self.chances))
+
+    def drawable(self, rows: Sequence[int]) -> list[int]:
+        """Those of some rows that may be drawn at all."""
+        return [row for row in rows if self.chances is None or self.chances[row] > 0]
+
+
+def read_replies(
+    replies: Sequence[Reply], model: Arrays, weighting: Weighting = "capped", names: Sequence[str] = ()
+) -> Batch:
+    """Validate replies and turn them into updates.
+
+    An entry that equals the broadcast is valid whatever it is, infinities and NaN included. Arrays in another dtype are
+    converted where the model's can hold every value. Arrays that most replies leave out count as unchanged.
+
+    Parameters
+    ----------
+    replies : sequence of Reply
+        In any order. A node that answers twice is rejected: one of the two is forged.
+    model : sequence of ndarray
+        The global model ``w`` that was broadcast.
+    weighting : {"capped", "uniform", "reported"}
+        ``uniform``: balanced clients, as in the paper's Eq. 4. ``reported``: FedAvg's, believes ``num_examples``.
+        ``capped``: reported, but none above ``CAP`` times the median.
+    names : sequence of str, optional
+        The arrays' names, where the API has them.
+
+    Returns
+    -------
+    Batch
+
+    Raises
+    ------
+    ValueError
+        If the model itself cannot be averaged, see :meth:`Layout.of`. No reply can cause it.
+    """
+    layout = Layout.of(model, names)
+    by_node: dict[int, Reply] = {}
+    rejected: dict[int, str] = {}
+    for reply in replies:
+        if reply.node_id in by_node:
+            rejected[reply.node_id] = "expected one reply, got two"
+        by_node[reply.node_id] = reply
+    # Each reply by itself: complete, in the model's shapes and dtypes.
+    models: dict[int, Arrays] = {}
+    sent = _usually_sent([r for r in by_node.values() if not r.problem and len(r.arrays) == len(model)])
+    for node_id, reply in by_node.items():
+        try:
+            if reply.problem:
+                raise ValueError(reply.problem)
+            models[node_id] = _complete(reply.arrays, model, layout, sent)
+            _check_examples(reply.num_examples)
+        except ValueError as why:
+            rejected.setdefault(node_id, str(why))
+    node_ids = sorted(by_node.keys() - rejected.keys())
+    # The differences, and how large they are in each array.
+    updates = np.empty((len(node_ids), layout.size), _dtype(model))
+    largest = np.empty((len(node_ids), len(model)))
+    below = np.zeros((len(node_ids), len(model)), bool)
+    for row, node_id in enumerate(node_ids):
+        try:
+            for i, (array, w) in enumerate(zip(models[node_id], model, strict=True)):
+                largest[row, i] = _subtract(array, w, updates[row, layout.layers[i]], i, layout)
+                below[row, i] = i in layout.variances and bool(((array < 0) & (array != w)).any())
+        except ValueError as why:
+            rejected[node_id] = str(why)
+            largest[row] = np.inf
+    # All replies together: what is usual bounds what is possible.
+    limits = _limits(largest, model, layout)
+    for row, node_id in enumerate(node_ids):
+        if node_id not in rejected and (largest[row] > limits).any():
+            i = int(np.argmax(largest[row] > limits))
+            rejected[node_id] = (
+                f"{layout.called(i)}: expected changes up to {limits[i]:.3g}, many times what is usual in this round, "
+                f"got {largest[row, i]:.3g}"
+            )
+    for row, node_id in enumerate(node_ids):
+        for i in map(int, np.flatnonzero(below[row])):
+            # Without names, what most send below zero was no variance.
+            if node_id not in rejected and (layout.named or 2 * below[:, i].sum() <= len(node_ids)):
+                told = f"got {np.nanmin(models[node_id][i]):.3g}"
+                rejected[node_id] = f"{layout.called(i)}: expected variances of at least 0, {told}"
+    rows = [row for row, node_id in enumerate(node_ids) if node_id not in rejected]
+    if len(rows) < len(node_ids):
+        node_ids, updates = [node_ids[row] for row in rows], updates[rows]
+    examples = np.array([float(by_node[i].num_examples) for i in node_ids], np.float64)  # type: ignore[arg-type]
+    reasons = {node_id: f"node {node_id}: {why}" for node_id, why in rejected.items()}
+    valid = tuple(models[node_id] for node_id in node_ids)
+    return Batch(tuple(node_ids), updates, weigh(examples, weighting), layout, reasons, models=valid)
+
+
+def complete(replies: Sequence[Reply], model: Arrays, names: Sequence[str] = ()) -> dict[int, Arrays]:
+    """Return the models of accepted replies by node, as :func:`read_replies` has them in ``Batch.models``."""
+    layout, sent = Layout.of(model, names), _usually_sent(replies)
+    return {r.node_id: _complete(r.arrays, model, layout, sent) for r in replies}
+
+
+def plausible(examples: object) -> bool:
+    """Return whether this can be a number of examples."""
+    try:
+        _check_examples(examples)
+    except ValueError:
+        return False
+    return True
+
+
+def weigh_nodes(examples: Mapping[int, Any], weighting: Weighting) -> dict[int, int | float]:
+    """Return the weights of nodes that report these numbers of examples; whole numbers as integers."""
+    weights = weigh(np.array([float(v) for v in examples.values()]), weighting).tolist()
+    return {node: int(w) if w == int(w) else w for node, w in zip(examples, weights, strict=True)}
+
+
+def weigh(examples: npt.NDArray[np.float64], weighting: Weighting) -> npt.NDArray[np.float64]:
+    """Return the weights, shape (n,), of clients that report these numbers of examples."""
+    if weighting == "uniform" or not len(examples):
+        return np.ones_like(examples)
+    return examples if weighting == "reported" else np.minimum(examples, CAP * np.median(examples))
+
+
+def blank(records: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    """Return zeros in the form that most of these models have, to compare with where nothing was broadcast.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        The clients' models, name to array. Ties go to the larger form, then by its text.
+    """
+    forms = Counter(tuple((k, a.shape, a.dtype) for k, a in record.items()) for record in records)
+    if not forms:
+        return {}
+    form = max(forms, key=lambda f: (forms[f], len(f), repr(f)))
+    return {name: np.zeros(shape, dtype) for name, shape, dtype in form}
+
+
+def _dtype(model: Arrays) -> type[np.floating[Any]]:
+    return np.float64 if any(a.dtype == np.float64 for a in model) else np.float32
+
+
+def _usually_sent(replies: Sequence[Reply]) -> tuple[bool, ...] | None:
+    """Which arrays most replies that hold any do; more of them rather than fewer where that is a tie."""
+    patterns = Counter(tuple(a is not None for a in r.arrays) for r in replies if _count(r.arrays))
+    return max(patterns, key=lambda p: (patterns[p], sum(p), p)) if patterns else None
+
+
+def _complete(
+    arrays: Sequence[npt.NDArray[Any] | None], model: Arrays, layout: Layout, sent: tuple[bool, ...] | None
+) -> Arrays:
+    """The model that a reply stands for: converted to the model's dtypes, unsent arrays as they were broadcast."""
+    if len(arrays) != len(model):
+        raise ValueError(f"expected {len(model)} arrays, got {len(arrays)}")
+    if model and not _count(arrays):
+        raise ValueError(f"expected some of the model's {len(model)} arrays, got none")
+    if sent is not None and tuple(a is not None for a in arrays) != sent:
+        raise ValueError(f"expected the {sum(sent)} arrays that most replies hold, got {_count(arrays)} of the model's")
+    found = []
+    for i, (array, w) in enumerate(zip(arrays, model, strict=True)):
+        if array is None:
+            found.append(w)
+            continue
+        if array.shape != w.shape:
+            raise ValueError(f"{layout.called(i)}: expected shape {w.shape}, got {array.shape}")
+        found.append(converted(array, w, layout.called(i)))
+    return found
+
+
+def _count(arrays: Sequence[npt.NDArray[Any] | None]) -> int:
+    return sum(a is not None for a in arrays)
+
+
+def _subtract(array: npt.NDArray[Any], w: npt.NDArray[Any], out: Floats, i: int, layout: Layout) -> float:
+    """Write ``array - w`` into ``out`` (nothing for bookkeeping) and return its largest entry in size.
+
+    Raises
+    ------
+    ValueError
+        If an entry changes to or from something that is not finite, or a counter becomes negative.
+    """
+    if layout.roles[i] is Role.BOOKKEEPING:
+        changed = (array != w) & ~(np.isnan(array) & np.isnan(w))
+        # It may fall: clients that keep their own normalisation count from where they were, not from the average.
+        if i in layout.counters and ((array < 0) & changed).any():
+            raise ValueError(f"{layout.called(i)}: expected a counter of at least 0, got {array.min()}")
+        # An extended float holds the difference of any two 64-bit integers.
+        with np.errstate(invalid="ignore"):
+            steps = np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble))
+        if not np.isfinite(steps).all():
+            raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
+        return float(steps.max(initial=0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(array.ravel(), w.ravel(), out=out, dtype=out.dtype, casting="unsafe")
+    top = float(max(out.max(initial=0), -out.min(initial=0)))  # NaN comes through
+    if not np.isfinite(top):
+        # inf - inf: what did not change is a change of zero.
+        same = (array == w) | (np.isnan(array) & np.isnan(w))
+        out[same.ravel()] = 0
+        top = float(max(out.max(initial=0), -out.min(initial=0)))
+        if not np.isfinite(top):
+            raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
+    return top
+
+
+def _limits(largest: npt.NDArray[np.float64], model: Arrays, layout: Layout) -> npt.NDArray[np.float64]:
+    """The largest change that each array may have, shape (number of arrays,)."""
+    if not len(largest):
+        return np.full(len(model), np.inf)
+    # The lower median: of two replies the smaller counts, so that one outlier cannot vouch for itself.
+    usual = np.sort(largest, axis=0)[(len(largest) - 1) // 2]
+    limits = []
+    for i, w in enumerate(model):
+        finite = np.abs(w[np.isfinite(w)].astype(np.float64)) if w.dtype.kind == "f" else np.zeros(0)
+        own = float(finite.max(initial=1.0))
+        limits.append(LARGEST[layout.roles[i]] * max(own, usual[i] if np.isfinite(usual[i]) else 0.0))
+    return np.array(limits)
+
+
+def _check_examples(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"num-examples: expected a number, got {type(value).__name__}")
+    if value == 0:
+        raise ValueError("num-examples: expected more than 0, got 0: the client says that it trained on nothing")
+    if not 0 < value <= MAX_EXAMPLES:  # false for NaN too; an integer may be too long for a float, or to be printed
+        got = "one beyond 64 bits" if isinstance(value, int) and value.bit_length() > 64 else f"{float(value):g}"
+        raise ValueError(f"num-examples: expected a number above 0 and up to {MAX_EXAMPLES:g}, got {got}")

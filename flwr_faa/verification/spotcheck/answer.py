@@ -1,0 +1,81 @@
+"""The client's side of the spot check: open the challenged steps of the committed run."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck.commitments import Run
+from flwr_faa.verification.spotcheck.enrolment import Device, sample_leaf
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.messages import Answer, Challenge
+from flwr_faa.verification.wire import WireError
+
+
+def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> bytes:
+    """Evidence for a spot check.
+
+    Raises
+    ------
+    WireError
+        Malformed; or about another data set or run than this device has; or beyond its disclosure budget.
+    """
+    asked = Challenge.from_bytes(request)
+    samples, labels = data
+    enrolled = enrolment.find(device, data, asked.key)
+    if enrolled is None or enrolled.root != asked.data:
+        raise WireError("expected a challenge on the data set that this node trains on, got one on another")
+    if not device.serves(enrolled.path):
+        raise WireError(
+            "expected a challenge on what was enrolled last from this device's folder, got one on what another client "
+            "enrolled: refused; clients on one machine need a folder each"
+        )
+    enrolled.check_receipt(device, asked.key, asked.receipt)
+    run = Run.find(plan, device.checkpoints, asked.run)
+    batches = list(plan.batches(len(labels), run.nonce))
+    layer = IntegerLayer.of(plan, samples.shape[1:])
+    if asked.steps[0] < 0 or asked.steps[-1] >= len(batches) or asked.vectors.shape[1:] != layer.kernel:
+        raise WireError(f"expected steps 0 to {len(batches) - 1} and vectors of shape {layer.kernel}, got others")
+    chosen = [batches[i] for i in asked.steps]
+    rows = np.unique(np.concatenate(chosen))
+    opened = opened_checkpoints(asked.steps)
+    encoded = run.read(opened)
+
+    # Only what the run holds is asked for, so this much is disclosed: count it before anything leaves the device.
+    enrolled.spend([b.tolist() for b in chosen], partial(layer.disclosed, len(asked.vectors)), device.budget)
+
+    claims = []
+    for step, batch in zip(asked.steps, chosen, strict=True):
+        weight = run.layout.decode(encoded[opened.index(step)]).arrays[layer.weight]
+        try:
+            kernels = np.concatenate([layer.quantise(weight), asked.vectors])
+            claims.append(layer.apply(samples[batch], kernels))
+        except ValueError as error:  # weights that grew without bounds
+            raise WireError(str(error)) from error
+    trace = run.trace()
+    ciphertexts, tree, checkpoints = enrolled.ciphertexts(rows.tolist()), enrolled.tree(), run.tree()
+    paths = tree.paths(rows.tolist())
+    stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
+    if any(sample_leaf(c, labels[r]) != stored[r].tobytes() for c, r in zip(ciphertexts, rows, strict=True)):
+        raise RuntimeError(f"{enrolled.path}: expected the ciphertexts that were written, got others: remove it")
+    if checkpoints.root != asked.run:
+        raise RuntimeError(f"{run.path}: expected the checkpoints that were written, got others")
+    return Answer(
+        start=checkpoints.paths([0])[0],
+        checkpoints=np.frombuffer(b"".join(encoded), np.uint8).reshape(len(encoded), -1),
+        checkpoint_paths=checkpoints.paths(opened),
+        ciphertexts=ciphertexts,
+        paths=paths,
+        labels=labels[rows].astype(np.int64),
+        claims=np.concatenate(claims),
+        positions=trace.positions,
+        buffers=trace.buffers,
+    ).to_bytes()
+
+
+def opened_checkpoints(steps: tuple[int, ...]) -> list[int]:
+    """Those before and after every step, ascending, each once."""
+    return sorted({i for step in steps for i in (step, step + 1)})

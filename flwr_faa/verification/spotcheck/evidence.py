@@ -1,0 +1,210 @@
+"""What a suspect shows in a spot check, against what it is bound to and what it was asked. No authority, no state.
+
+The points of ``spotcheck.py`` one by one, in their order: ``check_form``, ``checkpoints``, ``ciphertexts`` and ``asks``
+(what the authority is to be asked for to test the claims), ``error``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.authority import Registration
+from flwr_faa.crypto import groups, ipfe
+from flwr_faa.verification.base import Case, worst
+from flwr_faa.verification.plan import Checkpoint, TrainingPlan
+from flwr_faa.verification.spotcheck import merkle
+from flwr_faa.verification.spotcheck.answer import opened_checkpoints
+from flwr_faa.verification.spotcheck.claims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
+from flwr_faa.verification.spotcheck.commitments import Layout
+from flwr_faa.verification.spotcheck.enrolment import sample_leaf
+from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers, exact_product
+from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
+from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
+from flwr_faa.verification.spotcheck.trace import ROUNDING, SKETCH, Trace
+from flwr_faa.verification.wire import WireError
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a suspect was bound to, and is asked."""
+
+    challenge: Challenge
+    commitment: Commitment
+    registration: Registration
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An answer, beside the challenge that it answers.
+
+    Parameters
+    ----------
+    plan, layer
+        What was to be trained.
+    group : Group
+        Of the ciphertexts.
+    max_value : int
+        Samples are integers from 0 to this.
+    case : Case
+    bound : Bound
+    answer : Answer
+    """
+
+    plan: TrainingPlan
+    layer: IntegerLayer
+    group: groups.Group
+    max_value: int
+    case: Case
+    bound: Bound
+    answer: Answer
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of the plan's checkpoints."""
+        return Layout.of(self.plan)
+
+    @cached_property
+    def batches(self) -> dict[int, Rows]:
+        """Rows of every challenged step."""
+        every = enumerate(self.plan.batches(self.bound.registration.samples, self.case.nonce))
+        return {i: rows for i, rows in every if i in self.bound.challenge.steps}
+
+    @cached_property
+    def chosen(self) -> Rows:
+        """Rows of the challenged steps, one step after the other."""
+        return np.concatenate([self.batches[i] for i in self.bound.challenge.steps])
+
+    @cached_property
+    def rows(self) -> Rows:
+        """These rows in order, each once: whose ciphertexts and labels are shown."""
+        return np.unique(self.chosen)
+
+    def check_form(self) -> None:
+        """Raise WireError unless the answer has the form that the challenge asks for."""
+        challenge, layer = self.bound.challenge, self.layer
+        opened, rows = len(opened_checkpoints(challenge.steps)), len(self.rows)
+        deep, high = merkle.depth(self.bound.registration.samples), merkle.depth(len(self.bound.commitment.moves) + 1)
+        expected = {
+            "start": (high, merkle.SIZE),
+            "checkpoints": (opened, self.layout.size),
+            "checkpoint_paths": (opened, high, merkle.SIZE),
+            "ciphertexts": (rows, (layer.width + 1) * self.group.point_size),
+            "paths": (rows, deep, merkle.SIZE),
+            "labels": (rows,),
+            "claims": (len(self.chosen), layer.outputs + len(challenge.vectors), *layer.spatial),
+            "positions": (len(self.bound.commitment.moves) + 1, 1 + bool(self.layout.coast), SKETCH),
+            "buffers": (len(self.bound.commitment.moves) + 1, self.layout.buffer_count),
+        }
+        for name, shape in expected.items():
+            if (got := getattr(self.answer, name).shape) != shape:
+                raise WireError(f"{name}: expected shape {shape}, got {got}")
+        if self.answer.claims.min() <= -LIMIT or self.answer.claims.max() >= LIMIT:  # what comes next must not overflow
+            raise WireError("claims: expected integers below 2^53 in size, got larger ones")
+
+    def checkpoints(self) -> dict[int, Checkpoint]:
+        """The opened checkpoints; raises Contradiction unless they and both ends are the committed run's."""
+        plan, case, answer, layout = self.plan, self.case, self.answer, self.layout
+        steps, commitment, samples = self.bound.challenge.steps, self.bound.commitment, self.bound.registration.samples
+        count = len(commitment.moves) + 1
+        if case.num_examples != samples:
+            raise Contradiction(f"reported {case.num_examples} examples, registered {samples} samples")
+        start = plan.start(case.model)
+        if not merkle.holds(commitment.root, count, 0, merkle.leaf(layout.encode(start)), answer.start):
+            raise Contradiction("the committed run does not start at the broadcast model")
+        found = {}
+        opened = zip(opened_checkpoints(steps), answer.checkpoints, answer.checkpoint_paths, strict=True)
+        for index, raw, path in opened:
+            encoded = raw.tobytes()
+            if not merkle.holds(commitment.root, count, index, merkle.leaf(encoded), path):
+                raise Contradiction(f"checkpoint {index} is not the one committed to")
+            found[index] = layout.decode(encoded)
+            if not all(np.isfinite(a).all() for a in (*found[index].arrays, *found[index].momentum)):
+                raise Contradiction(f"checkpoint {index} is not finite")
+        ends = zip(found[count - 1].arrays, plan.start(case.claimed).arrays, strict=True)
+        if not all(a.tobytes() == b.tobytes() for a, b in ends):
+            raise Contradiction("the committed run does not end at the update that was sent")
+        self._check_trace(layout.encode(start), list(found))
+        return found
+
+    def _check_trace(self, start: bytes, opened: list[int]) -> None:
+        """Raise Contradiction unless the trace is the committed one, possible, and what opened checkpoints say."""
+        layout, commitment, answer = self.layout, self.bound.commitment, self.answer
+        trace = Trace(answer.positions, answer.buffers)
+        if trace.digest != commitment.trace:
+            raise Contradiction("the trace is not the one committed to")
+        if not (np.isfinite(trace.positions).all() and np.isfinite(trace.buffers).all()):
+            raise Contradiction("the trace is not finite")
+        if not np.allclose(trace.moves(), commitment.moves, rtol=ROUNDING, atol=0):
+            raise Contradiction("some step moved by something else than was committed to")
+        states = np.stack([np.frombuffer(start, np.uint8), *answer.checkpoints])
+        rows = [0, *opened]
+        differs = Trace(trace.positions[rows], trace.buffers[rows]).differs(Trace.of(layout, states, commitment.root))
+        if differs is not None:
+            raise Contradiction(f"checkpoint {rows[differs]} is not what its trace says")
+        least = np.minimum(trace.buffers[0], 0.0)[layout.variances]
+        if (trace.buffers[:, layout.variances] < least).any():
+            raise Contradiction("a running variance is negative")
+        for i in layout.fixed:
+            at = layout.place(i)
+            if (states[:, at] != states[0, at]).any():
+                raise Contradiction(f"array {i}, which is too large a buffer to change, has changed")
+
+    def ciphertexts(self) -> dict[int, ipfe.Ciphertext]:
+        """The batches' ciphertexts by row; raises Contradiction unless enrolled, well-formed and of data in range."""
+        challenge, registration, answer = self.bound.challenge, self.bound.registration, self.answer
+        rows, n = self.rows.tolist(), self.layer.width + 1
+        for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
+            if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
+                raise Contradiction(f"sample {row} is not the one enrolled")
+        check_range(answer.claims[:, self.layer.outputs :], challenge.vectors, self.max_value)
+        try:
+            points = groups.decode(self.group, answer.ciphertexts.tobytes(), subgroup=False)
+        except ValueError as error:
+            raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
+        return {row: ipfe.Ciphertext(self.group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
+
+    def asks(self, checkpoints: Mapping[int, Checkpoint]) -> list[Ask]:
+        """For every step the function that tests Z1 and P, by sigma and rho drawn here, and what stating them told."""
+        layer, vectors, asks = self.layer, self.bound.challenge.vectors, []
+        for step, numbers, outputs in self._by_step():
+            batch = numbers.tolist()
+            try:
+                own = layer.quantise(checkpoints[step].arrays[layer.weight])
+            except ValueError as error:
+                raise Contradiction(f"checkpoint {step} has no usable first layer: {error}") from error
+            kernels = np.concatenate([own, vectors])
+            sigma, rho = positive(len(batch), SIGMA_BITS), positive(outputs[0].size, RHO_BITS)
+            y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
+            disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
+            value = exact_product(outputs.reshape(len(batch), -1), rho)
+            combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
+            units = 0 if layer.spatial else layer.outputs  # a convolution has disclosed everything already
+            root = self.bound.registration.root
+            asks.append(Ask(root, batch, disclosed.tolist(), units, y, sigma.tolist(), combined))
+        return asks
+
+    def error(self, checkpoints: Mapping[int, Checkpoint]) -> float:
+        """The largest error of any challenged step."""
+        labels, vectors = self.answer.labels, self.bound.challenge.vectors
+        return worst(
+            step_error(
+                self.plan, self.layer, (checkpoints[step], checkpoints[step + 1]), claims,
+                labels[np.searchsorted(self.rows, batch)], vectors, self.case.nonce, step,
+            )
+            for step, batch, claims in self._by_step()
+        )  # fmt: skip
+
+    def _by_step(self) -> Iterator[tuple[int, Rows, Integers]]:
+        """Each challenged step with its batch's rows and the claims about them, which stand one after another."""
+        at = 0
+        for step in self.bound.challenge.steps:
+            batch = self.batches[step]
+            yield step, batch, self.answer.claims[at : at + len(batch)]
+            at += len(batch)

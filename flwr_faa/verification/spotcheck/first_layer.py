@@ -1,0 +1,176 @@
+"""The first layer as what it is, a linear map of the sample, in exact integers.
+
+A dense or convolutional layer with integer kernels maps integer samples to integers. The spot check stacks its random
+vectors under the layer's own (quantised) kernels, so that outputs ``Z1`` and projections ``P`` are one map ``L``; the
+adjoint ``L^T rho`` is then the one function of a sample that a random combination ``rho`` of all outputs is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.authority.budget import gradient_share
+from flwr_faa.crypto.fixedpoint import encode
+from flwr_faa.verification.integer_layer import BITS
+from flwr_faa.verification.plan import TrainingPlan, find_first_layer
+
+if TYPE_CHECKING:
+    import torch
+
+Integers = npt.NDArray[np.int64]
+
+#: Outputs of an integer layer are below this, so float64 is exact in any order of summation. No honest claim is larger.
+LIMIT = 2**53
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """The first layer of a plan's model.
+
+    Attributes
+    ----------
+    sample_shape : tuple of int
+    kernel : tuple of int
+        Shape of one output's kernel: ``(n,)`` for ``Linear``, ``(channels, height, width)`` for ``Conv2d``.
+    outputs : int
+        Units or channels of the layer.
+    spatial : tuple of int
+        Shape of one output: ``()`` for ``Linear``, else ``(height, width)``.
+    weight, parameter : int
+        Index of its weight among ``state_dict()`` and among ``parameters()``.
+    scale : float
+    """
+
+    sample_shape: tuple[int, ...]
+    kernel: tuple[int, ...]
+    outputs: int
+    spatial: tuple[int, ...]
+    weight: int
+    parameter: int
+    scale: float
+    _map: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    @classmethod
+    def of(cls, plan: TrainingPlan, sample_shape: tuple[int, ...] | None = None) -> IntegerLayer:
+        """The layer of that plan's model; a ``Linear`` knows its samples' size itself."""
+        import torch
+        from torch import nn
+        from torch.nn.functional import conv2d, linear
+
+        model = plan.blank()
+        layer = find_first_layer(model)
+        weight: Any = layer.weight
+        kernel = tuple(weight.shape[1:])
+        if isinstance(layer, nn.Conv2d):
+            if layer.groups != 1 or layer.padding_mode != "zeros":
+                raise ValueError(
+                    f"expected one group padded with zeros, got {layer.groups} groups, {layer.padding_mode!r}"
+                )
+            if sample_shape is None:
+                raise ValueError("expected the shape of a sample, got none: a convolution does not tell it")
+
+        def apply(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+            if isinstance(layer, nn.Conv2d):
+                return conv2d(x, kernels, None, layer.stride, layer.padding, layer.dilation)
+            return linear(x, kernels)
+
+        shape = sample_shape or kernel
+        flat = shape if isinstance(layer, nn.Conv2d) else (math.prod(shape),)
+        try:
+            spatial = tuple(apply(torch.zeros(1, *flat), weight.detach()).shape[2:])
+        except RuntimeError as why:
+            raise ValueError(f"expected samples that the first layer takes, got shape {shape}: {why}") from why
+        states = [id(t) for t in model.state_dict(keep_vars=True).values()]
+        parameters = [id(p) for p in model.parameters()]
+        if id(weight) not in states or id(weight) not in parameters:
+            raise ValueError("expected a first layer whose weight is one of the model's parameters, got a computed one")
+        at = states.index(id(weight)), parameters.index(id(weight))
+        return cls(shape, kernel, len(weight), spatial, *at, plan.scale, apply)
+
+    @property
+    def width(self) -> int:
+        """Length of a sample as a vector."""
+        return math.prod(self.sample_shape)
+
+    def disclosed(self, vectors: int, samples: int) -> int:
+        """Functions that opening a step tells of each of its samples: outputs, projections, its share of the gradient.
+
+        A convolution tells the sample itself. Momentum and weight decay, which the server takes off, change nothing.
+        """
+        told = self.outputs + vectors + gradient_share(self.outputs, self.width, samples)
+        return self.width if self.spatial else min(self.width, told)
+
+    def quantise(self, weight: npt.NDArray[Any]) -> Integers:
+        """``scale * W1`` in fixed point, as the replay's first layer does it (``encrypted.py``)."""
+        return encode(weight.astype(np.float64) * self.scale, BITS)
+
+    def apply(self, samples: npt.NDArray[Any], kernels: Integers) -> Integers:
+        """Outputs of the integer layer, shape (m, len(kernels), *spatial).
+
+        Raises
+        ------
+        ValueError
+            If a sum could leave 2^53, below which float64 is exact in any order of summation.
+        """
+        import torch
+
+        largest = np.abs(kernels.astype(np.float64)).reshape(len(kernels), -1).sum(1).max()
+        if not largest * np.abs(samples.astype(np.float64)).max(initial=0) < LIMIT:
+            raise ValueError("expected weights whose outputs stay below 2^53, got larger ones")
+        with torch.no_grad():
+            z = self._map(self._batch(samples), torch.from_numpy(kernels).double())
+        return np.asarray(z.numpy().astype(np.int64))
+
+    def adjoint(self, kernels: Integers, rho: Integers) -> list[int]:
+        """``y`` with ``<x, y> = <L x, rho>`` for every sample x, exactly.
+
+        Parameters
+        ----------
+        kernels : int64, shape (k, *kernel)
+        rho : int64, shape (k, *spatial)
+        """
+        import torch
+
+        total = np.zeros(self.width, object)
+        for shift_k, part in digits(kernels, 20):
+            for shift_r, coefficients in digits(rho, 16):  # 20 + 16 bits and at most 2^17 terms: exact in float64
+                x = torch.zeros(1, self.width, dtype=torch.float64, requires_grad=True)
+                z = self._map(x.reshape(1, *self._shape), torch.from_numpy(part).double())
+                z.backward(torch.from_numpy(coefficients).double()[None])  # type: ignore[no-untyped-call]
+                assert x.grad is not None
+                total += x.grad.numpy()[0].astype(np.int64).astype(object) << (shift_k + shift_r)
+        return [int(v) for v in total]
+
+    def _batch(self, samples: npt.NDArray[Any]) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(samples.astype(np.float64)).reshape(len(samples), *self._shape)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.sample_shape if self.spatial else (self.width,)
+
+
+def digits(values: Integers, bits: int) -> list[tuple[int, Integers]]:
+    """``values = sum of part << shift``, every part below 2^bits in size, as (shift, part)."""
+    signs, rest = np.where(values < 0, -1, 1), np.abs(values).astype(np.uint64)  # also -2^63, whose abs is itself
+    mask, step, parts, shift = np.uint64(2**bits - 1), np.uint64(bits), [], 0
+    while shift == 0 or rest.any():
+        parts.append((shift, signs * (rest & mask).astype(np.int64)))
+        rest, shift = rest >> step, shift + bits
+    return parts
+
+
+def exact_product(matrix: Integers, vector: Integers) -> list[int]:
+    """``matrix @ vector`` without overflow, as Python integers."""
+    total = np.zeros(len(matrix), object)
+    for shift_m, part in digits(matrix, 21):
+        for shift_v, coefficients in digits(vector, 16):  # 37 bits, and at most 2^25 terms
+            total += (part @ coefficients).astype(object) << (shift_m + shift_v)
+    return [int(v) for v in total]

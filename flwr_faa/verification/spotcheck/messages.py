@@ -1,0 +1,179 @@
+"""The messages of the spot check, as both sides read them (``wire.py`` is the format)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.verification.spotcheck.merkle import SIZE
+from flwr_faa.verification.wire import WireError, pack, unpack
+
+ENROL, ENROLLED = "spotcheck/enrol", "spotcheck/enrolled"
+COMMITMENT, CHALLENGE, ANSWER = "spotcheck/commitment", "spotcheck/challenge", "spotcheck/answer"
+
+#: Entries of the random vectors s are drawn from [-2^15, 2^15).
+VECTOR_BITS = 16
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Enrol:
+    """Server to client: encrypt and register your data set. ``public_key`` is the authority's for it, signed."""
+
+    node_id: int
+    group: str
+    public_key: bytes
+
+    def to_bytes(self) -> bytes:
+        node = self.node_id.to_bytes(8, "big")
+        return pack(ENROL, {"node": node, "group": self.group, "public_key": self.public_key})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Enrol:
+        fields = unpack(data, ENROL, {"node": bytes, "group": str, "public_key": bytes})
+        if len(fields["node"]) != 8:
+            raise WireError(f"expected a node id of 8 bytes, got {len(fields['node'])}")
+        return cls(int.from_bytes(fields["node"], "big"), fields["group"], fields["public_key"])
+
+
+@dataclass(frozen=True, eq=False)
+class Commitment:
+    """Client to server, with its update: the run's checkpoints, fixed before anybody knows which will be opened.
+
+    Attributes
+    ----------
+    root : bytes
+        Merkle root over the S + 1 checkpoints.
+    trace : bytes
+        Hash of what every step changed, see ``trace.py``.
+    moves : float32, shape (S, measures)
+        How much every step changed by each measure, as the trace has it.
+    """
+
+    FIELDS: ClassVar[dict[str, type]] = {"root": bytes, "trace": bytes, "moves": np.ndarray}
+
+    root: bytes
+    trace: bytes
+    moves: npt.NDArray[np.float32]
+
+    def to_bytes(self) -> bytes:
+        return pack(COMMITMENT, {"root": self.root, "trace": self.trace, "moves": self.moves})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, steps: int, measures: int) -> Commitment:
+        fields = unpack(data, COMMITMENT, cls.FIELDS)
+        moves, hashes = fields["moves"], (fields["root"], fields["trace"])
+        if moves.dtype != np.float32 or moves.shape != (steps, measures):
+            got = f"{moves.shape} of {moves.dtype}"
+            raise WireError(f"expected {steps} moves by {measures} measures, got {got}")
+        if any(len(value) != SIZE for value in hashes):
+            raise WireError(f"expected hashes of {SIZE} bytes, got {[*map(len, hashes)]}")
+        if not (np.isfinite(moves).all() and (moves >= 0).all()):
+            raise WireError("expected finite moves, not negative, got others")
+        return cls(*hashes, moves)
+
+
+@dataclass(frozen=True, eq=False)
+class Challenge:
+    """Server to client: open these steps.
+
+    Attributes
+    ----------
+    run : bytes
+        Root of the commitment.
+    data : bytes
+        Root of the registered data set.
+    key : bytes
+        SHA-256 of the encoded public key under which it is encrypted.
+    steps : tuple of int
+        Ascending, from 0.
+    vectors : int64, shape (k, *kernel)
+        The random vectors s.
+    receipt : bytes
+        The authority's, for the registration of that data set.
+    """
+
+    run: bytes
+    data: bytes
+    key: bytes
+    steps: tuple[int, ...]
+    vectors: npt.NDArray[np.int64]
+    receipt: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        steps = np.array(self.steps, np.int64)
+        roots = {"run": self.run, "data": self.data, "key": self.key, "receipt": self.receipt}
+        return pack(CHALLENGE, {**roots, "steps": steps, "vectors": self.vectors})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Challenge:
+        expected: dict[str, type] = {"run": bytes, "data": bytes, "key": bytes}
+        more: dict[str, type] = {"steps": np.ndarray, "vectors": np.ndarray, "receipt": bytes}
+        fields = unpack(data, CHALLENGE, {**expected, **more})
+        steps, vectors = fields["steps"], fields["vectors"]
+        if {len(fields[name]) for name in expected} != {SIZE}:
+            raise WireError(f"expected three hashes of {SIZE} bytes, got others")
+        if steps.dtype != np.int64 or steps.ndim != 1 or not len(steps) or not (steps[1:] > steps[:-1]).all():
+            raise WireError("expected steps in ascending order, got others")
+        largest = 2 ** (VECTOR_BITS - 1)
+        if vectors.dtype != np.int64 or vectors.size == 0 or vectors.min() < -largest or vectors.max() >= largest:
+            raise WireError(f"expected vectors of {VECTOR_BITS}-bit integers, got others")
+        return cls(fields["run"], fields["data"], fields["key"], tuple(steps.tolist()), vectors, fields["receipt"])
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Client to server. Only the types and dtypes are checked here; shapes are the verifier's to know.
+
+    Attributes
+    ----------
+    start : uint8, shape (depth, 32)
+        Path of checkpoint 0, which the server can compute itself.
+    checkpoints, checkpoint_paths : uint8, shapes (c, size), (c, depth, 32)
+        Those before and after every challenged step, in order, each once.
+    ciphertexts, paths : uint8, shapes (r, size), (r, depth, 32)
+        Of the samples of all challenged steps, in order of their index, each once.
+    labels : int64, shape (r,)
+    claims : int64, shape (sum of batch sizes, outputs + k, *spatial)
+        Z1 and P of every challenged step, one step after the other.
+    positions, buffers : float32, float64, shapes (S + 1, k, projections), (S + 1, n)
+        The trace that was committed to.
+    """
+
+    start: Bytes
+    checkpoints: Bytes
+    checkpoint_paths: Bytes
+    ciphertexts: Bytes
+    paths: Bytes
+    labels: npt.NDArray[np.int64]
+    claims: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float32]
+    buffers: npt.NDArray[np.float64]
+
+    def to_bytes(self) -> bytes:
+        return pack(ANSWER, {name: getattr(self, name) for name in _ANSWER})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Answer:
+        fields: dict[str, Any] = unpack(data, ANSWER, dict.fromkeys(_ANSWER, np.ndarray))
+        for name, array in fields.items():
+            if array.dtype != _ANSWER[name]:
+                raise WireError(f"{name}: expected {_ANSWER[name]}, got {array.dtype}")
+        return cls(**fields)
+
+
+_ANSWER = {
+    "start": np.dtype(np.uint8),
+    "checkpoints": np.dtype(np.uint8),
+    "checkpoint_paths": np.dtype(np.uint8),
+    "ciphertexts": np.dtype(np.uint8),
+    "paths": np.dtype(np.uint8),
+    "labels": np.dtype(np.int64),
+    "claims": np.dtype(np.int64),
+    "positions": np.dtype(np.float32),
+    "buffers": np.dtype(np.float64),
+}

@@ -1,0 +1,326 @@
+r"""``spotcheck``: a few committed steps of the local run, recomputed from claims about encrypted data.
+
+Algorithm 1 of FAA-DL hides nothing and binds nothing (``paper.py``). Here the client is bound twice before it learns
+what it will be asked: to its data by enrolment (``enrolment.py``), to its run by the root over all its checkpoints
+(``commitments.py``) and what every step changed (``trace.py``). A suspect then opens some steps: the last, the ones
+that changed most, and some drawn at random. For each it shows the checkpoints before and after, the batch's ciphertexts
+and labels,
+and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer vectors s. What
+it shows is held against its promises in ``spotshown.py``; here is what is remembered of the nodes, and the authority.
+
+1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to, and what
+   the trace says.
+2. Claims: the server draws sigma (per sample) and rho (per output), and checks in the exponent, without a discrete
+   logarithm, that ``sum_i sigma_i <rho, (Z1, P)_i> = <sum_i sigma_i x_i, y>`` with ``y = L^T rho``, one functional key
+   a step. A claim wrong in one entry fails for certain, any other false claims with probability 1 - 2^-22.
+3. The step is recomputed from Z1. All layers but the first within ``tau``. The first: ``(W1_t - W1_{t+1}) s`` against
+   ``lr sum_i delta_i P_i``, which equals the gradient times s (Freivalds), with momentum and weight decay.
+4. ``|P|`` bounds the norm of every x, since s was unknown when x was encrypted.
+
+What is disclosed of every sample opened: one function for every unit of the layer, one for every s, and its share of
+the gradient that the checkpoints show (``authority/budget.py``); and of every sample of the node, opened or not, one
+for every key. For a convolution that is the image itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flwr_faa import expected
+from flwr_faa.authority import Authority, AuthorityUnavailable, Disclosure, LocalAuthority, Refused, Registration
+from flwr_faa.authority.budget import allowance
+from flwr_faa.crypto import ipfe
+from flwr_faa.report import DataDisclosure
+from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
+from flwr_faa.verification.integer_layer import check_plan
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.refusals import translated
+from flwr_faa.verification.settings import check_given, check_keys
+from flwr_faa.verification.spotcheck.claims import Ask
+from flwr_faa.verification.spotcheck.commitments import Layout
+from flwr_faa.verification.spotcheck.evidence import Bound, Shown
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.messages import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.spotcheck.plan_check import check_recomputable
+from flwr_faa.verification.spotcheck.recompute import Contradiction
+from flwr_faa.verification.spotcheck.trace import largest
+from flwr_faa.verification.wire import WireError, unpack
+
+#: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
+#: square.
+VECTORS = 2
+
+
+@dataclass(frozen=True)
+class SpotCheck:
+    """Verify some steps of a suspect's run on its encrypted data.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        The client's.
+    sample_shape : tuple of int, optional
+        Of one sample; needed if the first layer is a convolution or the model wants more than vectors.
+    authority : Authority
+        In process if not given.
+    steps : int
+        Steps drawn at random, besides the last and those that changed most.
+    tau : float, optional
+        Relative L2 error of a step above which a suspect is convicted; 1e-3 if the first layer is dense, .02 if it is a
+        convolution, since a ReLU or a maximum behind one may fall to another side on another machine.
+    max_value : int
+        Samples are integers from 0 to this.
+    allow_convolution : bool
+        A convolutional first layer discloses the image. It must be allowed here, by the authority's budget, and by
+        the client's own.
+    enrol_timeout : float
+        Seconds that enrolments may take.
+
+    Raises
+    ------
+    ValueError
+        If the model's first layer is a convolution and that is not allowed, if something other than reshaping happens
+        before it, if its steps cannot be recomputed from its first layer (``plancheck.py``), or if the authority's
+        budget allows no check at all.
+    """
+
+    plan: TrainingPlan
+    sample_shape: tuple[int, ...] | None = None
+    authority: Authority = field(default_factory=LocalAuthority)
+    steps: int = 2
+    tau: float | None = None
+    max_value: int = 255
+    allow_convolution: bool = False
+    enrol_timeout: float = 3600.0
+    _layer: IntegerLayer = field(init=False, repr=False, compare=False)
+    _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pending: dict[int, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _allowed: str = field(default="", init=False, repr=False, compare=False)
+    _measures: int = field(default=1, init=False, repr=False, compare=False)
+    _lengths: int = field(default=1, init=False, repr=False, compare=False)
+    _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    name = "spotcheck"
+    simulation_only = False
+
+    def __post_init__(self) -> None:
+        check_given(self.plan)
+        check_keys(self.authority, self.max_value)
+        if self.tau is not None:
+            expected.number("tau", self.tau, above=0)
+        expected.integer("steps", self.steps, least=0)
+        expected.flag("allow_convolution", self.allow_convolution)
+        expected.number("enrol_timeout", self.enrol_timeout, above=0)
+        if self.sample_shape is not None:
+            object.__setattr__(self, "sample_shape", expected.shape("sample_shape", self.sample_shape))
+        layer = IntegerLayer.of(self.plan, self.sample_shape)
+        if layer.spatial and not self.allow_convolution:
+            raise ValueError(
+                "expected a dense first layer, got a convolution: checking it discloses the image (allow_convolution)"
+            )
+        check_plan(self.plan, layer.sample_shape)
+        object.__setattr__(self, "_layer", layer)
+        layout = Layout.of(self.plan)
+        object.__setattr__(self, "_measures", layout.measures)
+        object.__setattr__(self, "_lengths", layout.lengths)
+        if self.tau is None:
+            object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
+        check_recomputable(self.plan, layer, self.tau or 0.0)
+        object.__setattr__(self, "_allowed", self._affordable())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        told = (
+            "EVERY IMAGE OPENED IS DISCLOSED TO THE SERVER (its first layer is a convolution)"
+            if self._layer.spatial
+            else f"a check discloses up to {self._need(self.most, self.plan.batch_size)} of {self._layer.width} "
+            f"dimensions of a sample, its share of the gradient included: {self._allowed} (docs/threat-model.md)"
+        )
+        return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
+
+    @property
+    def most(self) -> int:
+        """Steps that a challenge opens at most: first, last, the ones that changed most, and those drawn."""
+        return self.steps + 3 + self._measures
+
+    def _need(self, steps: int, smallest: int) -> int:
+        """The most that a check of so many steps discloses of a sample, of batches of at least ``smallest``.
+
+        A sample is in one step an epoch, whichever; a step's key counts for all samples.
+        """
+        told = self._layer.disclosed(VECTORS, smallest) * min(steps, self.plan.epochs)
+        return min(self._layer.width, told + steps)
+
+    def _affordable(self) -> str:
+        """How many checks of full batches the budget allows, in words; raises ValueError if none."""
+        need, width = self._need(self.most, self.plan.batch_size), self._layer.width
+        try:
+            budget = allowance(width, self.authority.budget)
+        except AuthorityUnavailable:
+            return "how often the budget allows it, the authority will say once it is there"
+        if need > budget < width:
+            raise ValueError(
+                f"expected a budget that allows a check, {need} of {width} dimensions of a sample, got {budget}: take "
+                f"larger batches than {self.plan.batch_size}, a first layer narrower than {self._layer.outputs}, or a "
+                f"budget of {math.ceil(100 * need / width) / 100} at the authority and on the devices"
+            )
+        return f"the budget of {budget} allows {budget // need}" if budget < width else "nothing is refused"
+
+    # Enrolment
+
+    def enrolment(self, node_id: int) -> bytes | None:
+        # A node that left a challenge open may have changed its data: it is asked to enrol (again).
+        if node_id in self._registered and node_id not in self._pending:
+            return None
+        with translated():
+            key = self.authority.signed_public_key(node_id, self._layer.width)
+            return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
+
+    def enrol(self, node_id: int, answer: bytes) -> None:
+        expected = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
+        registration = Registration(**unpack(answer, ENROLLED, expected))
+        if registration.width != self._layer.width:
+            raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
+        with translated():
+            registration.check_form()
+            self._check_affordable(node_id, registration.samples)
+            receipt = self.authority.register(node_id, registration)
+            self._look(node_id)
+        self._pending.pop(node_id, None)
+        self._registered[node_id], self._receipts[node_id] = registration, receipt
+
+    def _check_affordable(self, node_id: int, samples: int) -> None:
+        """Refuse data of which no check could ever be afforded: whoever enrolled them could never be asked."""
+        width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
+        need = self._need(min(self.plan.steps(samples), self.most), smallest)
+        budget = allowance(width, self.authority.budget)
+        if need > budget < width:
+            wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b) <= budget), size)
+            fewer = f"leave out {smallest} samples, " if smallest < samples else ""
+            raise Misconfigured(
+                f"node {node_id}: expected samples that a check can be afforded of, got {samples} in batches of "
+                f"{size}, the last of an epoch of {smallest}: a check discloses {need} of {width} dimensions of these, "
+                f"the budget is {budget}; {fewer}add {wider - smallest}, or change the batch size"
+            )
+
+    def samples(self, node_id: int) -> int | None:
+        registration = self._registered.get(node_id)
+        return None if registration is None else registration.samples
+
+    def disclosure(self, node_id: int) -> DataDisclosure | None:
+        known, registration = self._known.get(node_id), self._registered.get(node_id)
+        if known is None or registration is None:
+            return None
+        return DataDisclosure(
+            node_id, registration.root.hex(), known.samples, known.samples_opened, known.max_rank, known.dimension,
+            known.budget, known.remaining, known.enrolments, known.keys_issued,
+        )  # fmt: skip
+
+    def affordable(self, node_id: int) -> float:
+        known, registration = self._known.get(node_id), self._registered.get(node_id)
+        if known is None or registration is None or known.budget >= known.dimension:
+            return math.inf
+        steps = min(self.plan.steps(registration.samples), self.most)
+        return known.remaining / self._need(steps, self.plan.smallest_batch(registration.samples))
+
+    def _settle(self, node_id: int) -> None:
+        """Have claims counted that were stated while the authority was away."""
+        owed = self._owed.get(node_id, [])
+        while owed:
+            with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
+                self.authority.functional_keys(
+                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed, units=owed[0].units
+                )
+            owed.pop(0)
+
+    def _look(self, node_id: int) -> Disclosure:
+        """Ask the authority, and remember what it says for the report."""
+        self._known[node_id] = self.authority.disclosure(node_id)
+        return self._known[node_id]
+
+    # The question
+
+    def challenge(self, case: Case) -> bytes:
+        registration = self._registered.get(case.node_id)
+        if registration is None:
+            raise WireError("expected an enrolled node, got one that is not")
+        if not case.commitment:
+            raise WireError("expected a commitment with the update, got none")
+        count = self.plan.steps(registration.samples)
+        commitment = Commitment.from_bytes(case.commitment, count, self._measures)
+        always = {count - 1, *largest(commitment.moves, self._lengths)}
+        others = [i for i in range(count) if i not in always]
+        drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
+        steps = tuple(sorted({*always, *drawn}))
+        with translated():
+            self._settle(case.node_id)
+            disclosure = self._look(case.node_id)
+            public = self.authority.public_key(case.node_id, self._layer.width)
+        # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
+        # be checked would cheat in the others.
+        need = self._need(len(steps), self.plan.smallest_batch(registration.samples))  # whichever steps were drawn
+        if disclosure.budget < self._layer.width and disclosure.remaining < need:
+            raise Exhausted(f"disclosure budget spent: a check discloses up to {need} more; {disclosure}")
+        half = 2 ** (VECTOR_BITS - 1)
+        draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
+        vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
+        key = hashlib.sha256(public.to_bytes()).digest()
+        receipt = self._receipts[case.node_id]
+        challenge = Challenge(commitment.root, registration.root, key, steps, vectors, receipt)
+        self._pending[case.node_id] = Bound(challenge, commitment, registration)
+        return challenge.to_bytes()
+
+    # The judgement
+
+    def judge(self, case: Case, evidence: bytes) -> Finding:
+        bound = self._pending.get(case.node_id)
+        if bound is None:
+            raise WireError("expected an answer to a challenge, got one without")
+        answer = Answer.from_bytes(evidence)
+        shown = Shown(self.plan, self._layer, self.authority.group, self.max_value, case, bound, answer)
+        shown.check_form()
+        tau = self.tau or 0.0
+        try:
+            checkpoints = shown.checkpoints()
+            self._test_claims(case.node_id, shown.ciphertexts(), shown.asks(checkpoints))
+            error = shown.error(checkpoints)
+            contradiction = ""
+        except Contradiction as why:
+            error, contradiction = math.nan, str(why)
+        except Exhausted:  # no authority any more: nothing that the node should enrol again for
+            self._pending.pop(case.node_id)
+            raise
+        self._pending.pop(case.node_id)
+        with suppress(Exhausted), translated():  # the verdict stands, also if the count cannot be looked up
+            self._look(case.node_id)
+        if contradiction:
+            return Finding(True, error, tau, contradiction)
+        told = f"{len(bound.challenge.steps)} of {len(bound.commitment.moves)} steps; {self._known[case.node_id]}"
+        if not error <= tau:
+            return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {told}")
+        return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {told}")
+
+    def _test_claims(self, node_id: int, ciphertexts: Mapping[int, ipfe.Ciphertext], asks: list[Ask]) -> None:
+        """Have the claims counted, and test them in the exponent. Raises Contradiction, or Exhausted."""
+        claims = []
+        for i, ask in enumerate(asks):
+            try:
+                with translated():
+                    (key,) = self.authority.functional_keys(
+                        node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed, units=ask.units
+                    )
+            except Exhausted:
+                self._owed.setdefault(node_id, []).extend(asks[i:])
+                raise
+            claims.append(ipfe.Claim([ciphertexts[row] for row in ask.rows], ask.sigma, key, ask.combined))
+        if not ipfe.claims_hold(claims):
+            raise Contradiction("a claim about the first layer is not true of the enrolled data")

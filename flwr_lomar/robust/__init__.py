@@ -1,0 +1,1 @@
+"""The version that works: many views, and a threshold for them."""

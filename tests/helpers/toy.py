@@ -1,0 +1,82 @@
+"""Small real federations for tests: scikit-learn's digits, an honest plan, and models small enough to train in ms."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from flwr_faa.replies.updates import Reply
+from flwr_faa.verification.plan import Data, TrainingPlan
+
+
+class Logistic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.flatten(1))
+
+
+class MLP(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(64, 16), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(torch.relu(self.fc1(x.flatten(1))))
+
+
+class CNN(nn.Module):
+    """Convolution with batch norm and dropout, so that buffers and random masks are covered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.drop, self.fc = nn.Dropout(0.2), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.max_pool2d(torch.relu(self.norm(self.conv(x))), 2)
+        return self.fc(self.drop(x.flatten(1)))
+
+
+PLANS = {
+    "logistic": TrainingPlan(model=Logistic, lr=0.1, batch_size=20, scale=1 / 16),
+    "mlp": TrainingPlan(model=MLP, lr=0.1, batch_size=20, epochs=2, momentum=0.9, scale=1 / 16),
+    "cnn": TrainingPlan(model=CNN, lr=0.05, batch_size=20, weight_decay=1e-3, scale=1 / 16),
+}
+
+
+class Narrow(nn.Module):
+    """A first layer of two units, which discloses little enough for a budget to cover several checks of 64 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(64, 2), nn.Linear(2, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(torch.tanh(self.fc1(x.flatten(1))))
+
+
+#: A step of 20 discloses 11 functions of a sample: 2 outputs, 2 projections, 7 = ceil(2 * 64 / 20) for the gradient.
+NARROW = TrainingPlan(model=Narrow, lr=0.1, batch_size=20, scale=1 / 16)
+
+
+@cache
+def digits() -> Data:
+    samples, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return samples[order].reshape(-1, 1, 8, 8).astype(np.uint8), labels[order].astype(np.int64)
+
+
+def slice_of(partition: int, size: int = 40) -> Data:
+    samples, labels = digits()
+    part = slice(partition * size, (partition + 1) * size)
+    return samples[part], labels[part]
+
+
+def honest_replies(plan: TrainingPlan, arrays: list[np.ndarray], nonce: int, count: int) -> list[Reply]:
+    """Node ``i`` trains on slice ``i``; node ids are not in the order of the slices."""
+    return [Reply(1000 - i, plan.train(arrays, slice_of(i), nonce), len(slice_of(i)[1])) for i in range(count)]

@@ -1,0 +1,113 @@
+"""The page of claims, from runs whose figures are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from apps.lab.papers import results
+from apps.lab.papers.claims import Claim, best, mean, minus, over
+from apps.lab.papers.claims_faa import FAA_CLAIMS
+from apps.lab.papers.claims_lomar import LOMAR_CLAIMS
+from apps.lab.papers.data import Figure, Results, spec
+from apps.lab.papers.experiments import names
+
+DEFENCES = {"FedAvg": 0.2, "trimmed mean": 0.5, "FAA-DL": 0.89, "ideal": 0.9}
+
+
+def rows(seeds: int, size: str = "quick", planned: int = 3) -> list[dict[str, Any]]:
+    head = {
+        "experiment": "faa/table2",
+        "size": size,
+        "planned_rounds": planned,
+        "data": "MNIST, two labels",
+        "attack": "ALIE",
+        "share": 0.4,
+    }
+    return [
+        {
+            **head,
+            "defence": defence,
+            "seed": seed,
+            "cell": defence,
+            "rounds": 3,
+            "final_accuracy": accuracy + seed / 1000,
+            "cpu_seconds": 30.0,
+        }
+        for defence, accuracy in DEFENCES.items()
+        for seed in range(seeds)
+    ]
+
+
+def test_the_page_has_a_line_a_claim_and_the_times(tmp_path: Path) -> None:
+    # Prepare
+    folder = tmp_path / "runs" / "faa-table2-quick"
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows(3)).to_csv(folder / "results.csv", index=False)
+    pd.DataFrame([{"cell": "ideal", "seed": 0, "curve": "accuracy", "x": 0, "y": 0.1}]).to_csv(folder / "curves.csv")
+
+    # Execute
+    assert results.main(["--runs", str(tmp_path / "runs"), "--docs", str(tmp_path)]) == 0
+
+    # Assert
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    gap = next(line for line in lines if "FAA-DL: within .92 to 2.48 points of the ideal, MNIST, ALIE" in line)
+    assert "0.010 ± 0.000, 3 seeds | holds |" in gap
+    best_of_all = next(line for line in lines if "FAA-DL: best accuracy 89.95 %" in line)
+    assert best_of_all.endswith("| the paper's figure is of other data: not comparable |")
+    assert any("KDDCup99 has to be downloaded" in line for line in lines)
+    assert not any("Fashion-MNIST, ALIE" in line for line in lines)  # nobody ran it
+    timings = json.loads((tmp_path / "timings.json").read_text())
+    assert timings == {"faa/table2": {"cpu_seconds": 360.0, "runs": 12, "seeds": 3}}
+
+
+@pytest.mark.parametrize(
+    ("planned", "gap", "own"), [(3, "holds |", "does not hold"), (100, "holds (unfinished runs)", "more rounds")]
+)
+def test_a_papers_figure_is_not_held_against_runs_that_ended_early(
+    tmp_path: Path, planned: int, gap: str, own: str
+) -> None:
+    folder = tmp_path / "runs" / "faa-table2-paper"
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows(3, "paper", planned)).to_csv(folder / "results.csv", index=False)
+    pd.DataFrame([{"cell": "ideal", "seed": 0, "curve": "accuracy", "x": 0, "y": 0.1}]).to_csv(folder / "curves.csv")
+    assert results.main(["--runs", str(tmp_path / "runs"), "--docs", str(tmp_path)]) == 0
+    page = (tmp_path / "results.md").read_text()
+    assert gap in next(x for x in page.splitlines() if "FAA-DL: within .92 to 2.48 points of the ideal, MNIST" in x)
+    assert own in next(x for x in page.splitlines() if "FAA-DL: best accuracy 89.95 %" in x)
+    assert ("of 100 rounds all defences reached, and are compared at, 3." in page) == (planned == 100)
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        (Figure(0.4, 0.05, 5), "holds"),
+        (Figure(0.4, 0.15, 5), "not decided: the interval crosses the bound"),
+        (Figure(0.2, 0.05, 5), "**does not hold**"),
+        (Figure(0.2, None, 1), "**does not hold** (one seed)"),
+        (Figure(0.4, None, 1), "holds (one seed)"),
+        (Figure(0.7, 0.05, 5), "**does not hold**"),
+    ],
+)
+def test_what_an_interval_decides(figure: Figure, expected: str) -> None:
+    claim = Claim("", "", "faa/table2", "", mean(), least=0.3, most=0.6)
+    assert results.verdict(claim, figure) == expected
+
+
+def test_figures_are_paired_by_seed() -> None:
+    of = Results(spec("faa/table2"), "quick", pd.DataFrame(rows(2)), pd.DataFrame())
+    ideal, fedavg, trimmed = (mean(defence=d) for d in ("ideal", "FedAvg", "trimmed mean"))
+    assert list(minus(ideal, fedavg)(of)) == pytest.approx([0.7, 0.7])
+    assert list(over(ideal, fedavg)(of)) == pytest.approx([3.5, 0.901 / 0.201 - 1])
+    assert list(best([fedavg, trimmed])(of)) == pytest.approx([0.5, 0.501])
+
+
+def test_every_claim_is_about_an_experiment_and_has_a_bound() -> None:
+    claims = [*FAA_CLAIMS, *LOMAR_CLAIMS]
+    assert {c.experiment for c in claims} <= set(names())
+    assert all(c.least is not None or c.most is not None for c in claims)
+    assert len({(c.source, c.says) for c in claims}) == len(claims)

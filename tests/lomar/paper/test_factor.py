@@ -1,0 +1,235 @@
+"""Phase I against a second implementation in mpmath, and what must not change it."""
+
+import mpmath as mp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flwr_lomar import neighbourhood
+from flwr_lomar.paper.factor import malicious_factor, neighbourhood_size
+
+mp.mp.dps = 40
+
+
+def distance(a, b, columns):
+    """Squared, exact to 40 digits."""
+    return mp.fsum((mp.mpf(float(a[c])) - mp.mpf(float(b[c]))) ** 2 for c in columns)
+
+
+def oracle(updates, blocks, k, kernel, bandwidth, relative):
+    """Eqs. 4-9 as they are written, with densities and not their logarithms; log F at the very end."""
+    n, all_columns = len(updates), range(updates.shape[1])
+
+    def nearest(row, others):
+        return sorted(others, key=lambda j: distance(row, updates[j], all_columns))[:k]
+
+    near = [nearest(updates[i], [j for j in range(n) if j != i]) for i in range(n)]
+    factors = [mp.mpf(1)] * n
+    for columns in blocks:
+        h = mp.mpf(bandwidth)
+        if relative:
+            means = sorted(mp.fsum(distance(updates[i], updates[j], columns) for j in near[i]) / k for i in range(n))
+            median = (means[(n - 1) // 2] + means[n // 2]) / 2
+            h *= median if kernel == "appendix" else mp.sqrt(median)
+
+        def density(row, neighbours, columns=columns, h=h):
+            terms = []
+            for j in neighbours:
+                d2 = distance(row, updates[j], columns)
+                exponent = {"printed": mp.sqrt(d2) / (2 * h), "appendix": d2 / (2 * h), "gaussian": d2 / (2 * h * h)}
+                terms.append(mp.exp(-exponent[kernel]) / (mp.sqrt(2 * mp.pi) * h))
+            return mp.fsum(terms) / len(terms)
+
+        q = [density(updates[i], near[i]) for i in range(n)]
+        for i in range(n):
+            factors[i] *= mp.fsum(q[j] for j in near[i]) / (k * q[i])
+    return np.array([float(mp.log(f)) for f in factors])
+
+
+def draw(seed, n, labels, width=3, rest=2, scale=1.0, dtype=np.float64):
+    """Random updates of unequal norms, and shuffled label blocks."""
+    rng = np.random.default_rng(seed)
+    d = labels * width + rest
+    updates = (scale * rng.normal(size=(n, d)) * rng.lognormal(0, 0.5, (n, 1)) + scale * rng.normal()).astype(dtype)
+    return updates, list(rng.permutation(d)[: labels * width].reshape(labels, width))
+
+
+def close(ours, theirs, tolerance=1e-9):
+    """Relative error of F, or of log F where F leaves float64."""
+    return np.all(np.abs(ours - theirs) <= tolerance * np.maximum(1, np.abs(theirs)))
+
+
+class TestOracle:
+    @pytest.mark.parametrize("labels", range(1, 11))
+    @pytest.mark.parametrize("kernel", ["printed", "appendix", "gaussian"])
+    def test_constant_bandwidth(self, labels, kernel):
+        updates, blocks = draw(labels, 11, labels)
+        ours = malicious_factor(updates, blocks, k=0.4, kernel=kernel, bandwidth=1.0, relative=False)
+        assert close(ours.log_factor, oracle(updates, blocks, 4, kernel, 1.0, False))
+        assert close(ours.log_factor, ours.log_factor_by_label.sum(axis=1))
+
+    @pytest.mark.parametrize("labels", [1, 4, 10])
+    @pytest.mark.parametrize("kernel", ["printed", "appendix", "gaussian"])
+    def test_relative_bandwidth(self, labels, kernel):
+        updates, blocks = draw(labels, 12, labels)
+        ours = malicious_factor(updates, blocks, k=5, kernel=kernel, bandwidth=0.7, relative=True)
+        assert close(ours.log_factor, oracle(updates, blocks, 5, kernel, 0.7, True))
+
+    @pytest.mark.parametrize("scale", [30.0, 1e3, 1e5])
+    @pytest.mark.parametrize("kernel", ["printed", "gaussian"])
+    def test_exponentials_that_underflow(self, scale, kernel):
+        updates, blocks = draw(3, 12, 4, scale=scale)
+        expected = oracle(updates, blocks, 4, kernel, 1.0, False)
+        assert np.abs(expected).max() > 10
+        ours = malicious_factor(updates, blocks, kernel=kernel, bandwidth=1.0, relative=False)
+        assert close(ours.log_factor, expected)
+
+    def test_one_neighbour_and_all_neighbours(self):
+        updates, blocks = draw(5, 9, 2)
+        for k in (1, 8):
+            ours = malicious_factor(updates, blocks, k=k, kernel="printed", bandwidth=2.0, relative=False)
+            assert close(ours.log_factor, oracle(updates, blocks, k, "printed", 2.0, False))
+
+    @pytest.mark.parametrize("offset", [0.0, 1.0])
+    def test_float32_is_as_good_as_a_centred_float32_product(self, offset):
+        updates, blocks = draw(8, 60, 5, width=50, rest=30, scale=1e-3)
+        updates = (updates + offset).astype(np.float32)
+        single = malicious_factor(updates, blocks)
+        double = malicious_factor(updates.astype(np.float64), blocks)
+        np.testing.assert_array_equal(np.sort(single.neighbours), np.sort(double.neighbours))
+        np.testing.assert_allclose(single.log_factor, double.log_factor, atol=2e-5)
+
+
+class TestOrder:
+    @given(
+        seed=st.integers(0, 2**32 - 1),
+        n=st.integers(2, 40),
+        labels=st.integers(1, 4),
+        clones=st.integers(0, 12),
+        dtype=st.sampled_from([np.float32, np.float64]),
+        preset=st.sampled_from([{}, {"kernel": "printed", "relative": False}]),
+    )
+    @settings(max_examples=60)
+    def test_permuted_rows_have_permuted_answers_bit_for_bit(self, seed, n, labels, clones, dtype, preset):
+        rng = np.random.default_rng(seed)
+        updates, blocks = draw(seed, n, labels, dtype=dtype)
+        updates = np.concatenate([updates, updates[rng.integers(0, n, clones)]])
+        order = rng.permutation(len(updates))
+        straight, mixed = (
+            malicious_factor(updates, blocks, **preset),
+            malicious_factor(updates[order], blocks, **preset),
+        )
+        np.testing.assert_array_equal(mixed.log_factor, straight.log_factor[order])
+        np.testing.assert_array_equal(mixed.log_factor_by_label, straight.log_factor_by_label[order])
+        np.testing.assert_array_equal(mixed.log_density, straight.log_density[order])
+        np.testing.assert_array_equal(mixed.bandwidth, straight.bandwidth)
+
+    def test_large_enough_for_every_kernel_of_blas(self, monkeypatch):
+        monkeypatch.setattr(neighbourhood, "CHUNK", 2**17)
+        updates, blocks = draw(1, 131, 10, width=97, rest=1500, dtype=np.float32)
+        updates[[3, 50, 120]] = updates[7]
+        order = np.random.default_rng(0).permutation(131)
+        straight, mixed = malicious_factor(updates, blocks), malicious_factor(updates[order], blocks)
+        np.testing.assert_array_equal(mixed.log_factor, straight.log_factor[order])
+        assert len(set(straight.log_factor[[3, 50, 120, 7]])) == 1
+
+    def test_what_is_not_kept_is_computed_again(self, monkeypatch):
+        updates, blocks = draw(2, 30, 6, width=20)
+        kept = malicious_factor(updates, blocks)
+        for keep in (0, 3 * 30 * 30 * 8):
+            monkeypatch.setattr(neighbourhood, "KEEP", keep)
+            np.testing.assert_array_equal(malicious_factor(updates, blocks).log_factor, kept.log_factor)
+
+    def test_memory_order_does_not_matter(self):
+        updates, blocks = draw(2, 20, 3)
+        np.testing.assert_array_equal(
+            malicious_factor(np.asfortranarray(updates), blocks).log_factor,
+            malicious_factor(updates, blocks).log_factor,
+        )
+
+
+class TestScale:
+    @pytest.mark.parametrize("kernel", ["printed", "appendix", "gaussian"])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_relative_bandwidths_are_free_of_units(self, kernel, dtype):
+        updates, blocks = draw(4, 40, 5, dtype=dtype)
+        plain = malicious_factor(updates, blocks, kernel=kernel)
+        doubled = malicious_factor(updates * dtype(2.0**-20), blocks, kernel=kernel)
+        np.testing.assert_array_equal(doubled.log_factor, plain.log_factor)
+        scaled = malicious_factor(updates * dtype(123.4), blocks, kernel=kernel)
+        np.testing.assert_allclose(scaled.log_factor, plain.log_factor, atol=2e-5 if dtype == np.float32 else 1e-12)
+
+    def test_one_enormous_update_does_not_drown_the_distances_between_the_others(self):
+        honest, blocks = draw(9, 40, 3, width=40, dtype=np.float32)
+        attacked = np.concatenate([honest, np.full((1, honest.shape[1]), 1e7, np.float32)])
+        alone, among = malicious_factor(honest, blocks, k=8), malicious_factor(attacked, blocks, k=8)
+        np.testing.assert_array_equal(np.sort(among.neighbours[:40]), np.sort(alone.neighbours))
+        assert among.log_factor.argmax() == 40
+
+
+class TestDegenerate:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("relative", [True, False])
+    @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+    def test_few_updates(self, n, relative, dtype):
+        updates, blocks = draw(n, n, 3, dtype=dtype)
+        answer = malicious_factor(updates, blocks, relative=relative)
+        assert answer.neighbours.shape == (n, [0, 1, 1, 1, 2][n - 1])
+        assert np.isfinite(answer.log_factor).all()
+        assert answer.log_factor_by_label.shape == (n, 3)
+        if n <= 2:
+            np.testing.assert_array_equal(answer.log_factor, 0)
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, -1234.5])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_equal_updates(self, value, dtype):
+        answer = malicious_factor(np.full((7, 30), value, dtype), [np.arange(10), np.arange(10, 20)])
+        np.testing.assert_array_equal(answer.log_factor, 0)
+        np.testing.assert_array_equal(answer.bandwidth, 0)
+
+    def test_mostly_equal_updates_take_the_mean(self):
+        updates = np.zeros((20, 5))
+        updates[:3] = np.random.default_rng(0).normal(size=(3, 5))
+        answer = malicious_factor(updates)
+        assert answer.bandwidth[0] > 0
+        assert (answer.log_factor[:3] > 0).all()
+        np.testing.assert_array_equal(answer.log_factor[3:], 0)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_a_label_that_is_empty_or_frozen_has_no_say(self, dtype):
+        updates, blocks = draw(3, 25, 3, dtype=dtype)
+        frozen = np.concatenate([updates, np.full((25, 4), 0.1, dtype)], axis=1)
+        with_more = malicious_factor(frozen, [*blocks, [], np.arange(frozen.shape[1] - 4, frozen.shape[1])])
+        np.testing.assert_array_equal(with_more.log_factor_by_label[:, 3:], 0)
+        np.testing.assert_allclose(with_more.log_factor, malicious_factor(updates, blocks).log_factor, atol=1e-5)
+
+    def test_k_beyond_the_others_means_all_others(self):
+        updates, blocks = draw(3, 6, 2)
+        np.testing.assert_array_equal(
+            malicious_factor(updates, blocks, k=100).log_factor, malicious_factor(updates, blocks, k=5).log_factor
+        )
+        assert [neighbourhood_size(k, 100) for k in (0.4, 0.29, 1.0, 1, 99, 1000)] == [40, 29, 99, 1, 99, 99]
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+    @pytest.mark.parametrize("n", [1, 2, 9])
+    def test_values_that_cannot_be_scored(self, bad, n):
+        updates = draw(1, n, 1, dtype=np.float32)[0]
+        updates[-1, 2] = bad
+        if n == 1 and np.isfinite(bad):
+            assert malicious_factor(updates).log_factor == [0]
+        else:
+            with pytest.raises(ValueError, match="Expected finite"):
+                malicious_factor(updates)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"k": 0}, {"k": 1.5}, {"k": True}, {"k": np.nan}, {"bandwidth": 0}, {"bandwidth": np.inf},
+            {"kernel": "cosine"}, {"label_blocks": [[0, 1], [1, 2]]}, {"label_blocks": [[0, 99]]},
+            {"label_blocks": [[-1]]},
+        ],
+    )  # fmt: skip
+    def test_arguments_out_of_range(self, arguments):
+        with pytest.raises(ValueError, match="Expected"):
+            malicious_factor(draw(1, 9, 1)[0], **arguments)

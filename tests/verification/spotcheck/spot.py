@@ -1,0 +1,76 @@
+"""One node's way through a spot check, with places to cheat at: enrol, train, challenge, answer, judge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apps.lab.clients.spotcheck_lies import Change
+from flwr_faa.authority import LocalAuthority
+from flwr_faa.verification.base import Case, Finding
+from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.spotcheck import answer as spotanswer
+from flwr_faa.verification.spotcheck import commitments, enrolment
+from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.messages import Answer
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from tests.helpers.toy import NARROW, PLANS, slice_of
+
+SHAPE = (1, 8, 8)
+
+
+def backends() -> list[str]:
+    try:
+        LocalAuthority("charm")
+    except ImportError:
+        return ["arkworks"]
+    return ["charm", "arkworks"]
+
+
+@dataclass
+class Node:
+    """A node and its server."""
+
+    folder: Path
+    name: str = "mlp"
+    back_end: str = "arkworks"
+    budget: float = 1.0
+    data: Data = field(default_factory=lambda: slice_of(0))
+    node_id: int = 2**63 + 7
+    plan: TrainingPlan = field(init=False)
+    verifier: SpotCheck = field(init=False)
+    device: Device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plan = NARROW if self.name == "narrow" else PLANS[self.name]
+        convolution = self.name == "cnn"
+        authority = LocalAuthority(self.back_end, self.budget)
+        self.verifier = SpotCheck(self.plan, SHAPE, authority, steps=1, max_value=16, allow_convolution=convolution)
+        self.device = Device(self.folder, self.budget, progress=lambda done, total: None)
+
+    def enrol(self, data: Data | None = None) -> None:
+        request = self.verifier.enrolment(self.node_id)
+        assert request is not None
+        self.verifier.enrol(self.node_id, enrolment.enrol(self.device, data or self.data, request))
+
+    def train(
+        self,
+        nonce: int = 23,
+        claimed: Callable[[Any], Any] | None = None,
+        data: Data | None = None,
+        plan: TrainingPlan | None = None,
+    ) -> Case:
+        start = self.plan.initial_arrays(0)
+        folder = self.device.checkpoints
+        done, commitment = commitments.train(plan or self.plan, start, data or self.data, nonce, folder)
+        done = claimed(done) if claimed else done
+        return Case(nonce, self.node_id, nonce, start, done, len(self.data[1]), commitment.to_bytes())
+
+    def answer(self, challenge: bytes, data: Data | None = None) -> bytes:
+        return spotanswer.answer(self.plan, data or self.data, self.device, challenge)
+
+    def judge(self, case: Case, change: Change | None = None) -> Finding:
+        evidence = self.answer(self.verifier.challenge(case))
+        if change:
+            evidence = change(Answer.from_bytes(evidence)).to_bytes()
+        return self.verifier.judge(case, evidence)
