@@ -28,6 +28,8 @@ from flwr_faa.replies.metrics import mend
 from flwr_faa.replies.updates import Layout, Reply, blank, complete, plausible, weigh_nodes
 from flwr_faa.report import RoundReport
 
+#: Why there must be a broadcast.
+ONE_MODEL = "expected a strategy that sends all nodes the same model, to which their updates are compared,"
 #: A serialised array is its bytes and a short NumPy header.
 HEADER = 4096
 Model = dict[str, npt.NDArray[Any]]
@@ -67,7 +69,9 @@ class Guard:
             raise ValueError("expected initial arrays, which a verifier replays training from, got an empty record")
         self._grid, self._model = grid, read_model({n: a.data for n, a in arrays.items()}, list(arrays))
         with self.without_banned(strategy, grid, "min_train_nodes") as view:
-            messages = list(own(server_round, arrays, config, view) if view else [])
+            messages = self._to_others(own(server_round, arrays, config, view) if view else [])
+        if (broadcast := _sent(messages, strategy.arrayrecord_key, arrays)) is not arrays:
+            self._model = read_model({n: a.data for n, a in broadcast.items()}, list(broadcast))
         chosen = [m.metadata.dst_node_id for m in messages]
         self._unenrolled = self.defence.enrol(chosen, partial(self._ask, server_round))
         messages = [m for m in messages if m.metadata.dst_node_id not in self._unenrolled]
@@ -81,7 +85,7 @@ class Guard:
     ) -> list[Message]:
         """Return what the strategy's own ``configure_evaluate`` sends, without the banned."""
         with self.without_banned(strategy, grid, "min_evaluate_nodes") as view:
-            return list(own(server_round, arrays, config, view) if view else [])
+            return self._to_others(own(server_round, arrays, config, view) if view else [])
 
     def decide(
         self, strategy: FedAvg, server_round: int, messages: Sequence[Message]
@@ -156,6 +160,11 @@ class Guard:
             return
         with lowered(strategy, (minimum, "min_available_nodes"), len(connected & banned)):
             yield cast(Grid, _View(grid, banned))
+
+    def _to_others(self, messages: Iterable[Message]) -> list[Message]:
+        """Those that go to nobody banned: a project's own sampling may remember nodes from before."""
+        banned = self.defence.ledger.bans.keys()
+        return [m for m in messages if m.metadata.dst_node_id not in banned]
 
     def _tell(self, messages: Sequence[Message], key: str, more: Mapping[str, Any]) -> None:
         """Add to the configs of these messages, which may share one: the project's own is left as it is."""
@@ -264,7 +273,7 @@ def read_model(data: Mapping[str, bytes], names: Sequence[str] = ()) -> Model:
     Raises
     ------
     ValueError
-        If they cannot be averaged.
+        If they cannot be averaged, or hold nothing in which updates could be compared.
     """
     model: Model = {}
     for name, raw in data.items():
@@ -273,12 +282,37 @@ def read_model(data: Mapping[str, bytes], names: Sequence[str] = ()) -> Model:
         except ValueError as why:
             raise ValueError(f"expected a model of real numbers, got array {name} that is none: {why}") from why
     Layout.of(list(model.values()), names)
+    if model and not any(array.dtype.kind == "f" for array in model.values()):
+        raise ValueError(
+            f"expected a model with arrays of floats, in which updates are compared, got {_dtypes(model)} only: trees "
+            "and other serialised models cannot be defended"
+        )
     return model
+
+
+def _dtypes(model: Model) -> str:
+    return " and ".join(sorted({str(array.dtype) for array in model.values()}))
 
 
 def limit(own: npt.NDArray[Any]) -> int:
     """Return the most bytes that a serialised array of this shape may have: eight for each value, and its header."""
     return 8 * own.size + HEADER
+
+
+def _sent(messages: Sequence[Message], key: str, arrays: ArrayRecord) -> ArrayRecord:
+    """The model that all of these messages hold: a strategy need not send the one that it was given.
+
+    Raises
+    ------
+    ValueError
+        If nodes are sent different ones.
+    """
+    records = {id(r): r for m in messages if (r := m.content.array_records.get(key)) is not None}
+    first, *others = records.values() or (arrays,)
+    for other in others:
+        if other.keys() != first.keys() or any(other[k].data != a.data for k, a in first.items()):
+            raise ValueError(f"{ONE_MODEL} got different ones in {key!r}")
+    return first
 
 
 def _only(content: RecordDict) -> MetricRecord:

@@ -11,7 +11,7 @@ from flwr.server.strategy import FedAvg
 
 from flwr_faa.defence import Defence
 from flwr_faa.ledger.store import Ledger
-from flwr_faa.legacy_guard import LegacyGuard, node_id
+from flwr_faa.legacy_guard import LegacyGuard, counted, node_id
 from flwr_faa.pipeline import Policy, Rule
 from flwr_faa.report import RoundReport
 from flwr_faa.verification.base import Verifier
@@ -87,11 +87,11 @@ class FAADL(FedAvg):
         if failures and not self.accept_failures:
             return None, {}
         parameters, report, accepted = self._faa.decide(server_round, results, failures)
-        metrics: dict[str, Scalar] = {}
+        metrics: Any = {}
         if self.fit_metrics_aggregation_fn and accepted:
             told = [(r.num_examples, r.metrics) for _, r in self._faa.mended(accepted)]
-            metrics = dict(self.fit_metrics_aggregation_fn(told))
-        return parameters, metrics | report.metrics()
+            metrics = self.fit_metrics_aggregation_fn(told)
+        return parameters, counted(metrics, report)
 
     def aggregate_evaluate(
         self,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from logging import ERROR
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from flwr.common import (
     EvaluateIns,
@@ -29,7 +29,7 @@ from flwr.server.strategy import FedAvg
 
 from flwr_faa.client import CHALLENGE, COMMITMENT, EVIDENCE
 from flwr_faa.defence import Defence, failure, lowered, readable
-from flwr_faa.guard import limit, read_model
+from flwr_faa.guard import ONE_MODEL, limit, read_model
 from flwr_faa.replies import npy
 from flwr_faa.replies.metrics import mend
 from flwr_faa.replies.updates import Arrays, Reply, complete, plausible, weigh_nodes
@@ -41,6 +41,7 @@ _FIRST_MODEL = (
     ". A strategy without initial_parameters has Flower ask a client, drawn at random, for the first model: give it "
     "initial_parameters=ndarrays_to_parameters(...)"
 )
+Ins = TypeVar("Ins", FitIns, EvaluateIns)
 Results = list[tuple[ClientProxy, FitRes]]
 Failures = Sequence[tuple[ClientProxy, Any] | BaseException]
 
@@ -98,7 +99,9 @@ class LegacyGuard:
             self.defence.summary()  # the legacy server does not call it
         self._model = self.model(parameters)
         with self.without_banned(strategy, manager, "min_fit_clients") as view:
-            instructions = own(server_round, parameters, view) if view else []
+            instructions = self._to_others(own(server_round, parameters, view) if view else [])
+        if (broadcast := _sent([ins.parameters for _, ins in instructions] or [parameters])) is not parameters:
+            self._model = self.model(broadcast)
         self._asked = {node_id(client): client for client, _ in instructions}
         for client in self._asked.values():
             self.defence.check_grid(getattr(client, "grid", None))
@@ -124,7 +127,7 @@ class LegacyGuard:
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
         """Return what the strategy's own ``configure_evaluate`` sends, without the banned."""
         with self.without_banned(strategy, manager, "min_evaluate_clients") as view:
-            return own(server_round, parameters, view) if view else []
+            return self._to_others(own(server_round, parameters, view) if view else [])
 
     def decide(
         self, server_round: int, results: Results, failures: Failures
@@ -219,6 +222,11 @@ class LegacyGuard:
         with lowered(strategy, (minimum, "min_available_clients"), len(connected & banned)):
             yield cast(ClientManager, _View(manager, {str(n) for n in banned}))
 
+    def _to_others(self, instructions: Sequence[tuple[ClientProxy, Ins]]) -> list[tuple[ClientProxy, Ins]]:
+        """Those for nobody banned: a project's own sampling may remember clients from before."""
+        banned = self.defence.ledger.bans.keys()
+        return [(client, ins) for client, ins in instructions if node_id(client) not in banned]
+
     @property
     def _weighting(self) -> Any:
         return self.defence.policy.weighting
@@ -279,6 +287,25 @@ class _View(Criterion):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._manager, name)  # what else a project's own sampling may ask
+
+
+def _sent(told: Sequence[Parameters]) -> Parameters:
+    """The model that all of these clients are sent: a strategy need not send the one that it was given.
+
+    Raises
+    ------
+    ValueError
+        If they are sent different ones.
+    """
+    first, *others = {id(parameters): parameters for parameters in told}.values()
+    if any(other.tensors != first.tensors for other in others):
+        raise ValueError(f"{ONE_MODEL} got different ones")
+    return first
+
+
+def counted(metrics: Any, report: RoundReport) -> Any:
+    """The round's metrics with the report's; whatever else a project's own function returns is for its own class."""
+    return {**metrics, **report.metrics()} if isinstance(metrics, Mapping) else metrics
 
 
 def node_id(client: ClientProxy) -> int:

@@ -22,7 +22,7 @@ from flwr_faa import legacy
 from flwr_faa.defence import Defence
 from flwr_faa.guard import Guard
 from flwr_faa.ledger.store import Ledger
-from flwr_faa.legacy_guard import LegacyGuard
+from flwr_faa.legacy_guard import LegacyGuard, counted
 from flwr_faa.pipeline import Policy
 from flwr_faa.report import RoundReport
 from flwr_faa.strategy import FAADL
@@ -196,11 +196,11 @@ class _LegacyFront(_Front):
             return None, {}
         found: Parameters | None
         found, report, accepted = self._faa.decide(server_round, results, failures)
-        metrics: dict[str, Scalar] = {}
+        metrics: Any = {}
         if accepted:  # with nobody left the model stays
             made, metrics = self._faa_own.aggregate_fit(server_round, self._faa.mended(accepted), failures)
             found = self._faa.restored(made, found)
-        return found, {**metrics, **report.metrics()}
+        return found, counted(metrics, report)
 
     def aggregate_evaluate(
         self,

@@ -62,9 +62,9 @@ def _column(name: str, told: Mapping[int, Metrics], weights: Mapping[int, float]
     total = math.fsum(weights[node] for node in nodes)
     shares = [weights[node] / total for node in nodes]
     stand_in: Any
-    if usual[0] == "number":
+    if usual == ("number", True):
         stand_in = math.fsum(share * sound[node] for share, node in zip(shares, nodes, strict=True))
-    elif usual[0] == "numbers":
+    elif usual[0] == "numbers" and usual[1][1]:
         columns = zip(*(sound[node] for node in nodes), strict=True)
         stand_in = [math.fsum(share * v for share, v in zip(shares, column, strict=True)) for column in columns]
     else:
@@ -73,14 +73,14 @@ def _column(name: str, told: Mapping[int, Metrics], weights: Mapping[int, float]
     return {node: sound.get(node, stand_in) for node in told}
 
 
-def _kind(value: object) -> tuple[str, object]:
+def _kind(value: object) -> tuple[str, Any]:
     """What two values must share to be averaged together."""
     if isinstance(value, (int, float)):
         return "number", _finite(value)
-    if isinstance(value, list):
-        return "numbers", (len(value), all(isinstance(v, (int, float)) and _finite(v) for v in value))
+    if isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
+        return "numbers", (len(value), all(map(_finite, value)))
     return type(value).__name__, None
 
 
 def _finite(value: float) -> bool:
-    return isinstance(value, int) or math.isfinite(value)  # an integer may be too long for a float
+    return value.bit_length() < 1024 if isinstance(value, int) else math.isfinite(value)  # as a float
