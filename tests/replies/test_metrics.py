@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_faa.metrics import mend
+from flwr_faa.replies.metrics import mend
 
 ODD = (math.nan, math.inf, -math.inf, 1.7e308, 10**400, -(10**400), 2**63, True, "text", b"raw", None, [], ["a"], [b""])
 VALUES = st.one_of(

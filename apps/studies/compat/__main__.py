@@ -1,4 +1,4 @@
-"""``python -m apps.compat [CHECKOUT] [--write]``: what works with what, as tables.
+"""``python -m apps.studies.compat [CHECKOUT] [--write]``: what works with what, as tables.
 
 Flower's strategies; and, given the path of a checkout of Flower's repository, its example projects. What an example
 needs must be installed: the row of one that cannot run says so.
@@ -10,16 +10,16 @@ import argparse
 import logging
 from pathlib import Path
 
-from apps.compat import examples, strategies
 from apps.lab.markdown import write_region
 from apps.lab.scenario import CONF
+from apps.studies.compat import examples, strategies
 
 DOCS = CONF.parent / "docs" / "compatibility.md"
 
 
 def main() -> None:
     """Measure, print, and with ``--write`` put the tables into docs/compatibility.md."""
-    parser = argparse.ArgumentParser(prog="python -m apps.compat", description=(__doc__ or "").split("\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m apps.studies.compat", description=(__doc__ or "").split("\n")[2])
     parser.add_argument("checkout", nargs="?", type=Path, help="a checkout of Flower's repository, for its examples")
     parser.add_argument("--write", action="store_true", help="into docs/compatibility.md")
     chosen = parser.parse_args()

@@ -1,9 +1,9 @@
 """Flower's own example projects, as they are in a checkout: their models, clients, settings and strategies.
 
-``python -m apps.compat.examples CHECKOUT NAME DEFENCE`` runs one of them for three rounds in this process and prints
-what became of it as JSON; each run has a process of its own, since it imports the project. What a user would edit is
-edited in memory: ``FAADL()`` and ``LoMar()`` are imported in the place of Flower's strategies, ``protect`` is put
-around what the server constructs. Nothing of the checkout is copied or changed.
+``python -m apps.studies.compat.examples CHECKOUT NAME DEFENCE`` runs one of them for three rounds in this process and
+prints what became of it as JSON; each run has a process of its own, since it imports the project. What a user would
+edit is edited in memory: ``FAADL()`` and ``LoMar()`` are imported in the place of Flower's strategies, ``protect`` is
+put around what the server constructs. Nothing of the checkout is copied or changed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from apps.compat.outcome import Kind, Notes, Outcome, Watched, outcome
-from apps.compat.standins import STANDINS
 from apps.lab.markdown import untitled
+from apps.studies.compat.outcome import Kind, Notes, Outcome, Watched, outcome
+from apps.studies.compat.standins import STANDINS
 
 ROUNDS = 3
 UNDEFENDED, PROTECT = "undefended", "protect(own)"
@@ -102,7 +102,7 @@ def measure(checkout: Path) -> str:
 
 def apart(checkout: Path, name: str, defence: str) -> Outcome:
     """Run one example in a process of its own."""
-    command = [sys.executable, "-m", "apps.compat.examples", str(checkout), name, defence]
+    command = [sys.executable, "-m", "apps.studies.compat.examples", str(checkout), name, defence]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -180,7 +180,7 @@ def _moved_names() -> None:
 def _without_the_hub() -> None:
     import datasets
 
-    from apps.compat.standins import load_dataset
+    from apps.studies.compat.standins import load_dataset
 
     datasets.load_dataset = load_dataset
 

@@ -16,9 +16,9 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_faa import FAADL, legacy, protect
 from flwr_faa.detection import MultiView
 from flwr_faa.detection.base import Detection
-from flwr_faa.updates import Batch
-from tests.models import Model
-from tests.rounds import IDS, Answer, legacy_rounds, message_rounds, record
+from flwr_faa.replies.updates import Batch
+from tests.helpers.models import Model
+from tests.helpers.rounds import IDS, Answer, legacy_rounds, message_rounds, record
 
 START: Model = {"fc.weight": np.zeros((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
 RUN: dict[str, Callable[..., list[Model]]] = {"message": message_rounds, "legacy": legacy_rounds}

@@ -25,9 +25,9 @@ from flwr.server import ServerApp as LegacyServerApp
 from flwr.server import ServerAppComponents, ServerConfig
 from flwr.serverapp import Grid, ServerApp
 
-from apps.compat.outcome import Kind, Notes, Outcome, Watched, outcome
 from apps.lab.markdown import untitled
 from apps.lab.running.local_grid import node_of, run_server_app
+from apps.studies.compat.outcome import Kind, Notes, Outcome, Watched, outcome
 from flwr_faa import FAADL, legacy, protect
 from flwr_lomar import LoMar, LoMarDetector
 from flwr_lomar.legacy import LoMar as LegacyLoMar

@@ -17,9 +17,9 @@ from flwr.server.strategy import DifferentialPrivacyClientSideFixedClipping, Fed
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import Grid
 
-from apps.compat import strategies
-from apps.compat.__main__ import DOCS
 from apps.lab.running.local_grid import LocalGrid, run_server_app
+from apps.studies.compat import strategies
+from apps.studies.compat.__main__ import DOCS
 from flwr_faa import legacy, protect
 
 
@@ -30,7 +30,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_of_strategies_is_up_to_date() -> None:
     expected = f"<!-- table:strategies -->\n\n{strategies.measure()}\n\n<!-- /table -->"
-    assert expected in DOCS.read_text(), "python -m apps.compat --write, and see what has changed"
+    assert expected in DOCS.read_text(), "python -m apps.studies.compat --write, and see what has changed"
 
 
 class Steps(NumPyClient):
