@@ -152,7 +152,7 @@ class Pipeline:
             sign for its ``g_i = w_i - w``). ``w`` itself where nobody is kept or the round failed closed.
         """
         clock = _Clock(dict(seconds or {}))
-        batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting, names))
+        batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting, names, seed))
         verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
         detection = Detection(np.empty(0), float("nan"), (), ())
         if len(batch):

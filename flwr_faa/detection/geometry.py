@@ -1,9 +1,14 @@
-"""What a round's updates look like as points: distances, norms and directions, all from one pass over the columns.
+"""What a round's updates look like as points: distances, norms and directions, all from one walk over the columns.
 
-The updates are centred at their coordinate-wise median (a mean could be dragged a million units away by one client,
-and the honest distances would drown in rounding) and multiplied as float64, where a product of two float32 numbers is
-exact. So clones are at distance zero and near-clones keep their distance. 20 x 383,000 takes 80 ms, most of it the
-median; float32 products would save 10 of them.
+Of some columns at a time, which stay in the cache, the coordinate-wise median is found and subtracted (a mean could be
+dragged a million units away by one client, and the honest distances would drown in rounding). With the median as one
+more row, a single product of the rows with themselves holds all that is needed:
+
+    |g_i - g_j|^2 = |c_i|^2 + |c_j|^2 - 2 <c_i, c_j>,   <g_i, m> = <c_i, m> + <m, m>,   c_i = g_i - m
+
+Where there is much of it, products of float32 updates are float32 for one chunk, and added up in float64. A squared
+distance is then good to some 1e-7 of the squared distances of both updates from the median, or better, since what
+chunks are rounded by differs. Elsewhere they are float64. Clones are at distance zero: a row and its clones are one.
 
 Everything is computed with the rows sorted by content. Linear algebra may round differently when rows trade places,
 and a verdict must not.
@@ -11,22 +16,25 @@ and a verdict must not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.replies import kernels
+from flwr_faa.replies.rows import WIDTH, Rows, runs
 from flwr_faa.replies.updates import Batch, Floats
 
 Vector = npt.NDArray[np.float64]
-Columns = slice | npt.NDArray[np.intp]
+Columns = npt.NDArray[np.intp]
 
-#: Columns handled at a time: 20 to 100 rows of them stay in a processor's cache.
-CHUNK = 8192
+#: Columns handled at a time, and numbers: these stay in a processor's cache.
+CHUNK, NUMBERS = 4096, 2**19
 #: Updates are measured as they are if their largest entries are usually between these two. Squares of numbers far
 #: outside leave float32, which LoMar works in.
 SMALL, LARGE = 1e-8, 1e8
@@ -73,29 +81,80 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
+class Sums:
+    """What adds up over the columns; of no columns, zeros.
+
+    Attributes
+    ----------
+    gram : ndarray, shape (n + 1, n + 1)
+        Inner products of the centred updates and, last, of the median.
+    square : ndarray, shape (n,)
+        Squared norms of the updates as they are.
+    positive, nonzero : ndarray of int, shape (n,)
+        Numbers of entries.
+    width : int
+    """
+
+    gram: Vector
+    square: Vector
+    positive: npt.NDArray[np.int64]
+    nonzero: npt.NDArray[np.int64]
+    width: int
+
+    def __add__(self, other: Sums) -> Sums:
+        gram, square = self.gram + other.gram, self.square + other.square
+        positive, nonzero = self.positive + other.positive, self.nonzero + other.nonzero
+        return Sums(gram, square, positive, nonzero, self.width + other.width)
+
+    def block(self) -> Block:
+        """The measures."""
+        gram, across, median_square = self.gram[:-1, :-1], self.gram[:-1, -1], float(self.gram[-1, -1])
+        size, norms = gram.diagonal(), np.sqrt(self.square)
+        squared = np.maximum(size[:, None] + size - 2 * gram, 0.0)
+        lengths = norms * np.sqrt(median_square)
+        to_median = _ratio(across + median_square, lengths, 0.0)
+        # One minus a cosine near 1 would be rounding. It is the squared sine, known from centred rows, over 1 + cos.
+        sine = np.maximum(_ratio(size * median_square - across**2, lengths**2, 0.0), 0.0)
+        to_median = np.where(to_median > 0, 1 - sine / (1 + to_median), to_median)
+        inner = gram.mean(axis=1) + across + across.mean() + median_square  # with the mean
+        return Block(
+            squared,
+            norms,
+            to_median,
+            np.clip(_ratio(inner, norms * np.sqrt(max(float(inner.mean()), 0.0)), 0.0), -1.0, 1.0),
+            _ratio(self.positive.astype(np.float64), self.nonzero.astype(np.float64), 0.5),
+            self.width,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Cloud:
     """The updates of one round as points.
 
     Parameters
     ----------
-    updates : ndarray, shape (n, p)
-        The parameters' columns of the batch, ``measurable``.
+    rows : Rows
+        The updates of the batch, to be read piece by piece.
+    width : int
+        Number of columns of parameters, which come first. Those behind are running statistics. They are in no distance
+        and no norm: they are measured in other units, and their changes say more about a client's data than about what
+        it does to the model.
     order : sequence of int
         The rows sorted by content. Whatever is computed here has its rows in this order.
     place : ndarray, shape (n,)
         Where each row stands in ``order``; identical rows share the first one's place, and so every score.
     label_blocks : sequence of ndarray
         Columns that feed each output label; may be empty.
-    statistics : ndarray, shape (n, d - p)
-        The columns of running statistics, as they are. They are in no distance and no norm: they are measured in other
-        units, and their changes say more about a client's data than about what it does to the model.
+    unit : Unit or None
+        What makes the updates measurable, if they are not as they are.
     """
 
-    updates: Floats
+    rows: Rows
+    width: int
     order: tuple[int, ...]
     place: npt.NDArray[np.intp]
-    label_blocks: tuple[npt.NDArray[np.intp], ...] = ()
-    statistics: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    label_blocks: tuple[Columns, ...] = ()
+    unit: Unit | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> Cloud:
@@ -104,67 +163,88 @@ class Cloud:
             first = {batch.digests[row]: k for k, row in reversed(list(enumerate(batch.canonical)))}
             place = np.array([first[digest] for digest in batch.digests], np.intp)
             layout = batch.layout
-            updates, statistics = batch.updates[:, layout.parameters], batch.updates[:, layout.statistics]
-            _clouds[batch] = cls(measurable(updates), batch.canonical, place, layout.label_blocks, statistics)
+            width = layout.parameters.stop
+            unit = Unit.of(_largest(batch, width))
+            _clouds[batch] = cls(batch.rows, width, batch.canonical, place, layout.label_blocks, unit)
         return _clouds[batch]
 
     def __len__(self) -> int:
         return len(self.order)
 
     @cached_property
+    def statistics(self) -> Floats:
+        """The columns of running statistics as they are, shape (n, d - width), rows in the order of the batch."""
+        found = np.empty((len(self), self.rows.shape[1] - self.width), self.rows.dtype)
+        self.rows.read(range(len(self)), slice(self.width, self.rows.shape[1]), found)
+        return found
+
+    def matrix(self, rows: Sequence[int]) -> Floats:
+        """Some updates as a matrix, measurable, with the statistics behind them: as much memory as their replies."""
+        found = np.empty((len(rows), self.rows.shape[1]), self.rows.dtype)
+        for columns in runs(0, self.rows.shape[1], WIDTH):
+            self.rows.read(rows, columns, found[:, columns])
+        if self.unit is not None:
+            self.unit.apply(found[:, : self.width], rows)
+        return found
+
+    @cached_property
     def whole(self) -> Block:
         """Every column."""
-        return self.block(slice(0, self.updates.shape[1]))
+        return reduce(add, (*self._labels, self._rest)).block()
 
     @cached_property
     def classifier(self) -> Block | None:
         """The columns that feed any label, or None where the model has no classifier or is nothing else."""
-        if not self.label_blocks:
-            return None
-        columns = np.sort(np.concatenate(self.label_blocks))
-        return self.block(columns) if len(columns) < self.updates.shape[1] else None
+        return reduce(add, self._labels).block() if self._labels and self._rest.width else None
 
     @cached_property
     def labels(self) -> tuple[Block, ...]:
         """One block a label."""
-        return tuple(self.block(columns) for columns in self.label_blocks)
+        return tuple(sums.block() for sums in self._labels)
 
     @cached_property
     def embedding(self) -> Vector:
         """Principal coordinates of the whole updates, see ``embed``, rows in canonical order."""
         return embed(self.whole.squared)
 
-    def block(self, columns: Columns) -> Block:
+    @cached_property
+    def _labels(self) -> tuple[Sums, ...]:
+        return tuple(self.sums(_slices(columns)) for columns in self.label_blocks)
+
+    @cached_property
+    def _rest(self) -> Sums:
+        """The columns that feed no label."""
+        labels = _slices(np.sort(np.concatenate(self.label_blocks))) if self.label_blocks else []
+        ends = [0, *(end for part in labels for end in (part.start, part.stop)), self.width]
+        gaps = [slice(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if a < b]
+        return self.sums(gaps)
+
+    def sums(self, parts: Sequence[slice]) -> Sums:
         """Measure the updates on some columns."""
+        n = len(self)
         rows = np.array(self.order, np.intp)
-        gram = np.zeros((len(rows), len(rows)))
-        square, to_median, to_mean, positive, nonzero = np.zeros((5, len(rows)))
-        median_square = mean_square = 0.0
-        for part in _chunks(columns):
-            x = self.updates[rows, part] if isinstance(part, slice) else self.updates[rows[:, None], part]
-            median = _median(x)
-            centred = np.subtract(x, median).astype(np.float64)
-            gram += centred @ centred.T
-            positive += np.count_nonzero(x > 0, axis=1)
-            nonzero += np.count_nonzero(x, axis=1)
-            wide, median = x.astype(np.float64), median.astype(np.float64)
-            mean = wide.mean(axis=0)
-            square += np.einsum("ij,ij->i", wide, wide)
-            to_median += wide @ median
-            to_mean += wide @ mean
-            median_square += float(median @ median)
-            mean_square += float(mean @ mean)
-        size = np.diag(gram)
-        squared = np.maximum(size[:, None] + size[None, :] - 2 * gram, 0.0)
-        norms = np.sqrt(square)
-        return Block(
-            squared,
-            norms,
-            _ratio(to_median, norms * np.sqrt(median_square), 0.0),
-            _ratio(to_mean, norms * np.sqrt(mean_square), 0.0),
-            _ratio(positive, nonzero, 0.5),
-            columns.stop - columns.start if isinstance(columns, slice) else len(columns),
-        )
+        gram, square, (positive, nonzero) = np.zeros((n + 1, n + 1)), np.zeros(n), np.zeros((2, n), np.int64)
+        total = sum(part.stop - part.start for part in parts)
+        width = max(1, min(CHUNK, max(NUMBERS // n, 256), total))
+        fast, memory = kernels.fastest(n * self.width), np.empty((n + 1) * width, self.rows.dtype)
+        exact = n * total < kernels.LARGE
+        for chunk in _chunks(parts, width):
+            wide = sum(part.stop - part.start for part in chunk)
+            points = memory[: (n + 1) * wide].reshape(n + 1, wide)
+            x, at = points[:n], 0
+            for part in chunk:
+                self.rows.read(self.order, part, x[:, at : at + part.stop - part.start])
+                at += part.stop - part.start
+            if self.unit is not None:
+                self.unit.apply(x, rows)
+            square += np.einsum("ij,ij->i", x, x)
+            fast.centre(x, points[n], positive, nonzero)
+            if exact:
+                points = points.astype(np.float64)
+            gram += points @ points.T  # NumPy sees that this is symmetric: half the work
+        # Linear algebra may round a row and its clone differently.
+        first = np.append(self.place[rows], n)
+        return Sums(gram[np.ix_(first, first)], square, positive, nonzero, total)
 
     def by_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values in canonical order, put back into the order of the batch."""
@@ -174,11 +254,49 @@ class Cloud:
 _clouds: WeakKeyDictionary[Batch, Cloud] = WeakKeyDictionary()
 
 
-def measurable(updates: Floats) -> Floats:
-    """Return the updates in a unit in which their squares neither overflow nor vanish: as they are, if they do not.
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What updates are multiplied by, so that their squares neither overflow nor vanish.
 
-    The unit is a power of two, so scaling rounds nothing. An update that is more than ``FAR`` times as large as the
-    usual one is shrunk to that: nothing that a client sends may make another's distances infinite, or zero.
+    A power of two, so scaling rounds nothing. An update that is more than ``FAR`` times as large as the usual one is
+    shrunk to that: nothing that a client sends may make another's distances infinite, or zero.
+
+    Attributes
+    ----------
+    factors : ndarray, shape (n,)
+        1 but for the shrunk.
+    exponent : int
+    """
+
+    factors: Vector
+    exponent: int
+
+    @classmethod
+    def of(cls, largest: Vector) -> Unit | None:
+        """The unit of updates whose largest entries have these sizes; None if they can be measured as they are.
+
+        Raises
+        ------
+        ValueError
+            If one is not finite.
+        """
+        if not np.isfinite(largest).all():
+            raise ValueError("Expected finite updates, got NaN or infinity")
+        usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
+        far = largest / FAR > usual
+        if SMALL <= usual <= LARGE and not far.any():
+            return None
+        factors = np.where(far, 1 / np.where(far, largest, 1.0) * (FAR * usual), 1.0)
+        return cls(factors, 0 if SMALL <= usual <= LARGE else -int(np.frexp(usual)[1]))
+
+    def apply(self, x: Floats, rows: Sequence[int] | npt.NDArray[np.intp]) -> None:
+        """Multiply some columns of these rows, in place."""
+        for part, factor in zip(x, self.factors[np.asarray(rows, np.intp)], strict=True):
+            part[:] = np.ldexp(part * factor, self.exponent)
+
+
+def measurable(updates: Floats) -> Floats:
+    """Return updates in their :class:`Unit`: as they are, if they can be measured so.
 
     Parameters
     ----------
@@ -191,16 +309,12 @@ def measurable(updates: Floats) -> Floats:
         If a value is not finite.
     """
     largest = np.maximum(updates.max(axis=1, initial=0), -updates.min(axis=1, initial=0)).astype(np.float64)
-    if not np.isfinite(largest).all():
-        raise ValueError("Expected finite updates, got NaN or infinity")
-    usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
-    far = largest / FAR > usual
-    if SMALL <= usual <= LARGE and not far.any():
+    unit = Unit.of(largest)
+    if unit is None:
         return updates
-    wide = updates.astype(np.float64)
-    wide[far] = wide[far] / largest[far, None] * (FAR * usual)
-    exponent = 0 if SMALL <= usual <= LARGE else -int(np.frexp(usual)[1])
-    return np.ldexp(wide, exponent).astype(updates.dtype)
+    scaled = updates.copy()
+    unit.apply(scaled, range(len(scaled)))
+    return scaled
 
 
 def embed(squared: Vector) -> Vector:
@@ -234,17 +348,41 @@ def ranked(batch: Batch, *keys: Sequence[float] | npt.NDArray[Any]) -> list[int]
     return sorted(range(len(batch)), key=lambda row: (*(-float(key[row]) for key in keys), place[row]))
 
 
-def _chunks(columns: Columns) -> list[Columns]:
-    if isinstance(columns, slice):
-        return [slice(a, min(a + CHUNK, columns.stop)) for a in range(columns.start, columns.stop, CHUNK)]
-    return [columns[a : a + CHUNK] for a in range(0, len(columns), CHUNK)]
+def _largest(batch: Batch, width: int) -> Vector:
+    """The largest of the first columns of each row, in size."""
+    if len(batch.largest):
+        return batch.largest
+    found, fast = np.zeros(len(batch)), kernels.fastest(len(batch) * width)
+    memory = np.empty((1, WIDTH), batch.rows.dtype)
+    for columns in runs(0, width, WIDTH):
+        part = memory[:, : columns.stop - columns.start]
+        for row in range(len(batch)):
+            batch.rows.read([row], columns, part)
+            found[row] = np.maximum(found[row], fast.largest(part[0]))  # NaN comes through
+    return found
 
 
-def _median(x: Floats) -> Floats:
-    """Coordinate-wise median; a contiguous sort is three times as fast as ``np.median`` down the columns."""
-    ordered = np.sort(x.T.copy(), axis=1)
-    n = len(x)
-    return np.asarray((ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2)
+def _slices(columns: Columns) -> list[slice]:
+    """Sorted columns as slices."""
+    cuts = np.flatnonzero(np.diff(columns) > 1) + 1
+    return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(columns, cuts) if len(run)]
+
+
+def _chunks(parts: Sequence[slice], width: int) -> Iterator[list[slice]]:
+    """The same columns, so many at a time."""
+    chunk, room = list[slice](), width
+    for part in parts:
+        start = part.start
+        while start < part.stop:
+            stop = min(part.stop, start + room)
+            chunk.append(slice(start, stop))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield chunk
+                chunk, room = [], width
+    if chunk:
+        yield chunk
 
 
 def _ratio(a: Vector, b: Vector, otherwise: float) -> Vector:

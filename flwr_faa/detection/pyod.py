@@ -115,11 +115,11 @@ class PyODDetector(Detector):
         if hasattr(fitted, "label_blocks"):
             if fitted.label_blocks is None:
                 fitted.label_blocks = cloud.label_blocks
-            rows = np.array(cloud.order)[places]
-            points = cloud.updates[rows]
-            if hasattr(fitted, "statistics") and cloud.statistics.size:
-                fitted.statistics = cloud.statistics.shape[1]
-                points = np.hstack([points, cloud.statistics[rows]])
+            points = cloud.matrix([cloud.order[k] for k in places])
+            if hasattr(fitted, "statistics") and points.shape[1] > cloud.width:
+                fitted.statistics = points.shape[1] - cloud.width
+            else:
+                points = points[:, : cloud.width]
         else:
             points = embed(cloud.whole.squared[np.ix_(places, places)])[:, : self.components]
         try:

@@ -2,30 +2,34 @@
 
 Nothing here trusts a reply. A reply that is not what the round asked for is rejected with its reason and costs its
 sender the round; it never raises. What remains is the matrix of updates ``g_i = w_i - w`` (FAA-DL, Eq. 2), one row for
-each node, rows sorted by node id, so that nothing downstream can depend on the order of arrival.
+each node, rows sorted by node id, so that nothing downstream can depend on the order of arrival. They are subtracted
+when they are read (``rows``): all that is kept are the replies.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.replies import kernels
 from flwr_faa.replies.dtypes import converted
+from flwr_faa.replies.kernels import Floats
 from flwr_faa.replies.layout import Arrays, Layout, Role
+from flwr_faa.replies.rows import WIDTH, Differences, Matrix, Rows, fingerprints, keyed
 
 __all__ = [
     "Arrays", "Batch", "Floats", "Layout", "Reply", "Role", "Weighting", "blank", "complete", "plausible",
     "read_replies", "weigh", "weigh_nodes",
 ]  # fmt: skip
 
-Floats = npt.NDArray[np.floating[Any]]
 Weighting = Literal["uniform", "reported", "capped"]
 
 #: How much an array may change, in multiples of the largest of: its own largest entry, the change that is usual among
@@ -33,6 +37,7 @@ Weighting = Literal["uniform", "reported", "capped"]
 LARGEST = {Role.PARAMETER: 1e6, Role.STATISTIC: 1e3, Role.BOOKKEEPING: 1e3}
 #: More examples than this on one device is a lie or a bug.
 MAX_EXAMPLES = 10**9
+_NOT_FINITE = "{}: expected finite values where the broadcast is finite, got others"
 #: ``capped`` weights: no client weighs more than this multiple of the round's median.
 CAP = 3.0
 
@@ -72,8 +77,9 @@ class Batch:
     ----------
     node_ids : tuple of int
         Sorted, one for each row.
-    updates : ndarray, shape (n, d)
-        ``g_i = w_i - w`` in the columns of ``layout``, float32 (float64 where the model is).
+    given : ndarray, shape (n, d), or Differences
+        ``g_i = w_i - w`` in the columns of ``layout``, float32 (float64 where the model is): see ``updates``, a matrix,
+        and ``rows``, to be read piece by piece.
     weights : ndarray, shape (n,)
         Aggregation weights, positive, not normalised.
     layout : Layout
@@ -84,23 +90,53 @@ class Batch:
     models : tuple of sequence of ndarray
         The ``w_i`` themselves, complete and in the model's dtypes, one for each row. Averages are taken of them: a
         difference in float32 cannot hold what a large weight becomes when it is small.
+    key : int
+        Of the hash of contents; secret, or a client could choose where it stands.
+    prints : tuple of int
+        ``fingerprints`` of the rows, where they are known.
+    largest : ndarray, shape (n,)
+        The size of each row's largest parameter, where they are known.
     """
 
     node_ids: tuple[int, ...]
-    updates: Floats
+    given: Floats | Differences
     weights: npt.NDArray[np.float64]
     layout: Layout
     rejected: dict[int, str]
     chances: npt.NDArray[np.float64] | None = None
     models: tuple[Arrays, ...] = ()
+    key: int = 0
+    prints: tuple[int, ...] = ()
+    largest: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return len(self.node_ids)
 
     @cached_property
+    def rows(self) -> Rows:
+        """The updates, to be read piece by piece."""
+        return Matrix(self.given) if isinstance(self.given, np.ndarray) else self.given
+
+    @cached_property
+    def updates(self) -> Floats:
+        """The updates as a matrix, shape (n, d): made when it is first asked for, and then as large as all replies."""
+        if isinstance(self.given, np.ndarray):
+            return self.given
+        matrix = np.empty(self.given.shape, self.given.dtype)
+        self.given.read(range(len(self)), slice(0, matrix.shape[1]), matrix)
+        return matrix
+
+    @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """One hash of the contents for each row."""
-        return tuple(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.updates)
+        """One hash of the contents for each row, keyed; two that differ share it with a chance below 2^-64.
+
+        Rows with the same fingerprint, which are clones, have a second one under another key.
+        """
+        prints = self.prints or fingerprints(self.rows, range(len(self)), self.key)
+        times = Counter(prints)
+        alike = [row for row, found in enumerate(prints) if times[found] > 1]
+        second = dict(zip(alike, fingerprints(self.rows, alike, self.key + 1), strict=True))
+        return tuple(found.to_bytes(8) + second.get(row, 0).to_bytes(8) for row, found in enumerate(prints))
 
     @cached_property
     def canonical(self) -> tuple[int, ...]:
@@ -126,7 +162,11 @@ class Batch:
 
 
 def read_replies(
-    replies: Sequence[Reply], model: Arrays, weighting: Weighting = "capped", names: Sequence[str] = ()
+    replies: Sequence[Reply],
+    model: Arrays,
+    weighting: Weighting = "capped",
+    names: Sequence[str] = (),
+    key: int = 0,
 ) -> Batch:
     """Validate replies and turn them into updates.
 
@@ -144,6 +184,8 @@ def read_replies(
         ``capped``: reported, but none above ``CAP`` times the median.
     names : sequence of str, optional
         The arrays' names, where the API has them.
+    key : int
+        The round's, which no client knows; see :class:`Batch`.
 
     Returns
     -------
@@ -174,17 +216,13 @@ def read_replies(
             rejected.setdefault(node_id, str(why))
     node_ids = sorted(by_node.keys() - rejected.keys())
     # The differences, and how large they are in each array.
-    updates = np.empty((len(node_ids), layout.size), _dtype(model))
-    largest = np.empty((len(node_ids), len(model)))
+    differences = Differences([models[node_id] for node_id in node_ids], model, layout)
+    largest, prints, problems = _survey(differences, [models[node_id] for node_id in node_ids], model, layout, key)
+    rejected |= {node_ids[row]: why for row, why in problems.items()}
     below = np.zeros((len(node_ids), len(model)), bool)
-    for row, node_id in enumerate(node_ids):
-        try:
-            for i, (array, w) in enumerate(zip(models[node_id], model, strict=True)):
-                largest[row, i] = _subtract(array, w, updates[row, layout.layers[i]], i, layout)
-                below[row, i] = i in layout.variances and bool(((array < 0) & (array != w)).any())
-        except ValueError as why:
-            rejected[node_id] = str(why)
-            largest[row] = np.inf
+    for row, i in itertools.product(range(len(node_ids)), layout.variances):
+        array = models[node_ids[row]][i]
+        below[row, i] = bool(((array < 0) & (array != model[i])).any())
     # All replies together: what is usual bounds what is possible.
     limits = _limits(largest, model, layout)
     for row, node_id in enumerate(node_ids):
@@ -202,11 +240,15 @@ def read_replies(
                 rejected[node_id] = f"{layout.called(i)}: expected variances of at least 0, {told}"
     rows = [row for row, node_id in enumerate(node_ids) if node_id not in rejected]
     if len(rows) < len(node_ids):
-        node_ids, updates = [node_ids[row] for row in rows], updates[rows]
+        node_ids, prints = [node_ids[row] for row in rows], [prints[row] for row in rows]
+        differences = Differences([models[node_id] for node_id in node_ids], model, layout)
     examples = np.array([float(by_node[i].num_examples) for i in node_ids], np.float64)  # type: ignore[arg-type]
     reasons = {node_id: f"node {node_id}: {why}" for node_id, why in rejected.items()}
     valid = tuple(models[node_id] for node_id in node_ids)
-    return Batch(tuple(node_ids), updates, weigh(examples, weighting), layout, reasons, models=valid)
+    weights = weigh(examples, weighting)
+    parameters = [role is Role.PARAMETER for role in layout.roles]
+    tops = largest[rows][:, parameters].max(axis=1, initial=0)
+    return Batch(tuple(node_ids), differences, weights, layout, reasons, None, valid, key, tuple(prints), tops)
 
 
 def complete(replies: Sequence[Reply], model: Arrays, names: Sequence[str] = ()) -> dict[int, Arrays]:
@@ -252,10 +294,6 @@ def blank(records: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, npt.ND
     return {name: np.zeros(shape, dtype) for name, shape, dtype in form}
 
 
-def _dtype(model: Arrays) -> type[np.floating[Any]]:
-    return np.float64 if any(a.dtype == np.float64 for a in model) else np.float32
-
-
 def _usually_sent(replies: Sequence[Reply]) -> tuple[bool, ...] | None:
     """Which arrays most replies that hold any do; more of them rather than fewer where that is a tie."""
     patterns = Counter(tuple(a is not None for a in r.arrays) for r in replies if _count(r.arrays))
@@ -287,36 +325,53 @@ def _count(arrays: Sequence[npt.NDArray[Any] | None]) -> int:
     return sum(a is not None for a in arrays)
 
 
-def _subtract(array: npt.NDArray[Any], w: npt.NDArray[Any], out: Floats, i: int, layout: Layout) -> float:
-    """Write ``array - w`` into ``out`` (nothing for bookkeeping) and return its largest entry in size.
+def _survey(
+    differences: Differences, models: Sequence[Arrays], model: Arrays, layout: Layout, key: int
+) -> tuple[npt.NDArray[np.float64], list[int], dict[int, str]]:
+    """How large each row's differences are in each array, its fingerprint, and the rows that cannot be, with reasons.
+
+    One walk over the columns, each piece of a reply subtracted, looked at and hashed while it is in the cache.
+    """
+    largest, prints, problems = np.zeros((len(models), len(model))), [0] * len(models), dict[int, str]()
+    for row, i in itertools.product(range(len(models)), range(len(model))):
+        if layout.roles[i] is Role.BOOKKEEPING and row not in problems:
+            try:
+                largest[row, i] = _count_steps(models[row][i], model[i], i, layout)
+            except ValueError as why:
+                problems[row] = str(why)
+    fast, memory = kernels.fastest(len(models) * layout.size), np.empty((1, WIDTH), differences.dtype)
+    for columns, keys in keyed(differences, key):
+        part, pieces = memory[:, : columns.stop - columns.start], list(differences.pieces(columns))
+        for row in (row for row in range(len(models)) if row not in problems):
+            differences.read([row], columns, part)
+            for i, _, here in pieces:
+                top = fast.largest(part[0, here])
+                if not np.isfinite(top):
+                    problems[row] = _NOT_FINITE.format(layout.called(i))
+                largest[row, i] = max(largest[row, i], top)
+            prints[row] += fast.hash(part[0].view(np.uint32), keys)
+    largest[list(problems)] = np.inf
+    return largest, [found % 2**64 for found in prints], problems
+
+
+def _count_steps(array: npt.NDArray[Any], w: npt.NDArray[Any], i: int, layout: Layout) -> float:
+    """The largest change of a counter, an index or a mask.
 
     Raises
     ------
     ValueError
-        If an entry changes to or from something that is not finite, or a counter becomes negative.
+        If one changes to or from something that is not finite, or a counter becomes negative.
     """
-    if layout.roles[i] is Role.BOOKKEEPING:
-        changed = (array != w) & ~(np.isnan(array) & np.isnan(w))
-        # It may fall: clients that keep their own normalisation count from where they were, not from the average.
-        if i in layout.counters and ((array < 0) & changed).any():
-            raise ValueError(f"{layout.called(i)}: expected a counter of at least 0, got {array.min()}")
-        # An extended float holds the difference of any two 64-bit integers.
-        with np.errstate(invalid="ignore"):
-            steps = np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble))
-        if not np.isfinite(steps).all():
-            raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
-        return float(steps.max(initial=0))
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.subtract(array.ravel(), w.ravel(), out=out, dtype=out.dtype, casting="unsafe")
-    top = float(max(out.max(initial=0), -out.min(initial=0)))  # NaN comes through
-    if not np.isfinite(top):
-        # inf - inf: what did not change is a change of zero.
-        same = (array == w) | (np.isnan(array) & np.isnan(w))
-        out[same.ravel()] = 0
-        top = float(max(out.max(initial=0), -out.min(initial=0)))
-        if not np.isfinite(top):
-            raise ValueError(f"{layout.called(i)}: expected finite values where the broadcast is finite, got others")
-    return top
+    changed = (array != w) & ~(np.isnan(array) & np.isnan(w))
+    # It may fall: clients that keep their own normalisation count from where they were, not from the average.
+    if i in layout.counters and ((array < 0) & changed).any():
+        raise ValueError(f"{layout.called(i)}: expected a counter of at least 0, got {array.min()}")
+    # An extended float holds the difference of any two 64-bit integers.
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble))
+    if not np.isfinite(steps).all():
+        raise ValueError(_NOT_FINITE.format(layout.called(i)))
+    return float(steps.max(initial=0))
 
 
 def _limits(largest: npt.NDArray[np.float64], model: Arrays, layout: Layout) -> npt.NDArray[np.float64]:
@@ -327,8 +382,11 @@ def _limits(largest: npt.NDArray[np.float64], model: Arrays, layout: Layout) -> 
     usual = np.sort(largest, axis=0)[(len(largest) - 1) // 2]
     limits = []
     for i, w in enumerate(model):
-        finite = np.abs(w[np.isfinite(w)].astype(np.float64)) if w.dtype.kind == "f" else np.zeros(0)
-        own = float(finite.max(initial=1.0))
+        own = 1.0
+        if w.dtype.kind == "f":
+            own = max(1.0, float(w.max(initial=1)), -float(w.min(initial=1)))
+            if not np.isfinite(own):
+                own = float(np.abs(w[np.isfinite(w)].astype(np.float64)).max(initial=1.0))
         limits.append(LARGEST[layout.roles[i]] * max(own, usual[i] if np.isfinite(usual[i]) else 0.0))
     return np.array(limits)
 

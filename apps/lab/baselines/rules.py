@@ -44,7 +44,7 @@ def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e
     """
     cloud, rows = Cloud.of(batch), list(rows)
     place = cloud.place[rows]
-    true = replace(cloud, updates=batch.updates[:, batch.layout.parameters])  # the cloud's own are shrunk if huge
+    true = replace(cloud, unit=None)  # the cloud's own are shrunk if huge
     squared = true.whole.squared[place[:, None], place]
     weights = batch.weights[rows] / batch.weights[rows].sum()
     floor = 1e-7 * float(np.sqrt(squared.max()))

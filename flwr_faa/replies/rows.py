@@ -1,0 +1,134 @@
+"""The updates of a round as they are read: some columns at a time.
+
+A matrix of all of them would be as large as all replies together. Nothing that is measured here needs one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flwr_faa.replies import kernels
+from flwr_faa.replies.kernels import Floats, Keys
+from flwr_faa.replies.layout import Arrays, Layout, Role
+
+#: Columns of one row that are read at a time: with their keys they stay in a processor's cache.
+WIDTH = 2**15
+
+
+class Rows(Protocol):
+    """n updates of d columns."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def read(self, rows: Sequence[int], columns: slice, out: Floats) -> None:
+        """Write some columns of some rows into ``out``, shape (number of rows, number of columns)."""
+        ...
+
+
+class Matrix:
+    """Updates that are there already.
+
+    Parameters
+    ----------
+    updates : ndarray, shape (n, d)
+    """
+
+    def __init__(self, updates: Floats) -> None:
+        self._updates, self.dtype = updates, updates.dtype
+        self.shape: tuple[int, int] = (updates.shape[0], updates.shape[1])
+
+    def read(self, rows: Sequence[int], columns: slice, out: Floats) -> None:
+        """Copy them."""
+        for into, row in zip(out, rows, strict=True):
+            into[:] = self._updates[row, columns]
+
+
+class Differences:
+    """``w_i - w``, subtracted when it is read.
+
+    What equals the broadcast is a difference of zero, infinities and NaN included.
+
+    Parameters
+    ----------
+    models : sequence of sequence of ndarray
+        The ``w_i``, each in the shapes of the layout.
+    base : sequence of ndarray
+        ``w``.
+    layout : Layout
+    """
+
+    def __init__(self, models: Sequence[Arrays], base: Arrays, layout: Layout) -> None:
+        wide = any(w.dtype == np.float64 for w in base)
+        self.dtype: np.dtype[Any] = np.dtype(np.float64 if wide else np.float32)
+        self.shape = (len(models), layout.size)
+        with_columns = [i for i, role in enumerate(layout.roles) if role is not Role.BOOKKEEPING and base[i].size]
+        self._order = sorted(with_columns, key=lambda i: layout.layers[i].start)
+        self._starts = [layout.layers[i].start for i in self._order]
+        self._base = {i: flat(base[i]) for i in self._order}
+        self._masks = {i for i in self._order if not np.isfinite(_extremes(base[i])).all()}
+        self._models = [{i: flat(model[i]) for i in self._order} for model in models]
+
+    def read(self, rows: Sequence[int], columns: slice, out: Floats) -> None:
+        """Subtract them."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            for i, here, there in self.pieces(columns):
+                w = self._base[i][here]
+                for into, row in zip(out, rows, strict=True):
+                    array, difference = self._models[row][i][here], into[there]
+                    np.subtract(array, w, out=difference, dtype=self.dtype, casting="unsafe")
+                    if i in self._masks:  # inf - inf
+                        difference[(array == w) | (np.isnan(array) & np.isnan(w))] = 0
+
+    def pieces(self, columns: slice) -> Iterator[tuple[int, slice, slice]]:
+        """Which arrays these columns are of: each one's index, where in it they are, and where among the columns."""
+        start, k = columns.start, bisect_right(self._starts, columns.start) - 1
+        while start < columns.stop:
+            i, first = self._order[k], self._starts[k]
+            stop = min(first + self._base[i].size, columns.stop)
+            yield i, slice(start - first, stop - first), slice(start - columns.start, stop - columns.start)
+            start, k = stop, k + 1
+
+
+def flat(array: npt.NDArray[Any]) -> Any:
+    """Return an array's entries in C order, to be sliced; without a copy, whatever order they are stored in."""
+    return array.reshape(-1) if array.flags.c_contiguous else array.flat
+
+
+def runs(start: int, stop: int, width: int) -> Iterator[slice]:
+    """Return slices of at most that width that follow each other."""
+    return (slice(a, min(a + width, stop)) for a in range(start, stop, width))
+
+
+def keyed(rows: Rows, key: int) -> Iterator[tuple[slice, Keys]]:
+    """Return all columns, some at a time, with the random numbers that they are hashed by: one each 32 bits."""
+    stream, words = np.random.PCG64(key % 2**128), rows.dtype.itemsize // 4
+    for columns in runs(0, rows.shape[1], WIDTH):
+        yield columns, stream.random_raw(words * (columns.stop - columns.start))
+
+
+def fingerprints(rows: Rows, which: Sequence[int], key: int) -> list[int]:
+    """Return a 64-bit hash of each of some rows.
+
+    It is multilinear: the sum of the row's 32-bit words, each times a random number of 64 bits, mod 2^64. Two rows that
+    differ agree for at most one in 2^33 keys (the product of a word's difference, of at most 31 trailing zero bits,
+    takes every multiple of 2^31 as often; Lemire and Kaser, "Strongly universal string hashing is fast", 2014). Who
+    does not know the key can do no better than chance.
+    """
+    found, fast = [0] * len(which), kernels.fastest(len(which) * rows.shape[1])
+    memory = np.empty((1, WIDTH), rows.dtype)
+    for columns, keys in keyed(rows, key):
+        part = memory[:, : columns.stop - columns.start]
+        for k, row in enumerate(which):
+            rows.read([row], columns, part)
+            found[k] += fast.hash(part[0].view(np.uint32), keys)
+    return [total % 2**64 for total in found]
+
+
+def _extremes(w: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.array([w.min(), w.max()])  # NaN comes through
