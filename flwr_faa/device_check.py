@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -31,6 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flwr_faa import private
+from flwr_faa.authority.budget import BUDGET
 
 MB = 2**20
 #: A data set of a few thousand encrypted samples, checkpoints, and the packages' caches.
@@ -75,6 +76,13 @@ seconds = time.perf_counter() - start
 key = ipfe.derive_key(master, [1] * 64)
 right = ipfe.claim_holds([row], [1], key, 2016) and not ipfe.claim_holds([row], [1], key, 2017)
 print(json.dumps({"right": right, "seconds": seconds, "name": group.name}))
+"""
+#: Tries a plan on data; prints its problems. Loads the project's own code, which may do anything.
+_PLAN = """
+import json, sys
+from flwr_faa.verification.readiness import problems_of
+name, file, budget, convolution, top = sys.argv[1:]
+print(json.dumps(problems_of(name, file, float(budget), bool(convolution), int(top))))
 """
 
 
@@ -136,6 +144,15 @@ def check_crypto() -> Check:
     if not told["right"]:
         return Check("crypto", "fail", f"{found}, wrongly", "another back end: pip install 'flwr-anomaly[charm]'")
     return Check("crypto", "ok", found)
+
+
+def check_plan(plan: str, data: Path, budget: float, allow_convolution: bool, max_value: int) -> list[Check]:
+    """What a project must change before its clients can be verified, a finding each."""
+    arguments = (plan, str(data), str(budget), "yes" if allow_convolution else "", str(max_value))
+    problems, died = _probe(_PLAN, *arguments)
+    if problems is None:
+        return [Check("plan", "fail", f"{plan}: {died}", "it must be importable from this folder")]
+    return [Check("plan", "fail", p) for p in problems] or [Check("plan", "ok", f"{plan} can be verified on {data}")]
 
 
 def check_disk(folder: Path) -> Check:
@@ -218,8 +235,14 @@ def check_connection(address: str, ca: Path | None) -> tuple[Check, float | None
         return Check("connection", "fail", told, "with --root-certificates if the SuperLink has TLS"), None
 
 
-def run_checks(folder: Path, superlink: str | None, ca: Path | None, told: Callable[[Check], None]) -> bool:
-    """All checks, each told as it is done; whether none failed."""
+def run_checks(
+    folder: Path,
+    superlink: str | None,
+    ca: Path | None,
+    told: Callable[[Check], None],
+    more: Callable[[], Sequence[Check]] = tuple,
+) -> bool:
+    """All checks of this machine, then more of them, each told as it is done; whether none failed."""
     results: list[Check] = []
 
     def keep(check: Check) -> None:
@@ -238,15 +261,22 @@ def run_checks(folder: Path, superlink: str | None, ca: Path | None, told: Calla
         connection, skew = check_connection(superlink, ca)
         keep(connection)
     keep(check_clock(skew, _synchronised()))
+    for check in more():
+        keep(check)
     return all(c.state != "fail" for c in results)
 
 
-def _probe(code: str) -> tuple[dict[str, Any] | None, str]:
+def _probe(code: str, *arguments: str) -> tuple[Any, str]:
     """What a process of its own printed, or why there is nothing."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_SLOW, env=environment, check=False
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_SLOW,
+            env=environment,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return None, f"not done after {_SLOW} s"
@@ -281,9 +311,21 @@ def check(
     superlink: Annotated[str | None, typer.Option(help="HOST:PORT of the SuperLink.")] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="The CA's certificate, as for the SuperNode.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the device keeps data and checkpoints.")] = None,
+    plan: Annotated[str | None, typer.Option(help="MODULE:ATTRIBUTE of a TrainingPlan, from this folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="An .npz file with samples and labels to train it on.")] = None,
+    budget: Annotated[float, typer.Option(help="Of the authority and of the device.")] = BUDGET,
+    allow_convolution: Annotated[bool, typer.Option(help="As the server's SpotCheck does.")] = False,
+    max_value: Annotated[int, typer.Option(help="The largest value of a sample, as in SpotCheck.")] = 255,
 ) -> None:
-    """Check Python, torch by a real step, crypto, disk, memory, clock and connection, and say what to do."""
+    """Check Python, torch by a real step, crypto, disk, memory, clock and connection, and say what to do.
+
+    With --plan and --data also what a project must change before its clients can be verified.
+    """
     from flwr_faa.verification.spotcheck.enrolment import Device
+
+    if (plan is None) != (data is None):
+        typer.echo("faa-device: expected --plan and --data, got one of them", err=True)
+        raise typer.Exit(2)
 
     if root_certificates is not None and not root_certificates.is_file():
         typer.echo(f"faa-device: expected a certificate file, got {root_certificates}", err=True)
@@ -294,7 +336,10 @@ def check(
     def told(found: Check) -> None:
         table.add_row(found.name, Text(found.state, style[found.state]), Text(found.found), Text(found.todo))
 
-    good = run_checks(folder or Device().folder, superlink, root_certificates, told)
+    def project() -> Sequence[Check]:
+        return check_plan(plan, data, budget, allow_convolution, max_value) if plan and data else ()
+
+    good = run_checks(folder or Device().folder, superlink, root_certificates, told, project)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     raise typer.Exit(0 if good else 1)
 

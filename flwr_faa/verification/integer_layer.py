@@ -78,24 +78,29 @@ def check_plan(plan: TrainingPlan, sample_shape: tuple[int, ...]) -> None:
     Raises
     ------
     ValueError
-        If the model's output is another when its first layer is computed from the raw samples: something other than
-        reshaping happens before that layer.
+        If the plan does not make a new model every time, or the model's output is another when its first layer is
+        computed from the raw samples: something other than reshaping happens before that layer.
     """
     import torch
 
+    one, other = plan.blank(), plan.blank()
+    if {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}:
+        raise ValueError("expected model() to return a new torch module every time, got the same parameters twice")
     samples = np.random.default_rng(0).integers(0, 256, (4, *sample_shape))
     arrays = plan.initial_arrays(0)
     try:
         plain = plan.predict(arrays, samples)
+        with contract(0):
+            model = plan.build(arrays).eval()
+        layer = find_first_layer(model)
+        first = integer_first_layer(samples, plan.scale)
+        layer.forward = lambda _: first(layer, np.arange(4))
+        with torch.inference_mode():
+            replayed = model(torch.from_numpy(samples.astype(np.float32)) * plan.scale).numpy()
     except RuntimeError as why:
-        raise ValueError(f"expected samples that the model takes, got shape {sample_shape}: {why}") from why
-    with contract(0):
-        model = plan.build(arrays).eval()
-    layer = find_first_layer(model)
-    first = integer_first_layer(samples, plan.scale)
-    layer.forward = lambda _: first(layer, np.arange(4))
-    with torch.inference_mode():
-        replayed = model(torch.from_numpy(samples.astype(np.float32)) * plan.scale).numpy()
+        raise ValueError(
+            f"expected samples that the model and its first layer take, got shape {sample_shape}: {why}"
+        ) from why
     if not np.allclose(plain, replayed, rtol=1e-3, atol=1e-5):
         name = type(layer).__name__
         raise ValueError(f"expected nothing but reshaping before the first {name}, got another output from it")

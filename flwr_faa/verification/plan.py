@@ -200,7 +200,7 @@ class TrainingPlan:
                 torch.default_generator.manual_seed(step_seed(nonce, index))  # a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
                 output = model(inputs)
-                _check_labels(labels[rows[0]], tuple(output.shape))
+                check_labels(labels[rows[0]], tuple(output.shape))
                 loss = loss_of(output, torch.from_numpy(labels[rows[0]]))
                 gradients = torch.autograd.grad(loss, [p for p, _ in trained], allow_unused=True)
                 # What torch.optim.SGD calls; the class would import torch's compiler first: 1.5 s a process.
@@ -224,6 +224,48 @@ class TrainingPlan:
             chunks = np.array_split(samples, max(1, len(samples) // 500))
             outputs = [model(torch.from_numpy(c.astype(np.float32)) * self.scale) for c in chunks]
             return np.asarray(torch.cat(outputs).numpy())
+
+    def check(
+        self, data: Data, budget: float | None = None, allow_convolution: bool = False, max_value: int = 255
+    ) -> None:
+        """Make sure, before the first round, that ``SpotCheck`` can verify this plan on these data.
+
+        Numbers, labels, the first layer, whether an honest client's steps can be recomputed, and whether the budget
+        covers a check of its batches. Training is plain SGD by construction.
+
+        Parameters
+        ----------
+        data : tuple of ndarray
+            Samples and labels of one client.
+        budget : float, optional
+            Of the authority and of the device; the default one if not given.
+        allow_convolution, max_value
+            As in :class:`~flwr_faa.SpotCheck`.
+
+        Raises
+        ------
+        ValueError
+            With everything that must change, one line each.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> plan = TrainingPlan(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), lr=0.1)
+        >>> try:
+        ...     plan.check((np.random.rand(200, 28, 28), np.arange(200) % 12))
+        ... except ValueError as why:
+        ...     print("\\n".join(line[:60] for line in str(why).splitlines()))
+        expected a plan and data that can be verified; to change:
+          1. expected samples as integers, e.g. pixels from 0 to 255
+          2. expected integer labels from 0 to 9, got 0 to 11, int64
+        """
+        from flwr_faa.authority import BUDGET
+        from flwr_faa.verification.readiness import problems
+
+        if found := problems(self, data, BUDGET if budget is None else budget, allow_convolution, max_value):
+            listed = "".join(f"\n  {i}. {problem}" for i, problem in enumerate(found, 1))
+            raise ValueError(f"expected a plan and data that can be verified; to change:{listed}")
 
     def error(self, arrays: Arrays, claimed: Arrays, replayed: Arrays) -> float:
         """How far a claimed result is from its replay: the relative L2 error of the update.
@@ -292,7 +334,7 @@ def contract(seed: int) -> Iterator[None]:
         _GLOBALS.release()
 
 
-def _check_labels(labels: npt.NDArray[Any], output: tuple[int, ...]) -> None:
+def check_labels(labels: npt.NDArray[Any], output: tuple[int, ...]) -> None:
     """Raise ValueError for labels that are no columns of the output: torch passes over some, -100 for one."""
     classes = output[1] if len(output) > 1 else 1
     if classes > 1 and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes):

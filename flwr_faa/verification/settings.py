@@ -7,7 +7,7 @@ go with each request to train, and a client that has others says which, and does
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -77,28 +77,37 @@ def check_data(data: Data) -> None:
     ValueError
         If samples are no non-negative integers, labels no integers, or there is not one label for each sample.
     """
-    given: Any = data
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise ValueError(
-            f"expected data as two NumPy arrays, (samples, labels), got {type(given).__name__}: collect a data set or "
-            "a loader into them, e.g. with numpy.stack"
+    if problem := next(data_problems(data), None):
+        raise ValueError(problem)
+
+
+def data_problems(data: Any) -> Iterator[str]:
+    """Yield what is wrong with samples and labels, most basic first."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        yield (
+            f"expected data as two NumPy arrays, (samples, labels), got {type(data).__name__}: collect a data set or a "
+            "loader into them, e.g. with numpy.stack"
         )
-    samples, labels = given
-    for name, values in (("samples", samples), ("labels", labels)):
+        return
+    given = dict(zip(("samples", "labels"), data, strict=True))
+    for name, values in given.items():
         if not isinstance(values, np.ndarray):
             remedy = f"pass {name}.numpy()" if hasattr(values, "numpy") else "numpy.asarray makes one"
-            raise ValueError(f"expected {name} as a NumPy array, got {type(values).__name__}: {remedy}")
+            yield f"expected {name} as a NumPy array, got {type(values).__name__}: {remedy}"
+    if not all(isinstance(values, np.ndarray) for values in given.values()):
+        return
+    samples, labels = data
     if samples.dtype.kind not in "iu":
-        raise ValueError(
+        yield (
             f"expected samples as integers, e.g. pixels from 0 to 255, got {samples.dtype}: leave them as they are "
             "before ToTensor() or Normalize(); TrainingPlan(scale=1 / 255) makes them floats"
         )
-    if samples.size and int(samples.min()) < 0:
-        raise ValueError(f"expected samples of at least 0, got {samples.min()}: shift them, the model learns the rest")
+    elif samples.size and int(samples.min()) < 0:
+        yield f"expected samples of at least 0, got {samples.min()}: shift them, the model learns the rest"
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise ValueError(f"expected labels as integers of shape (m,), got {labels.dtype} of shape {labels.shape}")
-    if samples.ndim < 2 or len(samples) != len(labels) or not len(labels):
-        raise ValueError(f"expected one label for each sample, got {labels.shape} for {samples.shape}")
+        yield f"expected labels as integers of shape (m,), got {labels.dtype} of shape {labels.shape}"
+    elif samples.ndim < 2 or len(samples) != len(labels) or not len(labels):
+        yield f"expected one label for each sample, got {labels.shape} for {samples.shape}"
 
 
 def check_numbers(plan: TrainingPlan) -> None:

@@ -75,6 +75,9 @@ class IntegerLayer:
             if sample_shape is None:
                 raise ValueError("expected the shape of a sample, got none: a convolution does not tell it")
 
+        if weight.dtype != torch.float32:
+            raise ValueError(f"expected a first layer of float32, got {weight.dtype}: model.float() makes it one")
+
         def apply(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
             if isinstance(layer, nn.Conv2d):
                 return conv2d(x, kernels, None, layer.stride, layer.padding, layer.dilation)

@@ -192,14 +192,23 @@ class SpotCheck:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
             registration.check_form()
-            self._check_affordable(node_id, registration.samples)
+            try:
+                self.check_affordable(registration.samples)
+            except Misconfigured as why:
+                raise Misconfigured(f"node {node_id}: {why}") from why
             receipt = self.authority.register(node_id, registration)
             self._look(node_id)
         self._pending.pop(node_id, None)
         self._registered[node_id], self._receipts[node_id] = registration, receipt
 
-    def _check_affordable(self, node_id: int, samples: int) -> None:
-        """Refuse data of which no check could ever be afforded: whoever enrolled them could never be asked."""
+    def check_affordable(self, samples: int) -> None:
+        """Refuse so many samples if no check of them could ever be afforded: whoever enrols them could never be asked.
+
+        Raises
+        ------
+        Misconfigured
+            With what to change.
+        """
         width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
         need = self._need(min(self.plan.steps(samples), self.most), smallest)
         budget = allowance(width, self.authority.budget)
@@ -207,7 +216,7 @@ class SpotCheck:
             wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
             raise Misconfigured(
-                f"node {node_id}: expected samples that a check can be afforded of, got {samples} in batches of "
+                f"expected samples that a check can be afforded of, got {samples} in batches of "
                 f"{size}, the last of an epoch of {smallest}: a check discloses {need} of {width} dimensions of these, "
                 f"the budget is {budget}; {fewer}add {wider - smallest}, or change the batch size"
             )

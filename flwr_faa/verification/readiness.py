@@ -1,0 +1,100 @@
+"""What a project must change before its first round, all of it at once: ``TrainingPlan.check``, ``faa-device check``.
+
+The checks are those of verifier and client, tried in order. Where one fails, those that need it are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from flwr_faa.authority import BUDGET, LocalAuthority
+from flwr_faa.verification.base import Misconfigured
+from flwr_faa.verification.plan import Data, TrainingPlan, check_labels
+from flwr_faa.verification.settings import check_given, data_problems
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
+
+
+def problems(
+    plan: TrainingPlan,
+    data: Data,
+    budget: float = BUDGET,
+    allow_convolution: bool = False,
+    max_value: int = 255,
+) -> list[str]:
+    """Return what must change before this plan can be verified on these data by ``SpotCheck``; empty if nothing.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+    data : tuple of ndarray
+        Samples and labels of one client.
+    budget : float
+        Of the authority and of the device.
+    allow_convolution, max_value
+        As in :class:`~flwr_faa.SpotCheck`.
+    """
+    found = list(data_problems(data))
+    sound = not found
+    samples: Any = None
+    labels: Any = None
+    if isinstance(data, (tuple, list)) and [type(a) for a in data] == [np.ndarray, np.ndarray]:
+        samples, labels = data
+    shape = samples.shape[1:] if samples is not None and samples.ndim > 1 else None
+
+    def tried(check: Callable[[], Any]) -> Any:
+        """What a check returns; if it raises, that is one more thing to change, and None."""
+        try:
+            return check()
+        except Exception as why:  # noqa: BLE001 - a project's own model or loss may raise anything
+            ours = isinstance(why, (Misconfigured, ValueError))
+            found.append(str(why) if ours else f"{type(why).__name__}: {why}")
+            return None
+
+    layer = tried(lambda: IntegerLayer.of(plan, shape))
+    if layer is None:
+        return found
+    if layer.spatial and not allow_convolution:
+        found.append(
+            "expected a dense first layer, got a convolution: checking it discloses the image; allow_convolution=True, "
+            "at the server and in this check, lets it"
+        )
+    authority = LocalAuthority(budget=budget)
+    verifier = tried(lambda: SpotCheck(plan, shape, authority, max_value=max_value, allow_convolution=True))
+    if verifier is None:
+        return found
+    blank, start = np.zeros((2, *layer.sample_shape), np.uint8), plan.initial_arrays(0)
+    if labels is not None and labels.dtype.kind in "iu" and labels.size:
+        before = len(found)
+        tried(lambda: check_labels(labels, plan.predict(start, blank).shape))
+        sound = sound and len(found) == before
+    if sound:
+        if samples.max() > max_value:
+            found.append(
+                f"expected samples up to {max_value}, got {samples.max()}: SpotCheck(max_value={samples.max()})"
+            )
+        last = slice(plan.smallest_batch(len(labels)))
+        tried(lambda: plan.step(plan.start(start), (samples[last], labels[last]), 0, 0))
+        tried(lambda: verifier.check_affordable(len(labels)))
+    return found
+
+
+def problems_of(name: str, file: str, budget: float, allow_convolution: bool, max_value: int) -> list[str]:
+    """Return the problems of a plan that is named ``module:attribute`` on the data in an ``.npz`` file."""
+    module, _, attribute = name.partition(":")
+    try:
+        plan = getattr(import_module(module), attribute)
+        check_given(plan)
+    except (AttributeError, ImportError, TypeError, ValueError) as why:
+        return [f"expected a plan as MODULE:ATTRIBUTE, importable from here, got {name!r}: {why}"]
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            data = stored["samples"], stored["labels"]
+    except (BadZipFile, EOFError, KeyError, OSError, ValueError) as why:
+        return [f"expected an .npz file with 'samples' and 'labels', got {file}: {why}"]
+    return problems(plan, data, budget, allow_convolution, max_value)
