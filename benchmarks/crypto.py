@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.group import Group
 from flwr_faa.crypto.ipfe import (
     ciphertexts_from_bytes,
     ciphertexts_to_bytes,

@@ -83,11 +83,11 @@ def clocks() -> Iterator[Counter[str]]:
 def measure(overrides: str) -> tuple[dict[str, float], Mapping[str, Any]]:
     """CPU seconds by phase without evaluation, and the summary of one run."""
     with tempfile.TemporaryDirectory() as folder, clocks() as spent:
-        experiment = load(f"{overrides} run.dir={folder}")
-        experiment.client(0).fit(experiment.plan.initial_arrays(0), {})  # data loaded, torch warm
+        scenario = load(f"{overrides} run.dir={folder}")
+        scenario.client(0).fit(scenario.plan.initial_arrays(0), {})  # data loaded, torch warm
         spent.clear()
         start = time.process_time()
-        record = run_locally(experiment, Path(folder))
+        record = run_locally(scenario, Path(folder))
         total = time.process_time() - start - spent.pop("evaluation")
     return {**spent, "the rest": total - sum(spent.values())}, record.summary
 

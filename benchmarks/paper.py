@@ -47,9 +47,9 @@ def main() -> None:
 
 
 def _measure(dataset: str, model: str, back_end: str, clients: int) -> list[str]:
-    experiment = load(f"dataset={dataset} model={model} clients={clients}")
-    plan, data = experiment.plan, experiment.data_of(0)
-    verifier = Paper(plan, tuple(experiment.config.dataset.shape), authority=LocalAuthority(back_end))
+    scenario = load(f"dataset={dataset} model={model} clients={clients}")
+    plan, data = scenario.plan, scenario.data_of(0)
+    verifier = Paper(plan, tuple(scenario.config.dataset.shape), authority=LocalAuthority(back_end))
     start = plan.initial_arrays(1)
     errors, costs = [], []
     for nonce in range(REPEATS + 1):  # the first builds tables and loads torch's kernels

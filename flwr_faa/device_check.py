@@ -67,7 +67,7 @@ print(json.dumps({"import": imported - start, "step": (time.perf_counter() - imp
 _CRYPTO = """
 import json, time
 from flwr_faa.crypto import ipfe
-from flwr_faa.crypto.groups import open_group
+from flwr_faa.crypto.backends import open_group
 group = open_group()
 public, master = ipfe.setup(group, 64)
 start = time.perf_counter()

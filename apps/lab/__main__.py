@@ -32,31 +32,31 @@ from apps.lab.recording.record import Record
 from apps.lab.recording.summary import outcome
 from apps.lab.running.local_run import run_locally, yardsticks
 from apps.lab.scenario import CONF
-from apps.lab.spotcheck import Enrolled, devices_of
+from apps.lab.spotcheck import Enrolled
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> None:
-    """Run one experiment and say how it went."""
+    """Run one scenario and say how it went."""
     for name in ("flwr", "flwr_faa"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a line a node and round; it is all in rounds.jsonl
     told = HydraConfig.get()
     more = [source.path for source in told.runtime.config_sources if source.provider == "command-line"]
-    experiment = load(_joined(told.overrides.task, *more))
+    scenario = load(_joined(told.overrides.task, *more))
     console, written = Console(), []
     try:
-        with rounds_bar(console, experiment.config.rounds) as watch:
-            enrolled = Enrolled(devices_of(experiment), experiment.config.clients)
+        with rounds_bar(console, scenario.config.rounds) as watch:
+            enrolled = Enrolled(scenario.devices, scenario.config.clients)
 
             def done(record: Record) -> None:
-                written.append(record.write(yardsticks(experiment, watch("yardsticks"))))
+                written.append(record.write(yardsticks(scenario, watch("yardsticks"))))
 
-            run_locally(experiment, experiment.folder, watch(experiment.name, enrolled), done)
+            run_locally(scenario, scenario.folder, watch(scenario.name, enrolled), done)
     except ConfigError as mistake:
         raise SystemExit(f"{mistake}") from mistake
     for line in outcome(written[0]):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"{experiment.folder}", highlight=False, soft_wrap=True)
+    console.print(f"{scenario.folder}", highlight=False, soft_wrap=True)
 
 
 def check(words: Sequence[str]) -> None:

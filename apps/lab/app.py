@@ -16,23 +16,23 @@ from apps.lab.config import load
 from apps.lab.recording.record import Record
 from apps.lab.recording.summary import outcome
 from apps.lab.running.local_run import yardsticks
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from apps.lab.server import LabServer
 
 
-def _experiment(context: Context) -> Experiment:
+def _scenario(context: Context) -> Scenario:
     return load(str(context.run_config["overrides"]))
 
 
 def _start(context: Context) -> Record:
-    experiment = _experiment(context)
-    return Record(experiment, experiment.folder)
+    scenario = _scenario(context)
+    return Record(scenario, scenario.folder)
 
 
 def _done(record: Record) -> None:
-    for line in (*outcome(record.write(yardsticks(record.experiment))), f"{record.folder}"):
+    for line in (*outcome(record.write(yardsticks(record.scenario))), f"{record.folder}"):
         log(INFO, "%s", line)
 
 
 server = LabServer(_start, _done)
-client = LabClient(_experiment)
+client = LabClient(_scenario)

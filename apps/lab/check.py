@@ -1,4 +1,4 @@
-"""What an experiment's settings must be. Everything is checked before anything starts, with one line per mistake."""
+"""What a scenario's settings must be. Everything is checked before anything starts, with one line per mistake."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ RULES: Mapping[str, Rule] = {
     "verification.steps": whole(0),
     "verification.enrol_timeout": POSITIVE,
 }
-#: Settings without which there is no experiment.
+#: Settings without which there is no scenario.
 NEEDED = ("clients", "fraction", "min_clients", "timeout", "rounds", "seed", "api", "run.baseline", "attack.share")
 
 

@@ -1,4 +1,4 @@
-"""From overrides, as typed on a command line, to an experiment, or to one line for each mistake in them."""
+"""From overrides, as typed on a command line, to a scenario, or to one line for each mistake in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from apps.lab.check import ConfigError, did_you_mean, mistakes, settings
 from apps.lab.naming import folder_name
-from apps.lab.scenario import CONF, Experiment
+from apps.lab.scenario import CONF, Scenario
 
 GROUPS = ("dataset", "partition", "model", "attack", "strategy", "detector", "verification")
 
@@ -28,8 +28,8 @@ _hydra = Lock()
 
 
 @lru_cache(maxsize=4)
-def load(overrides: str) -> Experiment:
-    """Compose an experiment.
+def load(overrides: str) -> Scenario:
+    """Compose a scenario.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def load(overrides: str) -> Experiment:
     ]
     _refuse(lines)
     named = {group: choice for group, choice in choices.items() if group not in unused}
-    return Experiment(config, choices, folder_name(named, plain, usual))
+    return Scenario(config, choices, folder_name(named, plain, usual))
 
 
 @contextmanager

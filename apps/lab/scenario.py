@@ -1,4 +1,4 @@
-"""One experiment: what its configuration stands for, built once a process and shared by server and clients."""
+"""One scenario: what its configuration stands for, built once a process and shared by server and clients."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from apps.lab.attacks.base import Attack
 from apps.lab.check import ConfigError
 from apps.lab.clients.roles import Honest, Malicious
 from apps.lab.datasets import Dataset
+from apps.lab.partitions.slice import Slice
 from apps.lab.partitions.split import Rows, choose_malicious
-from apps.lab.slice import Slice
-from apps.lab.spotcheck import device_of
 from flwr_faa import TrainingPlan
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data
@@ -32,7 +31,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
+class Scenario:
     """A configuration and what it stands for.
 
     Parameters
@@ -96,6 +95,15 @@ class Experiment:
         """Where the run leaves its files; absolute."""
         return (Path(self.config.run.dir) if self.config.run.dir else Path("runs") / self.name).absolute()
 
+    @property
+    def devices(self) -> Path:
+        """Where clients keep what they are bound to; one folder each, as on machines of their own."""
+        return self.folder / "devices"
+
+    def device_of(self, partition: int) -> Device:
+        """A client's device, with the budget that the authority has too."""
+        return Device(self.devices / str(partition), self.config.verification.get("budget", 1.0))
+
     def data_of(self, partition: int) -> Data:
         """The samples and labels that a client holds; an attacker may have poisoned its own."""
         samples, labels = self.dataset.train
@@ -126,7 +134,7 @@ class Experiment:
 
     def honest(self, partition: int) -> Honest:
         """The client that holds a partition, if nobody attacked."""
-        return Honest(self.plan, self.data_of(partition), partition, device_of(self, partition), public=True)
+        return Honest(self.plan, self.data_of(partition), partition, self.device_of(partition), public=True)
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
         """What each attacker would send if it were honest; trained once a round, kept until the next."""
@@ -138,13 +146,13 @@ class Experiment:
         """A global model's outputs for the test samples, one column a label, before softmax."""
         return self.plan.predict(arrays, self.dataset.test[0])
 
-    def with_choices(self, **choices: str) -> Experiment:
-        """The same experiment with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
+    def with_choices(self, **choices: str) -> Scenario:
+        """The same scenario with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
         config = self.config.copy()
         for group, choice in choices.items():
             config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")
         config.attack.share = self.config.attack.share
-        return Experiment(config, {**self.choices, **choices}, "-".join([self.name, *choices.values()]))
+        return Scenario(config, {**self.choices, **choices}, "-".join([self.name, *choices.values()]))
 
     def _once(self, model: Arrays, nonce: int, train: Callable[[], list[Arrays]]) -> list[Arrays]:
         key = nonce, b"".join(np.ascontiguousarray(a).tobytes() for a in model)

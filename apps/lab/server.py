@@ -1,4 +1,4 @@
-"""The ServerApp: the experiment's strategy over the API it asks for."""
+"""The ServerApp: the scenario's strategy over the API it asks for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LabServer(ServerApp):  # type: ignore[misc]
     def __call__(self, grid: Grid, context: Context) -> None:
         record = self._start(context)
         try:
-            config = record.experiment.config
+            config = record.scenario.config
             wait_for_nodes(grid, config.min_clients, config.clients)
             random.seed(config.seed)  # Flower draws the clients of a round from it
             app = {"legacy": legacy_app, "message": message_app}[config.api](record)
@@ -78,7 +78,7 @@ def wait_for_nodes(grid: Grid, least: int, most: int) -> None:
 
 def legacy_app(record: Record) -> ServerApp:
     """A ServerApp with a legacy strategy."""
-    config, initial = record.experiment.config, initial_arrays(record)
+    config, initial = record.scenario.config, initial_arrays(record)
 
     def evaluate(server_round: int, arrays: NDArrays, _: dict[str, Scalar]) -> tuple[float, dict[str, Scalar]]:
         accuracy = record.evaluate(server_round, arrays)
@@ -102,7 +102,7 @@ def legacy_app(record: Record) -> ServerApp:
 
 def message_app(record: Record) -> ServerApp:
     """A ServerApp with a strategy of the Message API."""
-    app, config, initial = ServerApp(), record.experiment.config, initial_arrays(record)
+    app, config, initial = ServerApp(), record.scenario.config, initial_arrays(record)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord({"accuracy": record.evaluate(server_round, arrays.to_numpy_ndarrays())})
@@ -117,7 +117,7 @@ def message_app(record: Record) -> ServerApp:
 
 def message_strategy(record: Record) -> LabFAADL:
     """The strategy of the Message API that a run is to have."""
-    config = record.experiment.config
+    config = record.scenario.config
     strategy = LabFAADL(
         fraction_train=config.fraction,
         fraction_evaluate=0.0,
@@ -131,10 +131,10 @@ def message_strategy(record: Record) -> LabFAADL:
 
 def least(record: Record) -> int:
     """Nodes of a round: Flower takes its share of those connected before it waits for the others."""
-    config = record.experiment.config
+    config = record.scenario.config
     return max(min(2, config.min_clients), int(config.fraction * config.min_clients))
 
 
 def initial_arrays(record: Record) -> NDArrays:
     """The untrained model of a run's seed."""
-    return record.experiment.plan.initial_arrays(record.experiment.config.seed)
+    return record.scenario.plan.initial_arrays(record.scenario.config.seed)

@@ -1,62 +1,18 @@
 """``python -m apps.lab.slice FOLDER [OVERRIDES]``: a file for every client, with the samples that it holds.
 
 E.g. ``python -m apps.lab.slice slices clients=5 dataset=digits partition=iid`` writes ``slices/0.npz`` to ``4.npz``.
-A device reads its own, which ``data=`` in its SuperNode's ``--node-config`` names, and needs no data set library.
+A device reads its own, which ``data=`` in its SuperNode's ``--node-config`` names.
 """
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from flwr_faa.verification.plan import Data
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """What a device holds.
-
-    Parameters
-    ----------
-    data : tuple of ndarray
-        Samples, uint8, shape (m, ...), and labels, int64, shape (m,).
-    partition : int
-        Which part of its data set this is; for reports, nobody is trusted for it.
-    """
-
-    data: Data
-    partition: int
-
-    def write(self, path: Path) -> None:
-        """To a new file, or instead of an older one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, samples=self.data[0], labels=self.data[1], partition=self.partition)
-
-    @classmethod
-    def read(cls, path: Path, shape: tuple[int, ...]) -> Slice:
-        """From a file; ``shape`` is that of one sample.
-
-        Raises
-        ------
-        ValueError
-            There is no such file, or what it holds is not a slice with such samples. The text is for the device's
-            owner, who finds it in the SuperNode's log.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                samples, labels, partition = stored["samples"], stored["labels"], stored["partition"]
-        except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise ValueError(f"expected a slice of 'python -m apps.lab.slice' at {path}, got {error!r}") from error
-        got = f"samples {samples.dtype} {samples.shape}, labels {labels.dtype} {labels.shape}"
-        same = len(samples) == len(labels) > 0 and labels.ndim == 1 and partition.shape == ()
-        if not same or samples.dtype != np.uint8 or labels.dtype.kind != "i" or samples.shape[1:] != shape:
-            raise ValueError(f"{path}: expected uint8 samples of shape {shape} and as many labels, got {got}")
-        return cls((samples, labels.astype(np.int64)), int(partition))
+from apps.lab.config import load
+from apps.lab.partitions.slice import Slice
 
 
 def main(
@@ -65,14 +21,12 @@ def main(
     samples: Annotated[int | None, typer.Option(help="At most so many a slice; encrypting takes time.")] = None,
 ) -> None:
     """Cut a lab data set into slices."""
-    from apps.lab.config import load  # here: a device reads its slice without Hydra's data sets
-
-    experiment = load(" ".join(overrides or []))
-    for partition, rows in enumerate(experiment.partitions):
-        train, labels = experiment.dataset.train
+    scenario = load(" ".join(overrides or []))
+    for partition, rows in enumerate(scenario.partitions):
+        train, labels = scenario.dataset.train
         chosen = rows[:samples]
         Slice((train[chosen], labels[chosen]), partition).write(folder / f"{partition}.npz")
-    typer.echo(f"{len(experiment.partitions)} slices of {len(chosen)} samples in {folder}")
+    typer.echo(f"{len(scenario.partitions)} slices of {len(chosen)} samples in {folder}")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
-
-if TYPE_CHECKING:
-    from apps.lab.scenario import Experiment
 
 
 def spot_check(plan: TrainingPlan, shape: Iterable[int], budget: float, steps: int, back_end: str) -> SpotCheck:
@@ -26,17 +21,6 @@ def spot_check(plan: TrainingPlan, shape: Iterable[int], budget: float, steps: i
         max_value=round(1 / plan.scale),  # pixels become 0 to 1
         allow_convolution=budget == 1,  # it discloses everything, and here everything may be
     )
-
-
-def devices_of(experiment: Experiment) -> Path:
-    """Where the clients of an experiment keep what they are bound to; one folder each, as on machines of their own."""
-    return experiment.folder / "devices"
-
-
-def device_of(experiment: Experiment, partition: int) -> Device:
-    """A client's device, with the budget that the authority has too."""
-    budget = experiment.config.verification.get("budget", 1.0)
-    return Device(devices_of(experiment) / str(partition), budget)
 
 
 @dataclass(frozen=True)

@@ -101,10 +101,10 @@ def found_attackers(clients: Sequence[int], seeds: int, attacks: Mapping[str, At
     """Attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
     counts: Counts = defaultdict(lambda: np.zeros(4, int))
     for n, partition, seed in product(clients, ("iid", "shards"), range(1, seeds + 1)):
-        experiment = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
-        *_, (one, honest) = rounds(experiment, 1 + seed % 2)
+        scenario = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
+        *_, (one, honest) = rounds(scenario, 1 + seed % 2)
         for (attack, kind), share in product(attacks.items(), SHARES):
-            malicious = choose_malicious(experiment.partitions, experiment.dataset.train[1], share, seed)
+            malicious = choose_malicious(scenario.partitions, scenario.dataset.train[1], share, seed)
             batch, odd = attacked(one, honest, replace(kind, share=share), sorted(malicious))
             clean = ~np.isin(np.arange(n), list(malicious))
             for name, detector in (DEFAULTS | BEFORE).items():

@@ -27,7 +27,7 @@ from apps.lab.markdown import Table, markdown, write_region
 from apps.lab.recording.progress import rounds_bar
 from apps.lab.running.continued import CHECKPOINT, Continued, run_continued
 from apps.lab.running.fleet import Fleet
-from apps.lab.scenario import CONF, Experiment
+from apps.lab.scenario import CONF, Scenario
 
 SETTING = (
     "clients=1100 partition=lambda partition.share=0 partition.size=600 attack=label_flip attack.share=0.0909 "
@@ -50,16 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("flwr").setLevel(logging.ERROR)  # a line a node and round; it is all in rounds.jsonl
     console, records = Console(), {}
     for strategy in options.strategies:
-        experiment = setting(strategy, options.rounds, options.overrides)
+        scenario = setting(strategy, options.rounds, options.overrides)
         folder = options.out / strategy
         if options.finished:
             if not (folder / CHECKPOINT).exists():
                 continue
-            records[strategy] = Continued(experiment, folder)
+            records[strategy] = Continued(scenario, folder)
         else:
             with rounds_bar(console, options.rounds) as bar:
                 watch = bar(strategy) if console.is_terminal else partial(_line, strategy)
-                records[strategy] = run_continued(experiment, folder, watch)
+                records[strategy] = run_continued(scenario, folder, watch)
         records[strategy].write({})
     text = markdown(*table(records))
     print(text)
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def setting(strategy: str, rounds: int, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment, on the best data there are."""
+def setting(strategy: str, rounds: int, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario, on the best data there are."""
     try:
         datasets.mnist()
         dataset = "mnist"
@@ -96,7 +96,7 @@ def table(records: Mapping[str, Continued]) -> Table:
         lines[-1] += [f"{m:.1f}" for m in minutes]
         phases = [summary["seconds"].get(phase, 0.0) / record.done for phase in ("train", "detect", "aggregate")]
         lines[-1] += [f"{seconds:.1f}" for seconds in phases]
-    config = next(iter(records.values())).experiment
+    config = next(iter(records.values())).scenario
     title = f"1,000 honest clients, 100 that flip 7 to 1, 600 images of {config.choices['dataset']} each"
     return title, head, lines
 

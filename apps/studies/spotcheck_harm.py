@@ -33,7 +33,7 @@ from flwr_faa import TrainingPlan
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, Data
 from flwr_faa.verification.spotcheck import merkle
-from flwr_faa.verification.spotcheck.commitments import Layout
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import Trace, largest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ STEPS, BATCH, DRAWN = 20, 5, 2
 ROOTS = 100
 Vectors = Sequence[npt.NDArray[Any]]
 #: Plan, layout, the honest update, a step and a size, to a kick.
-Aim = Callable[[TrainingPlan, Layout, Vectors, float], Callable[[Checkpoint], Checkpoint]]
+Aim = Callable[[TrainingPlan, StateLayout, Vectors, float], Callable[[Checkpoint], Checkpoint]]
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,21 @@ class Attack:
     roots: int = 1
 
 
-def both(plan: TrainingPlan, layout: Layout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
+def both(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
     """Pushed, and spun back: v stays."""
     pushed, back = push(layout, update, -size), spin(layout, update, size)
     return lambda checkpoint: back(pushed(checkpoint))
 
 
-def first(plan: TrainingPlan, layout: Layout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
+def first(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
     """The first layer's weight alone."""
     alone = [u if i == layout.parameters[0] else np.zeros_like(u) for i, u in enumerate(update)]
     return push(layout, alone, -size)
 
 
-def variance(plan: TrainingPlan, layout: Layout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
+def variance(
+    plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float
+) -> Callable[[Checkpoint], Checkpoint]:
     """One channel's running variance, so many times as large."""
 
     def change(checkpoint: Checkpoint) -> Checkpoint:
@@ -100,12 +102,12 @@ def variance(plan: TrainingPlan, layout: Layout, update: Vectors, size: float) -
     return change
 
 
-def pushed(plan: TrainingPlan, layout: Layout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
+def pushed(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
     """All parameters, backwards."""
     return push(layout, update, -size)
 
 
-def spun(plan: TrainingPlan, layout: Layout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
+def spun(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
     """The momentum, so that they coast backwards."""
     return spin(layout, update, -size)
 
@@ -176,7 +178,7 @@ def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
     """What the hardest kick that stays closed does: in longest steps, in shares of the honest update; steps to draw."""
     plan, rng = plan_of(attack.normed), np.random.default_rng(trial)
     rows = rng.choice(len(data[1]), STEPS * BATCH, replace=False)
-    own, layout = (data[0][rows], data[1][rows]), Layout.of(plan)
+    own, layout = (data[0][rows], data[1][rows]), StateLayout.of(plan)
     honest = continued(plan, own, trial, [plan.start(plan.initial_arrays(trial))])
     update = [b.astype(np.float64) - a for a, b in zip(honest[0].arrays, honest[-1].arrays, strict=True)]
     step = STEPS - 2 if attack.late else int(rng.integers(0, STEPS - 1 - attack.smooth))
@@ -202,7 +204,7 @@ def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
     return length(layout, off) / longest, length(layout, off) / length(layout, update), STEPS - len(opened)
 
 
-def length(layout: Layout, arrays: Vectors) -> float:
+def length(layout: StateLayout, arrays: Vectors) -> float:
     """Of the parameters."""
     return math.sqrt(sum(float(np.sum(np.square(arrays[i]))) for i in layout.parameters))
 
@@ -220,7 +222,7 @@ def continued(
     return done
 
 
-def traced(layout: Layout, states: Sequence[Checkpoint], step: int, roots: int) -> Trace:
+def traced(layout: StateLayout, states: Sequence[Checkpoint], step: int, roots: int) -> Trace:
     """The trace of a run, with the root of several in which one step looks shortest."""
     encoded = np.stack([np.frombuffer(layout.encode(state), np.uint8) for state in states])
     root = merkle.Tree([merkle.leaf(state.tobytes()) for state in encoded]).root

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa.authority.registration import Disclosure, Registration, holds
 from flwr_faa.crypto import ipfe
-from flwr_faa.crypto.groups import Group
+from flwr_faa.crypto.group import Group
 
 #: Flower's node ids are 64-bit unsigned.
 MAX_NODE = 2**64 - 1

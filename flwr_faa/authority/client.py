@@ -16,7 +16,8 @@ from flwr_faa.authority.base import AuthorityUnavailable, SignedPublicKey
 from flwr_faa.authority.credential import SIGNATURE, Credential, loopback, reply_message
 from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, holds
 from flwr_faa.crypto import ipfe
-from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.group import Group
 
 #: Seconds to be connected. The machine is there or it is not.
 _CONNECT = 5.0

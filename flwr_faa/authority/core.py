@@ -20,7 +20,8 @@ from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, gradi
 from flwr_faa.authority.registration import Disclosure, Refused, Registration
 from flwr_faa.authority.store import SampleSet, Store
 from flwr_faa.crypto import ipfe
-from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.group import Group
 
 _SCALAR = 32  # bytes of a scalar, in both groups
 

@@ -16,7 +16,7 @@ class LocalAuthority(KeyAuthority):
     Parameters
     ----------
     back_end : {"auto", "charm", "arkworks"}
-        See :func:`flwr_faa.crypto.groups.open_group`.
+        See :func:`flwr_faa.crypto.backends.open_group`.
     budget : float, default 0.25
         Share of a sample's dimensions that may become known over its lifetime; 1 is all of it.
     """

@@ -1,20 +1,25 @@
-"""The two back ends of ``groups.Group``: Charm's P-256 and arkworks' BLS12-381 G1."""
+"""The two back ends: Charm's P-256 and arkworks' BLS12-381 G1. Charm has no wheels: an extra, arkworks stands in."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import logging
 import operator
 import secrets
+import threading
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from py_arkworks_bls12381 import G1Point, Scalar
 
-if TYPE_CHECKING:
-    from flwr_faa.crypto.groups import Point
+from flwr_faa.crypto.group import Group, Point
+
+logger = logging.getLogger(__name__)
+_OPENING = threading.Lock()
 
 
 class CharmGroup:
@@ -116,3 +121,35 @@ class ArkworksGroup:
         for bit in bin(self.h_eff)[3:]:
             result = result + result + p if bit == "1" else result + result
         return result
+
+
+def open_group(name: str = "auto") -> Group:
+    """The back end of that name, one object a process.
+
+    Parameters
+    ----------
+    name : {"auto", "charm", "arkworks"}
+        "auto" is charm where it is installed, else arkworks.
+
+    Raises
+    ------
+    ImportError
+        Charm was asked for by name and is not installed.
+    ValueError
+        No such back end.
+    """
+    if name not in ("auto", "charm", "arkworks"):
+        raise ValueError(f"expected back end 'auto', 'charm' or 'arkworks', got {name!r}")
+    with _OPENING:  # two objects of one back end would not mix
+        return _open(name)
+
+
+@functools.cache
+def _open(name: str) -> Group:
+    if name == "auto":
+        try:
+            return _open("charm")
+        except ImportError as error:
+            logger.warning("%s; using arkworks", error)
+            return _open("arkworks")
+    return CharmGroup() if name == "charm" else ArkworksGroup()

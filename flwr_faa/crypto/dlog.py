@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.crypto.groups import Group, Point, multiples
+from flwr_faa.crypto.group import Group, Point
+from flwr_faa.crypto.groups import multiples
 
 #: Largest bound: 4,096 giant steps over the largest table, some 20 ms for a value that is not there.
 MAX_BOUND = 2**33

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import hashlib
 
-from flwr_faa.crypto.groups import Group, Point
+from flwr_faa.crypto.group import Group, Point
 
 _DOMAIN = "flwr-anomaly/generator/1"
 
@@ -43,7 +43,7 @@ def generators(group: Group, count: int) -> tuple[Point, ...]:
 
     Examples
     --------
-    >>> from flwr_faa.crypto.groups import open_group
+    >>> from flwr_faa.crypto.backends import open_group
     >>> len(generators(open_group("arkworks"), 3))
     4
     """

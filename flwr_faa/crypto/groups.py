@@ -1,7 +1,4 @@
-"""What a prime-order group must do, and what is done in any: sums of multiples, fast, and points to bytes and back.
-
-The paper builds on Charm (Section VI-C). Charm has no wheels, so it is an extra, and py-arkworks stands in for it
-(``backends.py``). Written additively. A point is whatever object its back end makes; only the back end looks inside.
+"""What is done in any group: sums of multiples, fast, and points to bytes and back.
 
 Points travel uncompressed, ``x || y``, big-endian: twice the bytes, but read four times faster, all checks included
 (no square root). Reading is strict: both coordinates below p, on the curve, in the subgroup, never the identity
@@ -14,107 +11,15 @@ machines of their owners (the client encrypts, the authority derives); do not ti
 from __future__ import annotations
 
 import functools
-import logging
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, repeat
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.crypto.backends import ArkworksGroup, CharmGroup
-
-#: A point of some back end, opaque to everything but its group.
-Point = Any
-
-logger = logging.getLogger(__name__)
-_OPENING = threading.Lock()
-
-
-class Group(Protocol):
-    """A group of prime order on the curve y^2 = x^3 + ax + b over F_p, and what a back end can do in it."""
-
-    name: str
-    #: For messages and cache files.
-    curve: str
-    #: The back end's byte on the wire.
-    code: int
-    order: int
-    prime: int
-    a: int
-    b: int
-    #: Bytes of an encoded point.
-    point_size: int
-    #: What one multiplication costs, in additions: decides where a table pays.
-    mul_cost: int
-    generator: Point
-    identity: Point
-
-    def __hash__(self) -> int: ...
-    def add(self, p: Point, q: Point, /) -> Point: ...
-    def neg(self, p: Point, /) -> Point: ...
-    def mul(self, p: Point, scalar: int) -> Point: ...
-    @property
-    def multiexp(self) -> Callable[[Sequence[Point], Sequence[int]], Point] | None:
-        """Sum of ``scalars[i] * points[i]``, all scalars in [1, order), if the back end has its own.
-
-        Then one large product beats many small ones. ``msm`` is the one for callers.
-        """
-        ...
-
-    def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
-        """Affine (x, y); (0, 0), which lies on neither curve, is the identity."""
-        ...
-
-    def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
-        """Low 64 bits of x: the same for p and -p, and 0 for the identity."""
-        ...
-
-    def load(self, raw: bytes) -> Point:
-        """A point from bytes already known to lie on the curve; perhaps outside the subgroup."""
-        ...
-
-    def in_subgroup(self, points: Sequence[Point]) -> bool:
-        """Whether all points, on the curve, are in the group."""
-        ...
-
-    def clear_cofactor(self, p: Point) -> Point:
-        """A fixed multiple of a point on the curve that lies in the group."""
-        ...
-
-
-def open_group(name: str = "auto") -> Group:
-    """The back end of that name, one object a process.
-
-    Parameters
-    ----------
-    name : {"auto", "charm", "arkworks"}
-        "auto" is charm where it is installed, else arkworks.
-
-    Raises
-    ------
-    ImportError
-        Charm was asked for by name and is not installed.
-    ValueError
-        No such back end.
-    """
-    if name not in ("auto", "charm", "arkworks"):
-        raise ValueError(f"expected back end 'auto', 'charm' or 'arkworks', got {name!r}")
-    with _OPENING:  # two objects of one back end would not mix
-        return _open(name)
-
-
-@functools.cache
-def _open(name: str) -> Group:
-    if name == "auto":
-        try:
-            return _open("charm")
-        except ImportError as error:
-            logger.warning("%s; using arkworks", error)
-            return _open("arkworks")
-    return CharmGroup() if name == "charm" else ArkworksGroup()
+from flwr_faa.crypto.group import Group, Point
 
 
 def random_scalar(group: Group) -> int:

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from flwr_faa.crypto import groups
 from flwr_faa.crypto.dlog import solver
-from flwr_faa.crypto.groups import Group, Point, combine, msm, multiples
+from flwr_faa.crypto.group import Group, Point
+from flwr_faa.crypto.groups import combine, msm, multiples
 
 #: Most coordinates a key may have.
 MAX_WIDTH = 2**16

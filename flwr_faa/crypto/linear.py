@@ -35,7 +35,8 @@ from dataclasses import dataclass
 
 from flwr_faa.crypto import groups
 from flwr_faa.crypto.generators import generators
-from flwr_faa.crypto.groups import Group, Point, msm
+from flwr_faa.crypto.group import Group, Point
+from flwr_faa.crypto.groups import msm
 
 _DOMAIN = b"flwr-anomaly/linear/1\n"
 #: Bits of the weights sigma and rho that fold claims into one, and of the verifier's own.

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.crypto.generators import generators
-from flwr_faa.crypto.groups import Group, Point, multiples
+from flwr_faa.crypto.group import Group, Point
+from flwr_faa.crypto.groups import multiples
 
 #: Values above this are not samples; sums of buckets would no longer pay.
 MAX_VALUE = 2**16 - 1

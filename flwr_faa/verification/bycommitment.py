@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.crypto import groups, linear, pedersen
-from flwr_faa.crypto.groups import Group, Point
+from flwr_faa.crypto.group import Group, Point
 from flwr_faa.verification.stepclaims import StepClaims
 
 Bytes = npt.NDArray[np.uint8]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from flwr_faa import expected
 from flwr_faa.authority import Authority, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
-from flwr_faa.crypto.groups import open_group
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan

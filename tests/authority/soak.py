@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from flwr_faa.authority import SignedPublicKey
 from flwr_faa.authority.client import RemoteAuthority
 from flwr_faa.authority.credential import Credential
-from flwr_faa.crypto import groups, ipfe
+from flwr_faa.crypto import backends, ipfe
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment, Enrol
 from tests.authority.parties import Process, Signer, run
@@ -126,7 +126,7 @@ def _fuzz(parse: Callable[[bytes], object], true: bytes) -> int:
 
 def _parsers() -> dict[str, tuple[Callable[[bytes], object], bytes]]:
     """Every parser of what arrives from elsewhere, with a message that it takes."""
-    group = groups.open_group("auto")
+    group = backends.open_group("auto")
     public, _ = ipfe.setup(group, 4)
     ciphertexts = ipfe.ciphertexts_to_bytes(ipfe.encrypt_rows(public, [[1, 2, 3, 4]]))
     signed = SignedPublicKey(7, public.to_bytes(), secrets.token_bytes(64))

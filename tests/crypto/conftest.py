@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.group import Group
 
 CHARM = pytest.param(
     "charm", marks=pytest.mark.skipif(importlib.util.find_spec("charm_lite") is None, reason="charm is not installed")

@@ -10,7 +10,8 @@ import pytest
 
 from flwr_faa.crypto import dlog
 from flwr_faa.crypto.dlog import MAX_BOUND, DiscreteLog, OutOfRange, solver
-from flwr_faa.crypto.groups import Group, multiples
+from flwr_faa.crypto.group import Group
+from flwr_faa.crypto.groups import multiples
 
 
 def points(group: Group, values: list[int]) -> list[object]:

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.crypto import groups
-from flwr_faa.crypto.groups import Group, combine, decode, encode, msm, multiples, open_group, random_scalar, total
+from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.group import Group, Point
+from flwr_faa.crypto.groups import combine, decode, encode, msm, multiples, random_scalar, total
 from tests.crypto.oracle import BLS12_381, CURVES
 
 SCALARS = [0, 1, -1, 2, -2, 4095, 4096, -4096, 2**16, -(2**31), 2**64 - 1, 2**93 + 7, -(2**128) + 5]
 
 
-def points(group: Group, *scalars: int) -> list[groups.Point]:
+def points(group: Group, *scalars: int) -> list[Point]:
     return [group.mul(group.generator, k) for k in scalars]
 
 
@@ -189,7 +191,7 @@ def test_without_charm() -> None:
         import sys, logging
         logging.basicConfig(format="%(message)s")
         sys.modules["charm_lite"] = None
-        from flwr_faa.crypto.groups import open_group
+        from flwr_faa.crypto.backends import open_group
         try:
             open_group("charm")
         except ImportError as error:

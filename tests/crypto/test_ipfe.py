@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.crypto import ipfe
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.dlog import OutOfRange
-from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.group import Group
 from flwr_faa.crypto.ipfe import (
     Ciphertext,
     FunctionalKey,

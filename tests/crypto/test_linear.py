@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_faa.crypto import groups, linear, pedersen
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.generators import generators
-from flwr_faa.crypto.groups import Group, open_group
+from flwr_faa.crypto.group import Group
 from flwr_faa.crypto.linear import Proof, Statement
 from tests.crypto import schnorr
 from tests.crypto.make_vectors import HERE

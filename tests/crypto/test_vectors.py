@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flwr_faa.crypto import aont, ipfe
-from flwr_faa.crypto.groups import Group
+from flwr_faa.crypto.group import Group
 from tests.crypto.make_vectors import HERE, vectors
 from tests.crypto.oracle import Scalars
 

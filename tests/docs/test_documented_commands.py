@@ -182,9 +182,9 @@ def flower(args: Sequence[str]) -> None:
     parse(command, args)
     told = dict(pairwise(args))
     if "--run-config" in told:
-        experiment = load(tomllib.loads(told["--run-config"])["overrides"])
+        scenario = load(tomllib.loads(told["--run-config"])["overrides"])
         nodes = re.search(r"num-supernodes=(\d+)", told.get("--federation-config", ""))
-        assert nodes and int(nodes[1]) >= experiment.config.min_clients
+        assert nodes and int(nodes[1]) >= scenario.config.min_clients
 
 
 def installs(args: Sequence[str]) -> None:

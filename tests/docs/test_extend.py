@@ -52,6 +52,6 @@ def test_the_command_runs(checkout: Path) -> None:
 
 def test_the_search_path_is_an_override_too(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(checkout / "mine"))
-    experiment = load(f"hydra.searchpath=[file://{checkout}/mine] attack=lazy attack.factor=3.0")
-    assert experiment.attack.factor == 3.0
-    assert experiment.folder.name == "digits-iid-mlp-lazy-faa-sequential-replay-seed1-attack.factor=3.0"
+    scenario = load(f"hydra.searchpath=[file://{checkout}/mine] attack=lazy attack.factor=3.0")
+    assert scenario.attack.factor == 3.0
+    assert scenario.folder.name == "digits-iid-mlp-lazy-faa-sequential-replay-seed1-attack.factor=3.0"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from apps.lab.config import load
-from apps.lab.slice import Slice, main
+from apps.lab.partitions.slice import Slice
+from apps.lab.slice import main
 
 SHAPE = (1, 8, 8)
 
@@ -16,10 +17,10 @@ SHAPE = (1, 8, 8)
 def test_slices_are_the_partitions_of_the_lab(tmp_path: Path) -> None:
     told = ["clients=3", "dataset=digits", "partition=iid"]
     main(tmp_path, told, samples=50)
-    experiment = load(" ".join(told))
+    scenario = load(" ".join(told))
     for i in range(3):
         found = Slice.read(tmp_path / f"{i}.npz", SHAPE)
-        samples, labels = experiment.data_of(i)
+        samples, labels = scenario.data_of(i)
         assert found.partition == i
         assert np.array_equal(found.data[0], samples[:50]) and np.array_equal(found.data[1], labels[:50])
         assert found.data[1].dtype == np.int64

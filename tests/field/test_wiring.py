@@ -21,34 +21,34 @@ def test_the_run_names_the_authority_even_in_odd_folders(tmp_path: Path) -> None
     odd.mkdir()
     assert run("init", odd / "authority").exit_code == 0
     told = overrides_of(odd / "run", "https://127.0.0.1:1", odd / "authority" / "server.json", LAB)
-    experiment = load(told)
-    verifier = instantiate(experiment.config.verification, _convert_="all")
+    scenario = load(told)
+    verifier = instantiate(scenario.config.verification, _convert_="all")
     assert isinstance(verifier, SpotCheck)
     assert (verifier.max_value, verifier.sample_shape, verifier.authority.url) == (16, (1, 8, 8), "https://127.0.0.1:1")
-    assert experiment.folder == odd / "run"
+    assert scenario.folder == odd / "run"
 
 
 def test_a_node_is_what_its_own_config_says(tmp_path: Path) -> None:
     cut(tmp_path, LAB.split(), samples=60)
-    experiment = load(f"{LAB} attack=sign_flip attack.share=0.3")  # which no device is impressed by
-    (chosen,) = experiment.malicious
+    scenario = load(f"{LAB} attack=sign_flip attack.share=0.3")  # which no device is impressed by
+    (chosen,) = scenario.malicious
     config = {
         "data": str(tmp_path / f"{chosen}.npz"),
         "device": str(tmp_path / "d"),
         "authority": "0f" * 32,
         "budget": 0.25,
     }
-    honest = experiment.node(config)
+    honest = scenario.node(config)
     assert isinstance(honest, Honest)
     assert (honest.partition, len(honest.data[1])) == (chosen, 60)
     assert honest.device.authority == b"\x0f" * 32 and honest.device.budget == 0.25
     assert not honest.plaintext  # real data: never shown in the clear
-    assert isinstance(experiment.node(config | {"attack": "sign_flip"}), Malicious)
-    liar = experiment.node(config | {"attack": "spot_lie_z1"})
+    assert isinstance(scenario.node(config | {"attack": "sign_flip"}), Malicious)
+    liar = scenario.node(config | {"attack": "spot_lie_z1"})
     assert isinstance(liar, LiesInZ1) and liar.honest.device == honest.device
-    assert isinstance(experiment.node({"partition-id": chosen}), Malicious)
+    assert isinstance(scenario.node({"partition-id": chosen}), Malicious)
     with pytest.raises(ValueError, match="expected a slice"):
-        experiment.node(config | {"data": str(tmp_path / "9.npz")})
+        scenario.node(config | {"data": str(tmp_path / "9.npz")})
 
 
 def test_flowers_settings_name_the_superlink(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from apps.lab.papers.experiments import names, spec
 from apps.lab.papers.run import execute, parse
 from apps.lab.recording.record import FILES, Record
 from apps.lab.running.local_run import run_locally
-from apps.lab.scenario import CONF, Experiment
+from apps.lab.scenario import CONF, Scenario
 
 SMALL = "clients=4 rounds=1 model=logistic strategy=fedavg run.baseline=false"
 
@@ -118,9 +118,9 @@ def test_every_mistake_has_its_line() -> None:
     }.items(),
 )
 def test_a_start_that_fails_says_why_and_leaves_no_folder(overrides: str, line: str, tmp_path: Path) -> None:
-    experiment = load(f"{overrides} run.dir={tmp_path}/runs/x")
+    scenario = load(f"{overrides} run.dir={tmp_path}/runs/x")
     with pytest.raises(ConfigError, match=line):
-        run_locally(experiment, experiment.folder)
+        run_locally(scenario, scenario.folder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,10 +135,10 @@ def test_a_start_that_fails_spares_what_an_earlier_run_left(tmp_path: Path) -> N
 def test_a_run_that_fails_before_its_first_model_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(experiment: Experiment, arrays: object) -> None:
+    def fail(scenario: Scenario, arrays: object) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(Experiment, "predict", fail)
+    monkeypatch.setattr(Scenario, "predict", fail)
     folder = tmp_path / "runs" / "x"
     with pytest.raises(RuntimeError, match="no memory"):
         run_locally(load(f"{SMALL} run.dir={folder} api=message"), folder)
@@ -160,12 +160,12 @@ WORDS = st.one_of(
 )
 
 
-def effective(experiment: Experiment) -> str:
+def effective(scenario: Scenario) -> str:
     """All that a run depends on, and nothing of how it was typed."""
-    content = OmegaConf.to_container(experiment.config, resolve=True)
+    content = OmegaConf.to_container(scenario.config, resolve=True)
     assert isinstance(content, dict)
     used = {k: v for k, v in content.items() if k not in ("run", "detector", "verification")}
-    return repr((dict(experiment.choices), sorted((k, repr(v)) for k, v in used.items())))
+    return repr((dict(scenario.choices), sorted((k, repr(v)) for k, v in used.items())))
 
 
 @FEW
@@ -175,14 +175,14 @@ def test_folders_are_slugs_and_other_configurations_have_other_folders(several: 
     for words in several:
         quoted = " ".join(f'"{w}"' if "'" in w else w for w in words)
         try:
-            experiment = load(quoted)
+            scenario = load(quoted)
         except ConfigError as mistake:
             assert str(mistake).splitlines()
             continue
-        assert experiment.folder.parent == Path("runs").absolute()
-        assert experiment.folder.name.isascii() and len(experiment.folder.name) <= 140
-        assert not set(experiment.folder.name) & set("/\\ ~'\n") and not experiment.folder.name.startswith(".")
-        assert named.setdefault(experiment.folder.name, effective(experiment)) == effective(experiment)
+        assert scenario.folder.parent == Path("runs").absolute()
+        assert scenario.folder.name.isascii() and len(scenario.folder.name) <= 140
+        assert not set(scenario.folder.name) & set("/\\ ~'\n") and not scenario.folder.name.startswith(".")
+        assert named.setdefault(scenario.folder.name, effective(scenario)) == effective(scenario)
 
 
 @FEW
@@ -200,7 +200,7 @@ def test_only_the_last_override_of_a_setting_counts(words: list[str], order: obj
 
 @FEW
 @given(st.lists(st.text("abz=.+~,[]{}'\"$:/ 0-9\\\n", max_size=12), max_size=4))
-def test_whatever_is_typed_gives_an_experiment_or_lines(words: list[str]) -> None:
+def test_whatever_is_typed_gives_a_scenario_or_lines(words: list[str]) -> None:
     try:
         assert load(" ".join(words)).folder.parent == Path("runs").absolute()
     except ConfigError as mistake:

@@ -21,33 +21,33 @@ ALSO = {"squeezenet": "dataset=orl", "amazon": "dataset.shape=[40]"}
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_can_be_built(group: str, choice: str, faa_data: Path) -> None:
-    experiment = load(f"{group}={choice} {ALSO.get(choice, '')}")
-    parts = instantiate(experiment.config.strategy, _convert_="all")
+    scenario = load(f"{group}={choice} {ALSO.get(choice, '')}")
+    parts = instantiate(scenario.config.strategy, _convert_="all")
     assert {"detector", "verifier", "policy"} <= set(parts) <= {"detector", "verifier", "policy", "rule"}
     as_detector(parts["detector"])
-    arrays = experiment.plan.initial_arrays(1)
-    outputs = experiment.plan.predict(arrays, experiment.dataset.test[0][:3])
-    assert experiment.dataset.train[0].shape[1:] == tuple(experiment.config.dataset.shape)
-    assert outputs.shape == (3, experiment.config.dataset.classes)
-    assert experiment.dataset.train[1].max() < experiment.config.dataset.classes
-    assert len(experiment.malicious) == round(experiment.attack.share * 20)
+    arrays = scenario.plan.initial_arrays(1)
+    outputs = scenario.plan.predict(arrays, scenario.dataset.test[0][:3])
+    assert scenario.dataset.train[0].shape[1:] == tuple(scenario.config.dataset.shape)
+    assert outputs.shape == (3, scenario.config.dataset.classes)
+    assert scenario.dataset.train[1].max() < scenario.config.dataset.classes
+    assert len(scenario.malicious) == round(scenario.attack.share * 20)
 
 
 def test_the_overrides_that_others_type() -> None:
-    experiment = load(
+    scenario = load(
         "dataset=mnist5k partition=shards model=cnn attack=alie attack.share=0.3 attack.z=1.5 strategy=faa "
         "detector=ocsvm verification=none seed=7 rounds=3 run.dir=/tmp/x api=message clients=30 fraction=0.5"
     )
-    assert experiment.attack.z == 1.5
-    assert len(experiment.malicious) == 9
-    assert str(experiment.folder) == "/tmp/x"
-    assert experiment.config.fraction == 0.5
+    assert scenario.attack.z == 1.5
+    assert len(scenario.malicious) == 9
+    assert str(scenario.folder) == "/tmp/x"
+    assert scenario.config.fraction == 0.5
 
 
 def test_the_folder_is_absolute_and_named_after_what_was_chosen() -> None:
-    experiment = load("attack=alie attack.z=1.5 seed=3")
-    assert experiment.folder.is_absolute()
-    assert experiment.folder.name == "digits-iid-mlp-alie-faa-sequential-replay-seed3-attack.z=1.5"
+    scenario = load("attack=alie attack.z=1.5 seed=3")
+    assert scenario.folder.is_absolute()
+    assert scenario.folder.name == "digits-iid-mlp-alie-faa-sequential-replay-seed3-attack.z=1.5"
     assert load("strategy=fedavg").folder.name == "digits-iid-mlp-none-fedavg-seed1"
 
 

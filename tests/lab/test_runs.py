@@ -31,7 +31,7 @@ def verdicts(record: Record) -> list[list[tuple[Any, ...]]]:
 def test_a_run_of_each_strategy_leaves_everything(strategy: str, tmp_path: Path) -> None:
     # Execute
     record = run(f"attack=sign_flip strategy={strategy}", tmp_path)
-    record.write(yardsticks(record.experiment))
+    record.write(yardsticks(record.scenario))
 
     # Assert
     assert {p.name for p in tmp_path.iterdir()} == set(FILES)
@@ -40,7 +40,7 @@ def test_a_run_of_each_strategy_leaves_everything(strategy: str, tmp_path: Path)
     for node in rounds[0]["nodes"]:
         wanted = {"node_id", "suspect", "score", "verdict", "error", "threshold", "accepted", "reason", "malicious"}
         assert wanted <= node.keys()
-        assert node["malicious"] == (node["partition"] in record.experiment.malicious)
+        assert node["malicious"] == (node["partition"] in record.scenario.malicious)
     summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
     assert summary["final_accuracy"] == summary["accuracy"][-1]
     assert len(summary["accuracy"]) == 4
@@ -98,10 +98,10 @@ def test_who_shows_other_data_is_convicted() -> None:
 
 
 def test_the_attack_free_yardstick_is_the_federation_of_the_honest() -> None:
-    experiment = load("attack=sign_flip attack.share=0.25 rounds=2")
-    absent = run_locally(experiment.with_choices(strategy="fedavg", attack="absent"))
+    scenario = load("attack=sign_flip attack.share=0.25 rounds=2")
+    absent = run_locally(scenario.with_choices(strategy="fedavg", attack="absent"))
     assert [len(report.accepted) for report in absent.reports] == [15, 15]
-    assert absent.experiment.malicious == experiment.malicious
+    assert absent.scenario.malicious == scenario.malicious
     assert absent.summary["recall"] is None
 
 

@@ -17,7 +17,7 @@ from apps.lab.markdown import write_region
 from apps.lab.recording.record import Record
 from apps.lab.running.local_run import run_locally
 from apps.lab.scenario import CONF
-from apps.lab.spotcheck import Enrolled, device_of, devices_of
+from apps.lab.spotcheck import Enrolled
 from apps.studies.demo import disclosed
 from apps.studies.spotcheck_lies import study as spot_table
 from apps.studies.spotcheck_lies.study import all_cells, holds, run_missing, table
@@ -80,7 +80,7 @@ def test_every_attack_has_its_file_and_its_test() -> None:
 def test_who_lies_is_found_and_who_does_not_is_not(lie: str, tmp_path: Path) -> None:
     api = ("legacy", "message")[list(LIES).index(lie) % 2]
     record = run(f"attack=spot_{lie} rounds={1 + (lie == 'replay')} api={api} seed=3", tmp_path)
-    malicious, rounds = record.experiment.malicious, verdicts(record)
+    malicious, rounds = record.scenario.malicious, verdicts(record)
     found = [verdict for partition, verdict, *_ in rounds[-1] if partition in malicious]
     assert found and set(found) <= LIES[lie] and found.count("cleared") <= 1
     assert all(v[1:] == ("cleared", True, False) for r in rounds for v in r if v[0] not in malicious)
@@ -98,7 +98,7 @@ def test_who_enrols_what_no_budget_covers_takes_no_part(tmp_path: Path) -> None:
 
 def test_who_attacks_once_its_budget_is_spent_is_left_out_while_it_is_suspected(tmp_path: Path) -> None:
     record = run(f"attack=spot_budget_spent {TIGHT} rounds=3 seed=3", tmp_path)
-    (attacker,) = record.experiment.malicious
+    (attacker,) = record.scenario.malicious
     fate = [[v[1:] for v in r if v[0] == attacker] for r in verdicts(record)]
     assert fate == [[("cleared", True, False)]] + [[("exhausted", False, False)]] * 2
 
@@ -109,7 +109,7 @@ def test_both_apis_give_the_same_verdicts_and_weights(attack: str, tmp_path: Pat
     assert verdicts(runs[0]) == verdicts(runs[1])
     assert runs[0].accuracy == runs[1].accuracy
     if attack == "spot_drop_out":  # dropped three times, then banned
-        (attacker,) = runs[0].experiment.malicious
+        (attacker,) = runs[0].scenario.malicious
         fate = [[v[1:] for v in r if v[0] == attacker] for r in verdicts(runs[0])]
         assert fate == [[("missing", False, False)]] * 2 + [[("missing", False, True)], []]
 
@@ -117,19 +117,19 @@ def test_both_apis_give_the_same_verdicts_and_weights(attack: str, tmp_path: Pat
 def test_a_later_run_finds_no_older_enrolments_and_progress_is_counted(tmp_path: Path) -> None:
     shown = []
     for _ in range(2):
-        experiment = load(f"{SMALL} rounds=1 run.dir={tmp_path}")
-        enrolled = Enrolled(devices_of(experiment), 4)
-        run_locally(experiment, tmp_path)
-        shown.append(len(list(devices_of(experiment).glob("*/enrolments/*"))))
+        scenario = load(f"{SMALL} rounds=1 run.dir={tmp_path}")
+        enrolled = Enrolled(scenario.devices, 4)
+        run_locally(scenario, tmp_path)
+        shown.append(len(list(scenario.devices.glob("*/enrolments/*"))))
     assert shown == [4, 4] and str(enrolled) == ""
-    (device_of(experiment, 0).folder / "enrolments" / "new-1").mkdir()
-    next(devices_of(experiment).glob("1/enrolments/*/meta.json")).unlink()
+    (scenario.device_of(0).folder / "enrolments" / "new-1").mkdir()
+    next(scenario.devices.glob("1/enrolments/*/meta.json")).unlink()
     assert str(enrolled) == "3 of 4 clients have encrypted their data"
 
 
 def test_the_budget_is_the_clients_too_and_a_convolution_needs_all_of_it() -> None:
-    experiment = load(f"{SMALL} verification.budget=0.5")
-    assert device_of(experiment, 0).budget == 0.5
+    scenario = load(f"{SMALL} verification.budget=0.5")
+    assert scenario.device_of(0).budget == 0.5
     with pytest.raises(Exception, match="discloses the image"):
         Record(load("verification=spotcheck verification.budget=0.5 model=cnn")).defence()
 
@@ -142,8 +142,8 @@ def test_how_many_checks_a_client_can_stand_is_what_the_table_says() -> None:
     )
     assert len(lines) == 4
     for dataset, model, told, width, *checks in lines:
-        experiment = load(f"dataset={dataset} partition=iid model={model} verification=spotcheck clients=20")
-        verifier, smallest = Record(experiment).defence()["verifier"], min(map(len, experiment.partitions))
+        scenario = load(f"dataset={dataset} partition=iid model={model} verification=spotcheck clients=20")
+        verifier, smallest = Record(scenario).defence()["verifier"], min(map(len, scenario.partitions))
         batches = list(verifier.plan.batches(smallest, 0))
         need = verifier._need(min(len(batches), verifier.most), min(map(len, batches)))
         assert (need, verifier._layer.width) == (int(told), int(width))

@@ -24,7 +24,7 @@ def test_a_killed_run_goes_on_and_reports(tmp_path):
 
 
 def test_who_sends_what_it_would_anyway_is_no_attacker():
-    one, honest = next(rounds(GROUP.experiment(), 1))
+    one, honest = next(rounds(GROUP.scenario(), 1))
     alone = measure(one, honest, ATTACKS["ALIE z_max"], [3])
     assert alone["attackers"] == 0 and alone["robust"]["tpr"] is None
     updates = one.attacked(honest, ATTACKS["pure"], [3, 5])

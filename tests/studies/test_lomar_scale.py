@@ -94,10 +94,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert scale.main([*words, "--strategies", "fedavg", "lomar"]) == 0
 
     # Assert
-    experiment = scale.setting("lomar", 1, ["clients=11"])
-    assert experiment.dataset is mnist5k()
-    assert {len(rows) for rows in experiment.partitions} == {600}
-    assert len(experiment.malicious) == 1
+    scenario = scale.setting("lomar", 1, ["clients=11"])
+    assert scenario.dataset is mnist5k()
+    assert {len(rows) for rows in scenario.partitions} == {600}
+    assert len(scenario.malicious) == 1
     assert len(scale.setting("lomar", 1).malicious) == 100
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("| fedavg")).split(" | ")

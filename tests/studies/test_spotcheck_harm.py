@@ -11,7 +11,7 @@ import pytest
 from apps.lab.config import load
 from apps.studies import spotcheck_harm as spot_harm
 from apps.studies.spotcheck_harm import ATTACKS, STEPS, harm, smoothed, traced
-from flwr_faa.verification.spotcheck.commitments import Layout
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
 
 
@@ -29,7 +29,7 @@ def test_a_kick_that_is_measured_is_closed_and_a_harder_one_is_not() -> None:
     data, attack = load("dataset=digits clients=4").dataset.train, ATTACKS[0]
     assert harm(attack, data, 0)[1] > 0.01
     plan = spot_harm.plan_of(False)
-    own, layout = (data[0][:100], data[1][:100]), Layout.of(plan)
+    own, layout = (data[0][:100], data[1][:100]), StateLayout.of(plan)
     honest = spot_harm.continued(plan, own, 3, [plan.start(plan.initial_arrays(3))])
     update = [b.astype(np.float64) - a for a, b in zip(honest[0].arrays, honest[-1].arrays, strict=True)]
     kicked = spot_harm.continued(plan, own, 3, honest[:6], attack.aim(plan, layout, update, 1.0))

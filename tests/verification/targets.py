@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flwr_faa.authority import LocalAuthority, SignedPublicKey
-from flwr_faa.crypto import groups, ipfe
+from flwr_faa.crypto import backends, groups, ipfe
 from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Exhausted, Finding
 from flwr_faa.verification.paper import Paper
@@ -125,7 +125,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
 def decoders() -> dict[str, tuple[bytes, Callable[[bytes], Any]]]:
     """Decoders of bytes without named fields, which raise ValueError; and bytes that each accepts."""
-    group = groups.open_group("arkworks")
+    group = backends.open_group("arkworks")
     public, _ = ipfe.setup(group, 3)
     rows = ipfe.ciphertexts_to_bytes(ipfe.encrypt_rows(public, [[1, 2, 3], [4, 5, 6]]))
     signed = SignedPublicKey(7, public.to_bytes(), bytes(64)).to_bytes()

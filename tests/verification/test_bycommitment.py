@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from flwr_faa.crypto import groups, linear
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.generators import generators
-from flwr_faa.crypto.groups import Group
+from flwr_faa.crypto.group import Group
 from flwr_faa.verification import bycommitment
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck.claims import check_range
@@ -77,7 +78,7 @@ class Device:
 
 @pytest.fixture(scope="module", params=backends())
 def device(request: pytest.FixtureRequest) -> Device:
-    return Device(groups.open_group(request.param))
+    return Device(open_group(request.param))
 
 
 def independent(device: Device, step: StepClaims, proof: bytes, context: bytes = CONTEXT) -> bool:
@@ -95,7 +96,7 @@ def independent(device: Device, step: StepClaims, proof: bytes, context: bytes =
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("name", backends())
 def test_true_claims_are_proved_and_an_independent_verifier_agrees(name: str, layer: str) -> None:
-    device = Device(groups.open_group(name), LAYERS[layer][0])
+    device = Device(open_group(name), LAYERS[layer][0])
     proofs = device.prove()
     assert proofs.shape == (4, bycommitment.proof_size(device.group, device.layer.width))
     assert device.holds(proofs) == [True] * 4

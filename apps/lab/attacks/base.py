@@ -76,7 +76,7 @@ class Attack:
     answer : Answer
     client : callable, optional
         What makes a malicious client of an honest one, where more than its update is false: a class of
-        ``spotattacks.py``, called with the honest client and the experiment.
+        ``spotattacks.py``, called with the honest client and the scenario.
     """
 
     share: float = 0.0

@@ -1,4 +1,4 @@
-"""The ClientApp: the experiment's clients, which are NumPyClients, behind both APIs."""
+"""The ClientApp: the scenario's clients, which are NumPyClients, behind both APIs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
 
 
@@ -18,10 +18,10 @@ class LabClient(ClientApp):  # type: ignore[misc]
     Parameters
     ----------
     find : callable
-        The experiment of a run, from Flower's context.
+        The scenario of a run, from Flower's context.
     """
 
-    def __init__(self, find: Callable[[Context], Experiment]) -> None:
+    def __init__(self, find: Callable[[Context], Scenario]) -> None:
         super().__init__()
 
         def client_of(context: Context) -> NumPyClient:

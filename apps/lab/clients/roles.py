@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.client import NumPyClient
 
-from apps.lab.attacks.base import Answer, Scene
+from apps.lab.attacks.base import Answer, Attack, Scene
 from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.replies.updates import Arrays
@@ -17,10 +18,27 @@ from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.messages import ENROL
 from flwr_faa.verification.wire import kind_of
 
-if TYPE_CHECKING:
-    from apps.lab.scenario import Experiment
-
 Fit = tuple[Arrays, int, dict[str, Any]]
+
+
+class Team(Protocol):
+    """What an attacker knows of the federation: the lab's scenario."""
+
+    @property
+    def attack(self) -> Attack: ...
+    @property
+    def plan(self) -> TrainingPlan: ...
+    @property
+    def dataset(self) -> Any: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def malicious(self) -> frozenset[int]: ...
+    def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
+        """What each attacker would send if it were honest."""
+        ...
 
 
 class Honest(VerifiableClient):
@@ -40,27 +58,27 @@ class Malicious(NumPyClient):  # type: ignore[misc]
     """An honest client in the hands of an attacker."""
 
     honest: Honest
-    experiment: Experiment
+    scenario: Team
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         """Send what the attack makes of an honest result."""
         arrays, examples, metrics = self.honest.fit(parameters, config)
-        nonce, experiment = int(config.get(NONCE, 0)), self.experiment
+        nonce, scenario = int(config.get(NONCE, 0)), self.scenario
         scene = Scene(
             model=parameters,
             honest=arrays,
-            train_fellows=lambda: experiment.train_malicious(parameters, nonce),
-            clients=round(experiment.config.fraction * experiment.config.clients),
+            train_fellows=lambda: scenario.train_malicious(parameters, nonce),
+            clients=round(scenario.config.fraction * scenario.config.clients),
             rng=np.random.default_rng([nonce, self.honest.partition]),
-            plan=experiment.plan,
+            plan=scenario.plan,
             data=self.honest.data,
-            pool=experiment.dataset.train,
+            pool=scenario.dataset.train,
         )
-        return experiment.attack.craft(scene), examples, metrics
+        return scenario.attack.craft(scene), examples, metrics
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
         """Enrol like anybody else, and answer a verification as the attack says."""
-        answer = self.experiment.attack.answer
+        answer = self.scenario.attack.answer
         if CHALLENGE in config and kind_of(config[CHALLENGE]) == ENROL:
             return self.honest.get_properties(config)
         if answer == Answer.REFUSE:

@@ -19,7 +19,7 @@ from apps.lab.clients.spotcheck_tampering import Kick, Tampered
 from flwr_faa import TrainingPlan
 from flwr_faa.client import NONCE
 from flwr_faa.verification.plan import Checkpoint
-from flwr_faa.verification.spotcheck.commitments import Layout, Run
+from flwr_faa.verification.spotcheck.commitments import Run, StateLayout
 from flwr_faa.verification.spotcheck.messages import Commitment
 from flwr_faa.verification.spotcheck.trace import Trace
 
@@ -32,7 +32,7 @@ def at_step(step: int, change: Callable[[Checkpoint], Checkpoint]) -> Kick:
     return lambda index, after: change(after) if index == step else after
 
 
-def push(layout: Layout, direction: Arrays, by: float) -> Callable[[Checkpoint], Checkpoint]:
+def push(layout: StateLayout, direction: Arrays, by: float) -> Callable[[Checkpoint], Checkpoint]:
     """Add to the parameters."""
 
     def change(checkpoint: Checkpoint) -> Checkpoint:
@@ -44,7 +44,7 @@ def push(layout: Layout, direction: Arrays, by: float) -> Callable[[Checkpoint],
     return change
 
 
-def spin(layout: Layout, direction: Arrays, by: float) -> Callable[[Checkpoint], Checkpoint]:
+def spin(layout: StateLayout, direction: Arrays, by: float) -> Callable[[Checkpoint], Checkpoint]:
     """Turn the momentum so that the parameters will coast that far; where there is none, push."""
     if not layout.coast:
         return push(layout, direction, by)
@@ -98,7 +98,7 @@ class KicksMomentum(Liar):
     steps: int = 1
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
-        nonce, layout = int(config[NONCE]), Layout.of(self.plan)
+        nonce, layout = int(config[NONCE]), StateLayout.of(self.plan)
         honest = self.plan.train(parameters, self.data, nonce)
         update = [a.astype(np.float64) - w for a, w in zip(honest, parameters, strict=True)]
         count = self.plan.steps(len(self.data[1]))

@@ -31,7 +31,7 @@ from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:
     from apps.lab.clients.roles import Fit, Honest
-    from apps.lab.scenario import Experiment
+    from apps.lab.scenario import Scenario
 
 Change = Callable[[Answer], Answer]
 
@@ -41,7 +41,7 @@ class Liar(NumPyClient):  # type: ignore[misc]
     """Does everything as an honest client does. A lie overrides one of the three: ``fit``, ``enrol`` and ``answer``."""
 
     honest: Honest
-    experiment: Experiment
+    scenario: Scenario
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         return self.train(parameters, config)
@@ -110,7 +110,7 @@ class FreshData(Liar):
         return self.train(parameters, config, data=(samples, (labels + 1) % (labels.max() + 1)))
 
     def answer(self, challenge: bytes) -> bytes:
-        samples, labels = self.experiment.dataset.train
+        samples, labels = self.scenario.dataset.train
         rows = self.rng(challenge).choice(len(labels), len(self.data[1]), replace=False)
         return self.show((samples[rows], labels[rows]), challenge)
 
@@ -361,8 +361,8 @@ class Colludes(Liar):
 
     @cached_property
     def first(self) -> Colludes:
-        leader = min(self.experiment.malicious)
-        return self if leader == self.honest.partition else self.experiment.client(leader)
+        leader = min(self.scenario.malicious)
+        return self if leader == self.honest.partition else self.scenario.client(leader)
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         arrays, examples, metrics = self.train(parameters, config, data=self.first.data)

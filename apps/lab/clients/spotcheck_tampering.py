@@ -21,7 +21,7 @@ from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, Data, FirstLayer
 from flwr_faa.verification.spotcheck import answer as spotanswer
-from flwr_faa.verification.spotcheck.commitments import Layout, Run
+from flwr_faa.verification.spotcheck.commitments import Run, StateLayout
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.trace import largest
@@ -86,7 +86,7 @@ def nudge(
 
 def moves_of(plan: TrainingPlan, done: Fit, steps: int) -> npt.NDArray[np.float32]:
     """What a finished run has committed to of every step."""
-    measures = Layout.of(plan).measures
+    measures = StateLayout.of(plan).measures
     return Commitment.from_bytes(done[2][COMMITMENT], steps, measures).moves
 
 
@@ -112,7 +112,7 @@ class TampersOneStep(Liar):
             chosen = set(rng.permutation(steps - 1)[: self.count].tolist())
             plan = Tampered.of(self.plan, lambda i, b, a: reverse(b, a, self.by) if i in chosen else a)  # noqa: B023
             done = self.train(parameters, config, plan)
-            if not largest(moves_of(self.plan, done, steps), Layout.of(self.plan).lengths) & chosen:
+            if not largest(moves_of(self.plan, done, steps), StateLayout.of(self.plan).lengths) & chosen:
                 return done
         raise RuntimeError("expected a step that is not the largest, found none")
 

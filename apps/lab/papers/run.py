@@ -29,7 +29,7 @@ from apps.lab.recording.record import Record
 from apps.lab.running.direct import run_directly
 from apps.lab.running.fleet import Fleet
 from apps.lab.running.local_run import Enough, Watch, run_locally
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 
 #: Settings of ``conf/config.yaml`` beside the groups.
 OWN = ("clients", "fraction", "min_clients", "timeout", "rounds", "api")
@@ -185,15 +185,15 @@ def execute(order: Order) -> list[Path]:
 def run_cell(run: Run) -> dict[str, Any]:
     """Run one cell; what is kept of it, ready for JSON."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    experiment = load(f"{run.overrides} seed={run.seed}")
-    experiment.partitions, experiment.plan.initial_arrays(0)
+    scenario = load(f"{run.overrides} seed={run.seed}")
+    scenario.partitions, scenario.plan.initial_arrays(0)
     started, cpu = time.perf_counter(), time.process_time()
 
     def watch(*_: object) -> None:
         if run.limit is not None and time.perf_counter() - started > run.limit:
             raise Enough
 
-    record = fastest(experiment)(watch)
+    record = fastest(scenario)(watch)
     cpu = time.process_time() - cpu
     summary, scores, rounds = record.summary, record.summary["scores"], len(record.accuracy) - 1
     defence = sum(summary["seconds"].get(phase, 0.0) for phase in ("detect", "ask", "judge", "aggregate"))
@@ -201,7 +201,7 @@ def run_cell(run: Run) -> dict[str, Any]:
         "key": run.key,
         "seed": run.seed,
         "overrides": run.overrides,
-        "config": OmegaConf.to_container(experiment.config, resolve=True),
+        "config": OmegaConf.to_container(scenario.config, resolve=True),
         "rounds": rounds,
         "final_loss": record.loss[-1],
         **{name: summary[name] for name in FIGURES},
@@ -222,16 +222,16 @@ def run_cell(run: Run) -> dict[str, Any]:
     }
 
 
-def fastest(experiment: Experiment) -> Callable[[Watch], Record]:
-    """The cheapest way to run an experiment; by the legacy API nothing is asked for but its results.
+def fastest(scenario: Scenario) -> Callable[[Watch], Record]:
+    """The cheapest way to run a scenario; by the legacy API nothing is asked for but its results.
 
     Flower takes a millisecond a client and round; a model without convolutions is trained in stacks.
     """
-    config = experiment.config
+    config = scenario.config
     if config.api == "legacy" and config.fraction == 1:
-        dense = experiment.choices["model"] in ("logistic", "logistic_lomar", "mlp")
-        return partial(run_directly, Fleet.of(experiment) if dense else experiment)
-    return partial(run_locally, experiment, None)
+        dense = scenario.choices["model"] in ("logistic", "logistic_lomar", "mlp")
+        return partial(run_directly, Fleet.of(scenario) if dense else scenario)
+    return partial(run_locally, scenario, None)
 
 
 def _suspected(record: Record) -> float | None:

@@ -18,8 +18,7 @@ from apps.lab.recording.claim import Claim
 from apps.lab.recording.metrics import by_label, cross_entropy, scores_of
 from apps.lab.recording.picture import draw
 from apps.lab.recording.summary import summarise
-from apps.lab.scenario import Experiment
-from apps.lab.spotcheck import devices_of
+from apps.lab.scenario import Scenario
 from apps.lab.strategies import Census
 from flwr_faa import Ledger, private
 from flwr_faa.replies.updates import Arrays
@@ -35,14 +34,14 @@ class Record:
 
     Parameters
     ----------
-    experiment : Experiment
+    scenario : Scenario
     folder : Path, optional
         Where to leave files; an earlier run's are replaced. Without it nothing is written.
     watch : callable
         Told the round and the accuracy after each round, 0 being the untrained model.
     """
 
-    experiment: Experiment
+    scenario: Scenario
     folder: Path | None = None
     watch: Callable[[int, float], None] = lambda number, accuracy: None
     accuracy: list[float] = field(default_factory=list)
@@ -56,7 +55,7 @@ class Record:
     _ended: float = 0.0
 
     def __post_init__(self) -> None:
-        self._parts = self.experiment.ready()  # before anything is written
+        self._parts = self.scenario.ready()  # before anything is written
         if self.folder is not None:
             self._claim = Claim(self.folder)
             self._begin(self.folder)
@@ -65,7 +64,7 @@ class Record:
         """Replace an earlier run's files."""
         for name in (*FILES[1:], *(f"ledger.sqlite-{more}" for more in ("wal", "shm", "journal"))):
             (folder / name).unlink(missing_ok=True)
-        OmegaConf.save(self.experiment.config, folder / "config.yaml", resolve=True)
+        OmegaConf.save(self.scenario.config, folder / "config.yaml", resolve=True)
 
     @cached_property
     def _ledger(self) -> Ledger:
@@ -80,24 +79,24 @@ class Record:
 
     @cached_property
     def census(self) -> Census:
-        return Census(self.experiment.malicious)
+        return Census(self.scenario.malicious)
 
     def defence(self) -> dict[str, Any]:
         """Arguments that the strategies of both APIs have in common."""
         if isinstance(self._parts["verifier"], Enrolling):
             # The authority is new, and what was encrypted under an older one's keys is of no use.
-            shutil.rmtree(devices_of(self.experiment), ignore_errors=True)
+            shutil.rmtree(self.scenario.devices, ignore_errors=True)
         return {
             **self._parts,
             "census": self.census,
             "ledger": self._ledger,
-            "verify_timeout": self.experiment.config.timeout,
-            "seed": self.experiment.config.seed,
+            "verify_timeout": self.scenario.config.timeout,
+            "seed": self.scenario.config.seed,
         }
 
     def evaluate(self, server_round: int, arrays: Arrays) -> float:
         """Measure a global model."""
-        outputs, labels, flips = self.experiment.predict(arrays), self.experiment.dataset.test[1], self._flips
+        outputs, labels, flips = self.scenario.predict(arrays), self.scenario.dataset.test[1], self._flips
         predicted = outputs.argmax(axis=1)
         self.accuracy.append(float(np.mean(predicted == labels)))
         self.loss.append(cross_entropy(outputs, labels))
@@ -115,12 +114,12 @@ class Record:
         rounds = [report.to_json() for report in self.reports]
         for row in (row for report in rounds for row in (*report["nodes"], *report["disclosures"])):
             row.update(self.census.about(row["node_id"]))
-        figures = {**summarise(rounds, len(self.experiment.malicious)), "scores": scores_of(rounds), **self._by_label}
+        figures = {**summarise(rounds, len(self.scenario.malicious)), "scores": scores_of(rounds), **self._by_label}
         figures["seconds"]["total"] = round(self._ended - self._started, 3)
-        config = self.experiment.config
-        head = {**self.experiment.choices, "share": config.attack.share, "seed": config.seed, "rounds": len(rounds)}
+        config = self.scenario.config
+        head = {**self.scenario.choices, "share": config.attack.share, "seed": config.seed, "rounds": len(rounds)}
         return {
-            "name": self.experiment.name,
+            "name": self.scenario.name,
             **head,
             "final_accuracy": self.accuracy[-1],
             "accuracy": self.accuracy,
@@ -131,7 +130,7 @@ class Record:
 
     @property
     def _flips(self) -> tuple[tuple[int, int], ...]:
-        return self.experiment.attack.flips
+        return self.scenario.attack.flips
 
     @property
     def _by_label(self) -> dict[str, Any]:
@@ -150,5 +149,5 @@ class Record:
             raise ValueError("expected a folder to write to, got none")
         summary = {**self.summary, "yardsticks": {name: list(values) for name, values in yardsticks.items()}}
         private.file(self.folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        draw({"this run": self.accuracy, **yardsticks}, self.folder / "accuracy.png", self.experiment.name)
+        draw({"this run": self.accuracy, **yardsticks}, self.folder / "accuracy.png", self.scenario.name)
         return summary

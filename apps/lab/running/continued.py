@@ -27,7 +27,7 @@ from apps.lab.clients.app import LabClient
 from apps.lab.recording.record import Record
 from apps.lab.running.local_grid import LocalGrid, run_server_app
 from apps.lab.running.local_run import Watch
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from apps.lab.server import initial_arrays, message_strategy
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.report import Outcome, RoundReport, Verdict
@@ -65,7 +65,7 @@ class Continued(Record):
             self.arrays = initial_arrays(self)
             self.evaluate(0, self.arrays)
             return
-        OmegaConf.save(self.experiment.config, folder / "config.yaml", resolve=True)  # its length may be new
+        OmegaConf.save(self.scenario.config, folder / "config.yaml", resolve=True)  # its length may be new
         with np.load(folder / CHECKPOINT, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             self.arrays = [file[f"array_{i}"] for i in range(state.pop("arrays"))]
@@ -108,19 +108,19 @@ class Continued(Record):
             OmegaConf.to_container(OmegaConf.create(text), resolve=True)
             for text in (
                 (self.folder / "config.yaml").read_text(),
-                OmegaConf.to_yaml(self.experiment.config, resolve=True),
+                OmegaConf.to_yaml(self.scenario.config, resolve=True),
             )
         )
         assert isinstance(before, dict) and isinstance(now, dict)
         return {**before, "rounds": 0} == {**now, "rounds": 0}
 
 
-def run_continued(experiment: Experiment, folder: Path, watch: Watch = lambda *_: None) -> Continued:
-    """Run the rounds of an experiment that its folder does not hold yet.
+def run_continued(scenario: Scenario, folder: Path, watch: Watch = lambda *_: None) -> Continued:
+    """Run the rounds of a scenario that its folder does not hold yet.
 
     Parameters
     ----------
-    experiment : Experiment
+    scenario : Scenario
         Of the Message API, without a verifier.
     folder : Path
     watch : callable
@@ -129,12 +129,12 @@ def run_continued(experiment: Experiment, folder: Path, watch: Watch = lambda *_
     Raises
     ------
     ValueError
-        If the experiment asks for something that a checkpoint does not hold.
+        If the scenario asks for something that a checkpoint does not hold.
     """
-    config = experiment.config
+    config = scenario.config
     if config.api != "message" or config.fraction != 1:
         raise ValueError(f"expected api=message fraction=1.0, got api={config.api} fraction={config.fraction}")
-    record, app = Continued(experiment, folder, watch), ServerApp()
+    record, app = Continued(scenario, folder, watch), ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -153,7 +153,7 @@ def run_continued(experiment: Experiment, folder: Path, watch: Watch = lambda *_
             record.keep(arrays.to_numpy_ndarrays(), time.perf_counter() - wall, time.process_time() - cpu)
 
     try:
-        run_server_app(app, LocalGrid(LabClient(lambda _: experiment), config.clients))
+        run_server_app(app, LocalGrid(LabClient(lambda _: scenario), config.clients))
     finally:
         record.close()
     return record

@@ -12,18 +12,18 @@ from contextlib import suppress
 from apps.lab.recording.record import Record
 from apps.lab.running.local_grid import node_of, reason_of
 from apps.lab.running.local_run import Enough, Watch
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from flwr_faa.client import CHALLENGE, EVIDENCE, NONCE
 from flwr_faa.defence import Defence, failure
 from flwr_faa.replies.updates import Arrays, Reply
 
 
-def run_directly(experiment: Experiment, watch: Watch = lambda *_: None) -> Record:
-    """Run an experiment in which every client takes part in every round, with a verifier that needs no enrolment.
+def run_directly(scenario: Scenario, watch: Watch = lambda *_: None) -> Record:
+    """Run a scenario in which every client takes part in every round, with a verifier that needs no enrolment.
 
     Parameters
     ----------
-    experiment : Experiment
+    scenario : Scenario
     watch : callable
         See :class:`Record`. May raise :class:`Enough`.
 
@@ -32,27 +32,27 @@ def run_directly(experiment: Experiment, watch: Watch = lambda *_: None) -> Reco
     ValueError
         If not every client takes part.
     """
-    config = experiment.config
+    config = scenario.config
     if config.fraction != 1:
         raise ValueError(f"expected fraction=1.0, got fraction={config.fraction}")
     record, nodes = (
-        Record(experiment, watch=watch),
+        Record(scenario, watch=watch),
         {node_of(partition): partition for partition in range(config.clients)},
     )
     for node, partition in nodes.items():
         record.census.note(node, partition)
     defence = _defence(record)
     record.reports = defence.reports
-    model: Arrays = experiment.plan.initial_arrays(config.seed)
+    model: Arrays = scenario.plan.initial_arrays(config.seed)
 
     def ask(challenges: Mapping[int, bytes]) -> dict[int, bytes | str]:
-        return {node: _answer(experiment, nodes[node], challenge) for node, challenge in challenges.items()}
+        return {node: _answer(scenario, nodes[node], challenge) for node, challenge in challenges.items()}
 
     with suppress(Enough):
         record.evaluate(0, model)
         for number in range(1, config.rounds + 1):
             banned, nonce = defence.ledger.bans, defence.nonce(number)
-            replies = [_reply(experiment, node, nodes[node], model, nonce) for node in nodes if node not in banned]
+            replies = [_reply(scenario, node, nodes[node], model, nonce) for node in nodes if node not in banned]
             model, _ = defence.decide(number, replies, model, ask, {})
             record.evaluate(number, model)
     return record
@@ -71,17 +71,17 @@ def _defence(record: Record) -> Defence:
     )
 
 
-def _reply(experiment: Experiment, node: int, partition: int, model: Arrays, nonce: int) -> Reply:
+def _reply(scenario: Scenario, node: int, partition: int, model: Arrays, nonce: int) -> Reply:
     try:
-        arrays, examples, _ = experiment.client(partition).fit(model, {NONCE: nonce})
+        arrays, examples, _ = scenario.client(partition).fit(model, {NONCE: nonce})
     except RuntimeError as error:  # attack=absent
         return Reply(node, problem=failure(reason_of(error)), absent=True)
     return Reply(node, arrays, examples)
 
 
-def _answer(experiment: Experiment, partition: int, challenge: bytes) -> bytes | str:
+def _answer(scenario: Scenario, partition: int, challenge: bytes) -> bytes | str:
     try:
-        evidence: bytes = experiment.client(partition).get_properties({CHALLENGE: challenge})[EVIDENCE]
+        evidence: bytes = scenario.client(partition).get_properties({CHALLENGE: challenge})[EVIDENCE]
     except RuntimeError as error:  # attack=refuse
         return failure(reason_of(error))
     return evidence

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apps.lab.clients.roles import Fit, Honest
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from flwr_faa import TrainingPlan
 from flwr_faa.client import COMMIT, NONCE
 from flwr_faa.replies.updates import Arrays
@@ -29,15 +29,15 @@ STACK = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Fleet(Experiment):
-    """An experiment whose clients are all trained when the first of them is asked for its update.
+class Fleet(Scenario):
+    """A scenario whose clients are all trained when the first of them is asked for its update.
 
     Those that are not asked, being banned, are trained in vain.
     """
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Fleet:
-        return cls(experiment.config, experiment.choices, experiment.name)
+    def of(cls, scenario: Scenario) -> Fleet:
+        return cls(scenario.config, scenario.choices, scenario.name)
 
     @cached_property
     def data(self) -> list[Data]:

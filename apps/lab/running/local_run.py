@@ -1,4 +1,4 @@
-"""Experiments in this process, over a :class:`LocalGrid`."""
+"""Scenarios in this process, over a :class:`LocalGrid`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from apps.lab.clients.app import LabClient
 from apps.lab.recording.record import Record
 from apps.lab.running.local_grid import LocalGrid, run_server_app
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from apps.lab.server import LabServer
 
 UNDEFENDED, ATTACK_FREE = "undefended FedAvg", "FedAvg of the same honest clients, no attack"
@@ -22,16 +22,16 @@ class Enough(Exception):  # noqa: N818  nothing is wrong
 
 
 def run_locally(
-    experiment: Experiment,
+    scenario: Scenario,
     folder: Path | None = None,
     watch: Watch = lambda *_: None,
     done: Callable[[Record], None] = lambda record: None,
 ) -> Record:
-    """Run an experiment with the real ServerApp and ClientApp.
+    """Run a scenario with the real ServerApp and ClientApp.
 
     Parameters
     ----------
-    experiment : Experiment
+    scenario : Scenario
     folder : Path, optional
         See :class:`Record`.
     watch : callable
@@ -39,23 +39,23 @@ def run_locally(
     done : callable
         Gets the record when the last round is over, while its folder is still held.
     """
-    record = Record(experiment, folder, watch)
-    grid = LocalGrid(LabClient(lambda _: experiment), experiment.config.clients)
+    record = Record(scenario, folder, watch)
+    grid = LocalGrid(LabClient(lambda _: scenario), scenario.config.clients)
     with suppress(Enough):
         run_server_app(LabServer(lambda _: record, done), grid)
     return record
 
 
-def yardsticks(experiment: Experiment, watch: Watch = lambda *_: None) -> dict[str, Sequence[float]]:
-    """Accuracies by round of what an experiment is to be compared with, same seed; those that differ from it."""
-    if not experiment.config.run.baseline:
+def yardsticks(scenario: Scenario, watch: Watch = lambda *_: None) -> dict[str, Sequence[float]]:
+    """Accuracies by round of what a scenario is to be compared with, same seed; those that differ from it."""
+    if not scenario.config.run.baseline:
         return {}
     others = {
-        UNDEFENDED: experiment.with_choices(strategy="fedavg"),
-        ATTACK_FREE: experiment.with_choices(strategy="fedavg", attack="absent"),
+        UNDEFENDED: scenario.with_choices(strategy="fedavg"),
+        ATTACK_FREE: scenario.with_choices(strategy="fedavg", attack="absent"),
     }
     parts = ("strategy", "attack")
-    different = {k: e for k, e in others.items() if any(e.config[p] != experiment.config[p] for p in parts)}
-    if not experiment.malicious:
+    different = {k: e for k, e in others.items() if any(e.config[p] != scenario.config[p] for p in parts)}
+    if not scenario.malicious:
         different.pop(ATTACK_FREE, None)
     return {name: run_locally(other, watch=watch).accuracy for name, other in different.items()}

@@ -69,7 +69,7 @@ class SuperLink:
         Parameters
         ----------
         overrides : str
-            Of the experiment.
+            Of the scenario.
         nodes : int
         watch : callable
             Called a few times a second meanwhile.

@@ -38,16 +38,16 @@ from apps.studies.curious_server.transcript import Curious, CuriousEnroller, Exc
 from flwr_faa import FAADL, Device, TrainingPlan, verifiable
 from flwr_faa.authority import BUDGET, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
-from flwr_faa.crypto.groups import open_group
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.detection import Everyone
 from flwr_faa.report import describe
 from flwr_faa.verification.paper import EVIDENCE, REQUEST, Paper
 from flwr_faa.verification.plan import Checkpoint
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
-from flwr_faa.verification.spotcheck.commitments import Layout
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 from flwr_faa.verification.spotcheck.recompute import claimed_layer
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.wire import unpack
 
@@ -145,7 +145,7 @@ def read_paper(case: Case, exchange: Exchange) -> tuple[Floats, Floats]:
 
 def read_spotcheck(case: Case, found: Sequence[Exchange]) -> View:
     """Everything that these exchanges say of the samples."""
-    layer, layout = IntegerLayer.of(case.plan, case.shape), Layout.of(case.plan)
+    layer, layout = IntegerLayer.of(case.plan, case.shape), StateLayout.of(case.plan)
     if layer.spatial:
         raise ValueError("expected a dense first layer, got a convolution: it discloses the image itself")
     view, seen = View(SAMPLES, layer.width), set[int]()

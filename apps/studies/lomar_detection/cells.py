@@ -21,7 +21,7 @@ from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, Stealthy
 from apps.lab.config import load
 from apps.lab.partitions.split import choose_malicious
 from apps.lab.recording.metrics import GRID
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from flwr_faa.replies.updates import Arrays, Layout
 from flwr_faa.verification.plan import Data
 from flwr_lomar import LoMarDetector
@@ -77,7 +77,7 @@ class Group:
     partition: str
     seed: int
 
-    def experiment(self) -> Experiment:
+    def scenario(self) -> Scenario:
         """The federation, without its attack."""
         overrides = PARTITIONS[self.partition]
         if self.partition != "two labels" and self.model != "cnn":
@@ -91,11 +91,11 @@ class Group:
 
     def run(self, cells: list[tuple[str, float]]) -> Iterator[dict[str, Any]]:
         """Figures of some cells, ready for JSON, as they come."""
-        experiment = self.experiment()
-        *_, (one, honest) = rounds(experiment, 1 + self.seed % LAST)
-        labels, seed = experiment.dataset.train[1], self.seed
+        scenario = self.scenario()
+        *_, (one, honest) = rounds(scenario, 1 + self.seed % LAST)
+        labels, seed = scenario.dataset.train[1], self.seed
         for name, share in cells:
-            malicious = sorted(choose_malicious(experiment.partitions, labels, share, seed)) if share else []
+            malicious = sorted(choose_malicious(scenario.partitions, labels, share, seed)) if share else []
             attack = replace(ATTACKS.get(name, Attack()), share=share)
             figures = measure(one, honest, attack, malicious)
             yield {**asdict(self), "attack": name, "share": share, "round": one.number, **figures}
@@ -139,13 +139,13 @@ class Round:
 
     Parameters
     ----------
-    experiment : Experiment
+    scenario : Scenario
     number : int
     model : sequence of ndarray
         The global model that the clients got.
     """
 
-    experiment: Experiment
+    scenario: Scenario
     number: int
     model: Arrays
     _trained: dict[bytes, Arrays] = field(default_factory=dict, repr=False)
@@ -154,13 +154,13 @@ class Round:
         """What comes of training on some data; the same data are trained on once."""
         key = hashlib.blake2b(data[0].tobytes() + data[1].tobytes()).digest()
         if key not in self._trained:
-            self._trained[key] = self.experiment.plan.train(self.model, data, self.nonce)
+            self._trained[key] = self.scenario.plan.train(self.model, data, self.nonce)
         return self._trained[key]
 
     @property
     def nonce(self) -> int:
         """Of the batch order, the same for all clients, as in the strategies."""
-        return 1000 * self.experiment.config.seed + self.number
+        return 1000 * self.scenario.config.seed + self.number
 
     def flat(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """The update that leads to some arrays."""
@@ -168,19 +168,19 @@ class Round:
 
     def own(self, client: int) -> Data:
         """The samples and labels of a client's partition."""
-        samples, labels = self.experiment.dataset.train
-        rows = self.experiment.partitions[client]
+        samples, labels = self.scenario.dataset.train
+        rows = self.scenario.partitions[client]
         return samples[rows], labels[rows]
 
     def honest(self) -> npt.NDArray[np.float32]:
         """Updates of all clients, shape (n, d)."""
-        return np.stack([self.flat(self.train(self.own(i))) for i in range(self.experiment.config.clients)])
+        return np.stack([self.flat(self.train(self.own(i))) for i in range(self.scenario.config.clients)])
 
     def attacked(
         self, honest: npt.NDArray[np.float32], attack: Attack, malicious: list[int]
     ) -> npt.NDArray[np.float32]:
         """The same round when some of the clients attack."""
-        pool, seed = self.experiment.dataset.train, self.experiment.config.seed
+        pool, seed = self.scenario.dataset.train, self.scenario.config.seed
         data = [
             attack.poison(self.own(i), pool, k, np.random.default_rng([seed, 2, i])) for k, i in enumerate(malicious)
         ]
@@ -193,7 +193,7 @@ class Round:
                 train_fellows=lambda: list(fellows),
                 clients=len(honest),
                 rng=np.random.default_rng([self.nonce, i]),
-                plan=self.experiment.plan,
+                plan=self.scenario.plan,
                 data=d,
                 pool=pool,
             )
@@ -201,11 +201,11 @@ class Round:
         return updates
 
 
-def rounds(experiment: Experiment, last: int) -> Iterator[tuple[Round, npt.NDArray[np.float32]]]:
+def rounds(scenario: Scenario, last: int) -> Iterator[tuple[Round, npt.NDArray[np.float32]]]:
     """Rounds 1 to `last` of a federation that nobody attacks, averaged over clients, with their honest updates."""
-    model: Arrays = experiment.plan.initial_arrays(experiment.config.seed)
+    model: Arrays = scenario.plan.initial_arrays(scenario.config.seed)
     for number in range(1, last + 1):
-        one = Round(experiment, number, model)
+        one = Round(scenario, number, model)
         updates = one.honest()
         yield one, updates
         mean = updates.mean(axis=0, dtype=np.float64)

@@ -41,7 +41,7 @@ class Cell:
     ----------
     name : str
     overrides : str
-        Of the experiment, beyond ``COMMON``.
+        Of the scenario, beyond ``COMMON``.
     stated : str
         What the docs say of the probability, in words.
     probability : float
@@ -134,14 +134,14 @@ class House:
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         overrides = f"{COMMON} verification.back_end={cell.back_end} run.dir={folder} {cell.overrides}"
-        self.cell, self.experiment = cell, load(overrides)
-        self.verifier = instantiate(self.experiment.config.verification, _convert_="all")
-        self.partitions = {1000 + i: i for i in sorted(self.experiment.malicious) or [0]}
+        self.cell, self.scenario = cell, load(overrides)
+        self.verifier = instantiate(self.scenario.config.verification, _convert_="all")
+        self.partitions = {1000 + i: i for i in sorted(self.scenario.malicious) or [0]}
 
     def live(self, number: int) -> dict[int, list[Verdict]]:
         """The verdicts on every node that lies, in a life of its own."""
         defence = Defence(Everyone(), self.verifier, Policy(), None, 1.0, number)
-        model: Arrays = self.experiment.plan.initial_arrays(number)
+        model: Arrays = self.scenario.plan.initial_arrays(number)
         for server_round in range(1, self.cell.rounds + 1):
             present = [node for node in self.partitions if node not in defence.ledger.bans]
             if present:
@@ -161,7 +161,7 @@ class House:
         return defence.decide(server_round, replies, model, partial(self._ask, timeout=0.0), {})
 
     def _train(self, node: int, model: Arrays, config: dict[str, Any]) -> Reply:
-        client = self.experiment.client(self.partitions[node])
+        client = self.scenario.client(self.partitions[node])
         with self._kernels(client):
             arrays, examples, metrics = client.fit(list(model), config)
         return Reply(node, arrays, examples, commitment=metrics[COMMITMENT])
@@ -170,7 +170,7 @@ class House:
         """As a strategy does; what a client raises on purpose is no answer, anything else is a bug of ours."""
         answers: dict[int, bytes | str] = {}
         for node, request in requests.items():
-            client = self.experiment.client(self.partitions[node])
+            client = self.scenario.client(self.partitions[node])
             try:
                 with self._kernels(client):
                     answers[node] = client.get_properties({CHALLENGE: request})[EVIDENCE]

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr_faa import expected, private
 from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
 from flwr_faa.authority.registration import MAX_SAMPLES, holds
-from flwr_faa.crypto import groups, ipfe
+from flwr_faa.crypto import backends, groups, ipfe
 from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.messages import ENROLLED, Enrol
@@ -208,7 +208,7 @@ def enrol(device: Device, data: Data, request: bytes) -> bytes:
         raise WireError(f"expected at most {MAX_SAMPLES} samples on one device, got {len(data[1])}")
     try:
         signed_key = SignedPublicKey.from_bytes(asked.public_key)
-        group = groups.open_group(asked.group)
+        group = backends.open_group(asked.group)
         if device.authority is None:
             public = ipfe.PublicKey.from_bytes(group, signed_key.public)
         else:

@@ -15,16 +15,17 @@ import numpy.typing as npt
 
 from flwr_faa.authority import Registration
 from flwr_faa.crypto import groups, ipfe
+from flwr_faa.crypto.group import Group
 from flwr_faa.verification.base import Case, worst
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
 from flwr_faa.verification.spotcheck.claims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
-from flwr_faa.verification.spotcheck.commitments import Layout
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
 from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers, exact_product
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import ROUNDING, SKETCH, Trace
 from flwr_faa.verification.wire import WireError
 
@@ -59,16 +60,16 @@ class Shown:
 
     plan: TrainingPlan
     layer: IntegerLayer
-    group: groups.Group
+    group: Group
     max_value: int
     case: Case
     bound: Bound
     answer: Answer
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> StateLayout:
         """Of the plan's checkpoints."""
-        return Layout.of(self.plan)
+        return StateLayout.of(self.plan)
 
     @cached_property
     def batches(self) -> dict[int, Rows]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
-from flwr_faa.verification.spotcheck.commitments import Layout
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.wire import WireError
 
 _BATCH, _STEPS = 4, 3
@@ -42,7 +42,7 @@ def check_recomputable(plan: TrainingPlan, layer: IntegerLayer, tau: float) -> N
             runs.append(checkpoints)
     except (IndexError, RuntimeError, TypeError, ValueError) as why:
         raise ValueError(f"expected a plan that can train, got {type(why).__name__}: {why}") from why
-    layout = Layout.of(plan)
+    layout = StateLayout.of(plan)
     first, second = ([layout.encode(c) for c in run] for run in runs)
     if first != second:
         raise ValueError("expected a model that trains the same way twice, got one with random numbers of its own")

@@ -23,19 +23,16 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from flwr_faa.verification.spotcheck.commitments import Layout
+from flwr_faa.verification.spotcheck.state import StateLayout
 
 #: Random projections of a checkpoint. A length is off by 12% (standard deviation); with 2^27 tries at another root an
 #: attacker has one of its changes look .4 times as long as it is.
 SKETCH = 32
-#: Buffers of more values (masks, tables) must stay as the model was broadcast.
-MAX_BUFFER = 2**12
 #: A buffer that hardly moves is measured against this share of its size: what moves it is rounding alone.
 FLOOR = 1e-3
 #: By which two machines' projections may differ, relative to their length.
@@ -62,7 +59,7 @@ class Trace:
     buffers: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, layout: Layout, states: Encoded, root: bytes) -> Trace:
+    def of(cls, layout: StateLayout, states: Encoded, root: bytes) -> Trace:
         """Of encoded checkpoints, the first of which is the run's start, shape (m, bytes)."""
         total = np.zeros((1 + bool(layout.coast), len(states), SKETCH))
         number = 0
@@ -87,9 +84,9 @@ class Trace:
         return self.positions.astype("<f4").tobytes() + self.buffers.astype("<f8").tobytes()
 
     @classmethod
-    def from_bytes(cls, layout: Layout, data: bytes) -> Trace:
+    def from_bytes(cls, layout: StateLayout, data: bytes) -> Trace:
         """The inverse of ``to_bytes``, for bytes of the right length."""
-        count, k, n = len(data) // layout.trace_size, 1 + bool(layout.coast), layout.buffer_count
+        count, k, n = len(data) // trace_size(layout), 1 + bool(layout.coast), layout.buffer_count
         cut = count * k * SKETCH * 4
         positions = np.frombuffer(data[:cut], "<f4").reshape(count, k, SKETCH).astype(np.float32)
         return cls(positions, np.frombuffer(data[cut:], "<f8").reshape(count, n).astype(np.float64))
@@ -115,6 +112,11 @@ class Trace:
         size = np.linalg.norm(own.positions.astype(np.float64), axis=2)
         wrong = ~(off <= ROUNDING * size + 1e-30).all(axis=1) | (self.buffers != own.buffers).any(axis=1)
         return int(np.argmax(wrong)) if wrong.any() else None
+
+
+def trace_size(layout: StateLayout) -> int:
+    """Return the bytes of one checkpoint's row in a trace."""
+    return layout.lengths * SKETCH * 4 + layout.buffer_count * 8
 
 
 def largest(moves: npt.NDArray[np.float32], lengths: int) -> set[int]:

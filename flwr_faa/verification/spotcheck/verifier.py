@@ -44,12 +44,12 @@ from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.settings import check_given, check_keys
 from flwr_faa.verification.spotcheck.claims import Ask
-from flwr_faa.verification.spotcheck.commitments import Layout
 from flwr_faa.verification.spotcheck.evidence import Bound, Shown
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.spotcheck.plan_check import check_recomputable
 from flwr_faa.verification.spotcheck.recompute import Contradiction
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
 from flwr_faa.verification.wire import WireError, unpack
 
@@ -129,7 +129,7 @@ class SpotCheck:
             )
         check_plan(self.plan, layer.sample_shape)
         object.__setattr__(self, "_layer", layer)
-        layout = Layout.of(self.plan)
+        layout = StateLayout.of(self.plan)
         object.__setattr__(self, "_measures", layout.measures)
         object.__setattr__(self, "_lengths", layout.lengths)
         if self.tau is None:

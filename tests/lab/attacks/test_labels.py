@@ -11,20 +11,20 @@ from apps.lab.attacks.base import Attack, Scene
 from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, LabelFlipMulti, Stealthy, flip, pull
 from apps.lab.config import load
 from apps.lab.running.local_run import run_locally
-from apps.lab.scenario import Experiment
+from apps.lab.scenario import Scenario
 from flwr_faa.report import Outcome
 
 SMALL = "model=logistic rounds=1"
 
 
 @cache
-def experiment(overrides: str = "") -> Experiment:
+def scenario(overrides: str = "") -> Scenario:
     return load(f"{SMALL} {overrides}")
 
 
 def scene_of(attack: Attack, seed: int = 1) -> Scene:
     """An attacker's scene in a federation where three hold flipped data."""
-    clean = experiment()
+    clean = scenario()
     model = clean.plan.initial_arrays(0)
     rng = np.random.default_rng(0)
     data = [attack.poison(clean.data_of(i), clean.dataset.train, i, rng) for i in range(3)]
@@ -40,7 +40,7 @@ def flat(arrays) -> np.ndarray:
 
 @pytest.mark.parametrize("tau", [0.0, 0.4, 1.0])
 def test_a_share_of_the_samples_become_source_samples_under_the_target_label(tau: float) -> None:
-    own, pool = experiment().data_of(0), experiment().dataset.train
+    own, pool = scenario().data_of(0), scenario().dataset.train
     samples, labels = flip(own, pool, 7, 1, tau, np.random.default_rng(0))
     changed = (samples != own[0]).any(axis=(1, 2, 3)) | (labels != own[1])
     assert len(labels) == len(own[1])
@@ -51,7 +51,7 @@ def test_a_share_of_the_samples_become_source_samples_under_the_target_label(tau
 
 
 def test_mixed_flips_its_own_source_samples_only() -> None:
-    own, pool = experiment().data_of(0), experiment().dataset.train
+    own, pool = scenario().data_of(0), scenario().dataset.train
     samples, labels = flip(own, pool, 7, 1, None, np.random.default_rng(0))
     np.testing.assert_array_equal(samples, own[0])
     np.testing.assert_array_equal(labels, np.where(own[1] == 7, 1, own[1]))
@@ -59,14 +59,14 @@ def test_mixed_flips_its_own_source_samples_only() -> None:
 
 
 def test_several_pairs_share_the_attackers() -> None:
-    lab = experiment("attack=label_flip_multi attack.share=0.4")
+    lab = scenario("attack=label_flip_multi attack.share=0.4")
     targets = [set(lab.data_of(i)[1]) for i in sorted(lab.malicious)]
     assert targets == [{7}, {9}, {5}, {8}] * 2
     assert lab.attack.flips == LabelFlipMulti().flips == ((1, 7), (6, 9), (2, 5), (0, 8))
 
 
 def test_honest_clients_keep_their_data_and_attackers_hold_the_same_in_every_round() -> None:
-    lab, clean = experiment("attack=label_flip attack.tau=0.4"), experiment()
+    lab, clean = scenario("attack=label_flip attack.tau=0.4"), scenario()
     for i in range(20):
         np.testing.assert_array_equal(lab.data_of(i)[0], lab.data_of(i)[0])
         assert np.array_equal(lab.data_of(i)[1], clean.data_of(i)[1]) == (i not in lab.malicious)
@@ -134,7 +134,7 @@ def test_stealthy_hides_better_with_more_weight_on_it_and_still_flips() -> None:
 def test_verification_clears_who_trained_on_the_data_it_shows_and_convicts_the_rest(
     attack: str, convicted: int
 ) -> None:
-    record = run_locally(experiment(f"attack={attack} strategy=fe"))
+    record = run_locally(scenario(f"attack={attack} strategy=fe"))
     guilty = {v.node_id for v in record.reports[0].having(Outcome.CONVICTED)}
     assert len(guilty) == convicted
     assert all(record.census.about(node)["malicious"] for node in guilty)

@@ -41,8 +41,8 @@ def test_every_experiment_composes(name: str, size: Size) -> None:
     if size == "paper":
         assert grid
     for cell in {c.overrides.split(" strategy=")[0]: c for c in grid[:: max(1, len(grid) // 2)]}.values():
-        experiment = load(cell.overrides)
-        assert experiment.config.rounds > 0
+        scenario = load(cell.overrides)
+        assert scenario.config.rounds > 0
     one = spec(name)
     assert all((one.paper, one.title, one.open, one.chose))
     assert experiments_list.reported(one) != "a figure without numbers"

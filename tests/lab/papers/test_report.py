@@ -33,7 +33,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     record = run_locally(load("rounds=2 attack=sign_flip strategy=faa"), folder)
-    record.write(yardsticks(record.experiment))
+    record.write(yardsticks(record.scenario))
     return folder
 
 

@@ -20,12 +20,12 @@ from apps.lab.running.local_run import run_locally
         "strategy=faa attack=refuse rounds=4",
     ],
 )
-@pytest.mark.parametrize("kind", [Fleet.of, lambda experiment: experiment], ids=["fleet", "alone"])
+@pytest.mark.parametrize("kind", [Fleet.of, lambda scenario: scenario], ids=["fleet", "alone"])
 def test_verdicts_and_models_are_those_of_the_run_over_a_grid(overrides: str, kind: object) -> None:
-    def experiment() -> object:
+    def scenario() -> object:
         return kind(load(f"model=logistic clients=10 partition=shards rounds=2 api=message {overrides}"))  # type: ignore[operator]
 
-    direct, grid = run_directly(experiment()), run_locally(experiment())  # type: ignore[arg-type]
+    direct, grid = run_directly(scenario()), run_locally(scenario())  # type: ignore[arg-type]
     assert direct.accuracy == grid.accuracy
     assert [r.nodes for r in direct.reports] == [r.nodes for r in grid.reports]
     summary = {**direct.summary, "seconds": None}

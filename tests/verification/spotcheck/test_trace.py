@@ -17,7 +17,7 @@ from apps.lab.clients.spotcheck_tampering import Tampered
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, merkle
-from flwr_faa.verification.spotcheck.commitments import Layout, Run
+from flwr_faa.verification.spotcheck.commitments import Run, StateLayout
 from flwr_faa.verification.spotcheck.messages import Challenge, Commitment
 from flwr_faa.verification.spotcheck.trace import Trace, largest
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
@@ -60,7 +60,7 @@ def update_of(case: Case) -> list[np.ndarray]:
 
 
 def length(node: Node, arrays: list[np.ndarray]) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(arrays[i])) for i in Layout.of(node.plan).parameters)))
+    return float(np.sqrt(sum(np.sum(np.square(arrays[i])) for i in StateLayout.of(node.plan).parameters)))
 
 
 # What is measured
@@ -71,7 +71,7 @@ def test_a_trace_is_what_the_checkpoints_say(name: str, nodes: dict[str, Node]) 
     node = nodes[name]
     case = node.train()
     steps = node.plan.steps(40)
-    layout = Layout.of(node.plan)
+    layout = StateLayout.of(node.plan)
     sent = Commitment.from_bytes(case.commitment, steps, layout.measures)
     run = Run.find(node.plan, node.device.checkpoints, sent.root)
     trace, raw = run.trace(), [np.frombuffer(r, np.uint8) for r in run.read(range(steps + 1))]
@@ -109,17 +109,17 @@ def test_projections_keep_lengths_whatever_the_direction(size: int, heavy: int, 
     assert 0.35 * true <= seen[0] <= 1.8 * true
 
 
-def layout_of(size: int) -> Layout:
+def layout_of(size: int) -> StateLayout:
     from torch import nn
 
-    return Layout.of(TrainingPlan(model=lambda: nn.Linear(size, 1, bias=False), lr=0.1))
+    return StateLayout.of(TrainingPlan(model=lambda: nn.Linear(size, 1, bias=False), lr=0.1))
 
 
 # Kicks
 
 
 def kick_of(name: str, node: Node) -> tuple[Change, str]:
-    layout, update = Layout.of(node.plan), update_of(node.train(5))
+    layout, update = StateLayout.of(node.plan), update_of(node.train(5))
     first = [np.where(i == layout.parameters[0], u, 0.0) for i, u in enumerate(update)]
     frozen = {
         "momentum, -8 times the update": (spin(layout, update, -9.0), ""),
@@ -167,7 +167,7 @@ def Commitment_is_well_formed(node: Node, case: Case) -> bool:  # noqa: N802
     from flwr_faa.verification.wire import WireError
 
     try:
-        Commitment.from_bytes(case.commitment, node.plan.steps(40), Layout.of(node.plan).measures)
+        Commitment.from_bytes(case.commitment, node.plan.steps(40), StateLayout.of(node.plan).measures)
     except WireError:
         return False
     return True
@@ -176,7 +176,7 @@ def Commitment_is_well_formed(node: Node, case: Case) -> bool:  # noqa: N802
 def test_a_kick_that_is_small_in_one_measure_is_seen_in_the_other(nodes: dict[str, Node]) -> None:
     """Pushed and spun back, so that v stays; or pushed just before the end and to coast back after it."""
     node = nodes["mlp"]
-    layout, update = Layout.of(node.plan), update_of(node.train(5))
+    layout, update = StateLayout.of(node.plan), update_of(node.train(5))
 
     def both(checkpoint: Checkpoint) -> Checkpoint:
         return spin(layout, update, 2.0)(push(layout, update, -2.0)(checkpoint))
@@ -213,7 +213,7 @@ def test_momentum_of_what_is_not_trained_is_state_too(tmp_path: Path) -> None:
 def lied(node: Node, change: Change, step: int, lie: Callable[[Trace], Trace]) -> tuple[Case, Run]:
     """Kicked, and committed to another trace than the run's."""
     case = kicked(node, step, change)
-    sent = Commitment.from_bytes(case.commitment, node.plan.steps(40), Layout.of(node.plan).measures)
+    sent = Commitment.from_bytes(case.commitment, node.plan.steps(40), StateLayout.of(node.plan).measures)
     run = Run.find(node.plan, node.device.checkpoints, sent.root)
     return replace(case, commitment=retrace(run, lie(run.trace()), sent.root).to_bytes()), run
 
@@ -234,7 +234,7 @@ def smoothed(step: int, rows: int) -> Callable[[Trace], Trace]:
 def test_a_kick_whose_trace_is_smoothed_is_found_in_every_checkpoint_that_lies(nodes: dict[str, Node]) -> None:
     """It is not the longest step any more; but each checkpoint that lies convicts where it is opened."""
     node = nodes["mlp"]
-    layout, update, steps = Layout.of(node.plan), update_of(node.train(5)), node.plan.steps(40)
+    layout, update, steps = StateLayout.of(node.plan), update_of(node.train(5)), node.plan.steps(40)
     opened, lies, by = {8}, set(range(8, 28)), 1.0
     while opened & lies:  # less and less, until none of the steps that are always opened lies
         case, _ = lied(node, push(layout, update, -by), 8, smoothed(8, 20))
@@ -304,7 +304,7 @@ def test_large_buffers_stay_as_they_are(tmp_path: Path) -> None:
     node.plan = plan
     node.verifier = SpotCheck(plan, SHAPE, node.verifier.authority, steps=0, max_value=16, allow_convolution=True)
     node.enrol()
-    assert Layout.of(plan).buffer_count == 9
+    assert StateLayout.of(plan).buffer_count == 9
     assert not node.judge(node.train()).convicted
     case = kicked(node, 0, set_buffer(plan, "mask", 0.0, None))
     finding = node.judge(case)
@@ -317,4 +317,4 @@ def test_checkpoints_of_a_run_are_where_they_were(tmp_path: Path) -> None:
     _, sent = commitments.train(plan, start, slice_of(0), 3, tmp_path)
     run = Run.find(plan, tmp_path, sent.root)
     encoded: list[Any] = run.read([0])
-    assert merkle.leaf(encoded[0]) == merkle.leaf(Layout.of(plan).encode(plan.start(start)))
+    assert merkle.leaf(encoded[0]) == merkle.leaf(StateLayout.of(plan).encode(plan.start(start)))

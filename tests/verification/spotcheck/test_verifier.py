@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from apps.lab.clients.spotcheck_lies import changed, off_the_curve
 from apps.lab.clients.spotcheck_tampering import Tampered
-from flwr_faa.crypto import groups, ipfe
+from flwr_faa.crypto import ipfe
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.base import Finding
 from flwr_faa.verification.spotcheck import claims as spotclaims
 from flwr_faa.verification.spotcheck import enrolment
@@ -210,7 +211,7 @@ def test_points_off_the_curve_are_found(back_end: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("back_end", backends())
 def test_a_wrong_claim_is_caught_in_every_trial(back_end: str) -> None:
     """The exponent check alone, a thousand times: +1 in one random entry of Z1 or P."""
-    group, rng = groups.open_group(back_end), np.random.default_rng(0)
+    group, rng = open_group(back_end), np.random.default_rng(0)
     public, master = ipfe.setup(group, 6)
     x, kernels = rng.integers(0, 256, (4, 6)), rng.integers(-(2**20), 2**20, (5, 6))
     ciphertexts, truth = ipfe.encrypt_rows(public, x), x @ kernels.T
