@@ -126,10 +126,12 @@ class Guard:
         ValueError
             If it has other arrays, or values that are not finite where the broadcast's are.
         """
-        if arrays is None or not self._model:
-            return arrays
-        own = [a.numpy() for a in average.values()]
-        return _record(self.defence.restored({name: a.numpy() for name, a in arrays.items()}, self._model, own))
+        if arrays is None:
+            return None
+        own = {name: a.numpy() for name, a in average.items()}
+        model = self._model or own  # where nothing was broadcast, the clients' dtypes count
+        found = {name: a.numpy() for name, a in arrays.items()}
+        return _record(self.defence.restored(found, model, list(own.values())))
 
     def evaluated(self, strategy: FedAvg, messages: Sequence[Message]) -> list[Message]:
         """Return the replies to an evaluation that can be averaged, with their metrics mended, by node id.

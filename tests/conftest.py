@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import gc
 import logging
 import random
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from flwr_faa.verification.spotcheck import verifier as spotcheck
 # The same examples in every run, and no time limits: a busy machine is no fault of the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Flower collects garbage with every record that it reads: let it not walk through all that is imported."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

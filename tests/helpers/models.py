@@ -11,19 +11,21 @@ Model = dict[str, np.ndarray]
 
 
 def _parameter(dtype: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
-    return np.asarray(np.random.default_rng(seed).normal(0, scale, shape)).astype(dtype)
+    largest = float(np.finfo(dtype).max) * 1e-4  # weighted sums must fit too, in the rules that are compared with
+    values = np.random.default_rng(seed).normal(0, scale, shape)
+    return np.asarray(np.clip(values, -largest, largest)).astype(dtype)
 
 
 SCALES = (1e-6, 1e-2, 1.0, 1e3)
-#: Squares of these do not fit into a float32.
-EXTREME = (1e-30, 1e15, 1e30)
+#: Squares of these do not fit into a float32, or they themselves are at its ends.
+EXTREME = (1e-42, 1e-30, 1e15, 1e30, 1e300)
 
 
 def parameters(scales: tuple[float, ...]) -> st.SearchStrategy[np.ndarray]:
     """One array of parameters."""
     return st.builds(
         _parameter,
-        st.sampled_from(["f4", "f4", "f4", "f8"]),
+        st.sampled_from(["f4", "f4", "f4", "f8", "f2"]),
         st.sampled_from([(), (1,), (3,), (0, 2), (2, 3), (4, 1, 2)]),
         st.sampled_from(scales),
         st.integers(0, 99),
