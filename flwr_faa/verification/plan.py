@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa import expected
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.base import worst
-from flwr_faa.verification.settings import check_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ class TrainingPlan:
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        _check_numbers(self)
 
     def initial_arrays(self, seed: int) -> list[npt.NDArray[Any]]:
         """Arrays of a freshly initialised model."""
@@ -348,3 +348,28 @@ def _relative(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> flo
     if off == 0.0:
         return 0.0
     return float(np.sqrt(off / size)) if size else float("inf")
+
+
+def _check_numbers(plan: TrainingPlan) -> None:
+    """Make sure that a plan's numbers are such as training can work with.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that is not.
+    """
+    if hasattr(plan.model, "state_dict") and not isinstance(plan.model, type):
+        raise ValueError(
+            f"expected model to be a callable that returns a new torch module, got the module "
+            f"{type(plan.model).__name__}: give its class, or a function that makes one"
+        )
+    if not callable(plan.model):
+        raise ValueError(f"expected model to be a callable that returns a torch module, got {plan.model!r}")
+    for name in ("batch_size", "epochs"):
+        expected.integer(name, getattr(plan, name), least=1)
+    for name in ("lr", "scale"):
+        expected.number(name, getattr(plan, name), above=0)
+    expected.number("momentum", plan.momentum, least=0, below=1)
+    expected.number("weight_decay", plan.weight_decay, least=0)
+    if plan.loss is not None and not callable(plan.loss):
+        raise ValueError(f"expected loss to be a callable or None, got {plan.loss!r}")

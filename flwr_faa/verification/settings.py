@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flwr_faa import expected
-
-if TYPE_CHECKING:
-    from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.plan import Data, TrainingPlan
 
 _VERSION = 1
 _LONGEST = 120
@@ -110,35 +108,8 @@ def data_problems(data: Any) -> Iterator[str]:
         yield f"expected one label for each sample, got {labels.shape} for {samples.shape}"
 
 
-def check_numbers(plan: TrainingPlan) -> None:
-    """Make sure that a plan's numbers are such as training can work with.
-
-    Raises
-    ------
-    ValueError
-        Naming the first that is not.
-    """
-    if hasattr(plan.model, "state_dict") and not isinstance(plan.model, type):
-        raise ValueError(
-            f"expected model to be a callable that returns a new torch module, got the module "
-            f"{type(plan.model).__name__}: give its class, or a function that makes one"
-        )
-    if not callable(plan.model):
-        raise ValueError(f"expected model to be a callable that returns a torch module, got {plan.model!r}")
-    for name in ("batch_size", "epochs"):
-        expected.integer(name, getattr(plan, name), least=1)
-    for name in ("lr", "scale"):
-        expected.number(name, getattr(plan, name), above=0)
-    expected.number("momentum", plan.momentum, least=0, below=1)
-    expected.number("weight_decay", plan.weight_decay, least=0)
-    if plan.loss is not None and not callable(plan.loss):
-        raise ValueError(f"expected loss to be a callable or None, got {plan.loss!r}")
-
-
 def check_given(plan: object) -> None:
     """Raise TypeError unless this is a plan: not its class, not a model."""
-    from flwr_faa.verification.plan import TrainingPlan
-
     expected.kind("plan", plan, TrainingPlan, "TrainingPlan(model=Net, lr=...) makes one")
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 
-from apps.lab.scenario import Scenario
 from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
+
+
+class Clients(Protocol):
+    """What the app needs of a scenario."""
+
+    @property
+    def config(self) -> Any: ...
+    def node(self, config: Mapping[str, Any]) -> NumPyClient:
+        """The client of a SuperNode."""
+        ...
 
 
 class LabClient(ClientApp):  # type: ignore[misc]
@@ -21,7 +31,7 @@ class LabClient(ClientApp):  # type: ignore[misc]
         The scenario of a run, from Flower's context.
     """
 
-    def __init__(self, find: Callable[[Context], Scenario]) -> None:
+    def __init__(self, find: Callable[[Context], Clients]) -> None:
         super().__init__()
 
         def client_of(context: Context) -> NumPyClient:

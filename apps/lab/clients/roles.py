@@ -40,6 +40,10 @@ class Team(Protocol):
         """What each attacker would send if it were honest."""
         ...
 
+    def client(self, partition: int) -> NumPyClient:
+        """The client that holds a partition."""
+        ...
+
 
 class Honest(VerifiableClient):
     """A ``VerifiableClient`` that says which partition it holds. ``public``: its data may be shown in the clear."""

@@ -30,8 +30,7 @@ from flwr_faa.verification.spotcheck.messages import ENROL, Answer, Challenge, E
 from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:
-    from apps.lab.clients.roles import Fit, Honest
-    from apps.lab.scenario import Scenario
+    from apps.lab.clients.roles import Fit, Honest, Team
 
 Change = Callable[[Answer], Answer]
 
@@ -41,7 +40,7 @@ class Liar(NumPyClient):  # type: ignore[misc]
     """Does everything as an honest client does. A lie overrides one of the three: ``fit``, ``enrol`` and ``answer``."""
 
     honest: Honest
-    scenario: Scenario
+    scenario: Team
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         return self.train(parameters, config)
