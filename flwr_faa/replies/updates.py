@@ -214,6 +214,10 @@ def read_replies(
             _check_examples(reply.num_examples)
         except ValueError as why:
             rejected.setdefault(node_id, str(why))
+    coded = {node_id: i for node_id in models if (i := _coded(by_node[node_id].arrays, model, layout)) is not None}
+    if 2 * len(coded) > len(models):
+        told = "expected floats, got integers from most clients: masked or quantised models cannot be compared"
+        rejected = {node_id: f"{layout.called(i)}: {told}" for node_id, i in coded.items()} | rejected
     node_ids = sorted(by_node.keys() - rejected.keys())
     # The differences, and how large they are in each array.
     differences = Differences([models[node_id] for node_id in node_ids], model, layout)
@@ -319,6 +323,19 @@ def _complete(
             raise ValueError(f"{layout.called(i)}: expected shape {w.shape}, got {array.shape}")
         found.append(converted(array, w, layout.called(i)))
     return found
+
+
+def _coded(arrays: Sequence[npt.NDArray[Any] | None], model: Arrays, layout: Layout) -> int | None:
+    """The first of the model's float parameters that a reply has changed and holds as integers, if there is one.
+
+    A single number may be a counter that has no name and that somebody's averaging has made a float.
+    """
+    for i, (array, w) in enumerate(zip(arrays, model, strict=True)):
+        if array is None or array.dtype.kind not in "iub" or w.dtype.kind != "f" or array.size <= 1:
+            continue
+        if layout.roles[i] is Role.PARAMETER and not np.array_equal(array, w):
+            return i
+    return None
 
 
 def _count(arrays: Sequence[npt.NDArray[Any] | None]) -> int:
