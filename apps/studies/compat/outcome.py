@@ -95,7 +95,7 @@ def outcome(run: Callable[[], list[Sequence[RoundReport]]], grid: Watched, poiso
         return Outcome(kind, f"{type(error).__name__}: {error}")
     accepted = [{v.node_id for v in report.accepted} for report in reports]
     kept_out = tuple(len(r.nodes) - len(a) for r, a in zip(reports, accepted, strict=True))
-    poisoned = sum(poisoner not in a for a in accepted)
+    poisoned = 0 if poisoner is None else sum(poisoner not in a for a in accepted)
     kind = Kind.TRAINS_NOTHING if grid.stood_still() or not all(accepted) else Kind.WORKS
     return Outcome(kind, "", kept_out, tuple(len(r.nodes) for r in reports), poisoned)
 

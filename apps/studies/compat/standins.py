@@ -13,7 +13,7 @@ import numpy as np
 
 from apps.lab.datasets import mnist5k
 
-TRAIN, TEST = 3000, 300
+TRAIN, TEST = 2000, 200
 
 
 def _images(key: str, size: int, coloured: bool) -> Callable[[int, int], dict[str, list[Any]]]:
