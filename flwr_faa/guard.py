@@ -229,10 +229,14 @@ class Guard:
 
 
 class _View:
-    """The part of a grid that Flower's sampling uses, without some nodes."""
+    """The part of a grid that Flower's sampling uses, without some nodes; it passes for the grid."""
 
     def __init__(self, grid: Grid, without: Set[int]) -> None:
         self._grid, self._without = grid, without
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._grid)
 
     def get_node_ids(self) -> list[int]:
         """Sorted: a seeded draw does not depend on the order of connecting."""

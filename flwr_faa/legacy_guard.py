@@ -264,10 +264,17 @@ class LegacyGuard:
 
 
 class _View(Criterion):
-    """The part of a client manager that Flower's sampling uses, without some nodes."""
+    """The part of a client manager that Flower's sampling uses, without some nodes.
+
+    It passes for the manager, since projects ask for managers of their own by class.
+    """
 
     def __init__(self, manager: ClientManager, without: set[str], also: Criterion | None = None) -> None:
         self._manager, self._without, self._also = manager, without, also
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._manager)
 
     def select(self, client: ClientProxy) -> bool:
         return client.cid not in self._without and (self._also is None or self._also.select(client))

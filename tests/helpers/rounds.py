@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
-from flwr.server.client_manager import SimpleClientManager
+from flwr.server.client_manager import ClientManager, SimpleClientManager
 from flwr.server.client_proxy import ClientProxy
 
 from apps.lab.running.local_grid import task_identity
@@ -80,9 +80,11 @@ class Proxy(ClientProxy):
     def reconnect(self, ins: Any, timeout: Any, group_id: Any) -> Any: ...
 
 
-def legacy_rounds(strategy: Any, start: Model, client: Client, rounds: int = 5) -> list[Model]:
+def legacy_rounds(
+    strategy: Any, start: Model, client: Client, rounds: int = 5, manager: ClientManager | None = None
+) -> list[Model]:
     """The model after each round, by the legacy API."""
-    manager, names, found = SimpleClientManager(), list(start), []
+    manager, names, found = manager or SimpleClientManager(), list(start), []
     for node in IDS:
         manager.register(Proxy(str(node)))
     parameters = ndarrays_to_parameters(list(start.values()))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common import FitIns, FitRes, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server.client_manager import SimpleClientManager
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp.strategy import FedAvg
 
@@ -17,7 +18,7 @@ from flwr_faa import FAADL, legacy, protect
 from flwr_faa.detection import MultiView
 from flwr_faa.detection.base import Detection
 from flwr_faa.replies.updates import Batch
-from tests.helpers.models import Model
+from tests.helpers.models import Model, trained
 from tests.helpers.rounds import IDS, Answer, legacy_rounds, message_rounds, record
 
 START: Model = {"fc.weight": np.zeros((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
@@ -129,6 +130,42 @@ def test_the_banned_are_out_whatever_the_projects_own_sampling_remembers(api: st
     protected.defence.ledger._bans[101] = "convicted before"
     RUN[api](protected, START, client, rounds=2)
     assert {v.node_id for r in protected.reports for v in r.nodes} == set(IDS) - {101}
+
+
+class ByFraction(SimpleClientManager):
+    """A manager of the project's own, without Flower's way of sampling (FL4Health)."""
+
+    def sample(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("use sample_fraction")
+
+    def sample_fraction(self, fraction: float) -> list[Any]:
+        return list(self.all().values())[: int(fraction * self.num_available())]
+
+
+class AsksItsManager(LegacyFedAvg):
+    def configure_fit(self, server_round: int, parameters: Parameters, client_manager: Any) -> Any:
+        if isinstance(client_manager, ByFraction):
+            return [(proxy, FitIns(parameters, {})) for proxy in client_manager.sample_fraction(1.0)]
+        return super().configure_fit(server_round, parameters, client_manager)
+
+
+@pytest.mark.parametrize("banned", [set(), {IDS[0]}])
+def test_a_client_manager_of_the_projects_own(banned: set[int]) -> None:
+    protected = protect(AsksItsManager(), detector=Lengths())
+    protected.defence.ledger._bans.update(dict.fromkeys(banned, "convicted before"))
+    legacy_rounds(protected, START, client, rounds=2, manager=ByFraction())
+    assert all({v.node_id for v in r.nodes} == set(IDS) - banned for r in protected.reports)
+
+
+@BOTH
+def test_one_strategy_may_run_again_with_another_model(api: str) -> None:
+    """As a search for hyperparameters does."""
+    own = {"message": FedAvg, "legacy": LegacyFedAvg}[api]()
+    for strategy in (protect(own), {"message": FAADL, "legacy": legacy.FAADL}[api]()):
+        for start in (START, {"other": np.ones((3, 3), np.float32), "counter": np.array(3)}):
+            found = RUN[api](strategy, start, lambda m, n: (trained(m, n), {"num-examples": 10}), rounds=2)
+            assert found[-1].keys() == start.keys()
+        assert [r.round for r in strategy.reports] == [1, 2, 1, 2] and all(r.accepted for r in strategy.reports)
 
 
 def statistics(base: Any) -> Any:
