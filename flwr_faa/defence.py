@@ -20,6 +20,7 @@ from flwr.common.logger import log
 from flwr_faa import expected
 from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
+from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
 from flwr_faa.replies.averaging import into_dtype
@@ -257,6 +258,14 @@ class Defence:
         accepted, known = len(report.accepted), describe(report.disclosures) if report.disclosures else ""
         told = f"{accepted} of {len(report.nodes)} accepted ({counts or 'nobody'})"
         log(INFO, "faa round=%d: %s%s", report.round, told, f"; disclosed: {known}" if known else "")
+        compared = len(report.nodes) - len(report.having(Outcome.REJECTED))
+        if len(self.reports) == 1 and self.verifier is None and 0 < compared < FEWEST:
+            log(
+                WARNING,
+                "faa: %d updates to compare. With fewer than %d nobody can say what is usual: only what is grossly far "
+                "from all others is suspected. A verifier decides with any number (docs/false-alarms.md)",
+                compared, FEWEST,
+            )  # fmt: skip
         for verdict in report.nodes:
             level = DEBUG if verdict.accepted and not verdict.withheld else INFO
             log(level, "faa round=%d %s", report.round, verdict)

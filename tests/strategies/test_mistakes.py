@@ -311,3 +311,16 @@ def test_what_a_client_raises_reaches_the_operator(api: str) -> None:
     run = RUNNERS[api](PLAN, nodes=4, rounds=1, attacks={2: broken}, verifier=Replay(PLAN))
     (lost,) = [v for v in run.reports[0].nodes if not v.accepted]
     assert lost.node_id == run.grid.node_ids[2] and "no slice at /data/7.npz" in lost.reason
+
+
+@pytest.mark.parametrize("api", RUNNERS)
+@pytest.mark.parametrize(("nodes", "verifier"), [(3, None), (5, None), (6, None), (3, Replay(PLAN))])
+def test_few_clients_are_told_what_can_be_known(
+    api: str, nodes: int, verifier: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="flwr"):
+        run = RUNNERS[api](PLAN, nodes=nodes, rounds=2, verifier=verifier)
+    told = [r.getMessage() for r in caplog.records if "nobody can say what is usual" in r.getMessage()]
+    few = verifier is None and nodes < 6
+    assert len(told) == few and all(f"{nodes} updates to compare" in line for line in told)
+    assert not few or all(len(r.accepted) == nodes for r in run.reports)  # and no harm is done
