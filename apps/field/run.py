@@ -1,7 +1,8 @@
 """``python -m apps.field.run FOLDER ...``: register nodes, run the lab's app on a SuperLink, say who is out.
 
-On the SuperLink's machine, from a checkout: the app is packed here and sent to the SuperNodes. Ends with a line for
-every node; the exit code is 0 if the run finished. What it leaves is in ``FOLDER/<api>``, as after any run of the lab.
+On the SuperLink's machine, from a checkout: the app is packed here and sent to the SuperNodes. Says each round once it
+is over, and ends with a line for every node; the exit code is 0 if the run finished. What it leaves is in ``FOLDER``, as
+after any run of the lab.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from apps.field.verdicts import Node, nodes_of, table
+from apps.field.verdicts import Follower, Node, nodes_of, table
 from apps.lab.running.processes import ROOT, environment, launch
 from apps.lab.running.superlink import RunError
 from flwr_faa import private
@@ -140,7 +141,9 @@ def main(
             console.print(f"{found} of {nodes} nodes are connected", soft_wrap=True)
             time.sleep(3)
         told = overrides_of(folder, authority, credential, " ".join([f"min_clients={nodes}", *(overrides or [])]))
-        link.wait(link.start(told, folder / "run.log"), seconds)
+        follow = Follower(folder / "rounds.jsonl", lambda line: console.print(line, soft_wrap=True, highlight=False))
+        link.wait(link.start(told, folder / "run.log"), seconds, follow)
+        follow()
     except RunError as failure:
         console.print(f"{failure}; see {folder / 'run.log'}", style="bold red", soft_wrap=True)
         raise typer.Exit(1) from failure

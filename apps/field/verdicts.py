@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,47 @@ def rounds_of(path: Path) -> list[dict[str, Any]]:
     """The reports of a run, those that are whole."""
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
+
+
+class Follower:
+    """Says each round of a run once it is over.
+
+    Parameters
+    ----------
+    path : Path
+        ``rounds.jsonl``; what stands in it already is of an earlier run.
+    say : callable
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say = path, say
+        self._read = path.stat().st_size if path.exists() else 0
+
+    def __call__(self) -> None:
+        """Say what is new."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size == self._read:
+            return
+        if size < self._read:  # the run has begun the file anew
+            self._read = 0
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(end)
+        for line in whole.splitlines():
+            self._say(told(json.loads(line)))
+
+
+def told(report: Mapping[str, Any]) -> str:
+    """A round in a line: how many were accepted, and which nodes were not, by what became of them."""
+    others: dict[str, list[str]] = {}
+    for row in report["nodes"]:
+        if not row["accepted"]:
+            others.setdefault(row["verdict"], []).append(str(row["node_id"]))
+    out = "".join(f"; {verdict}: {', '.join(nodes)}" for verdict, nodes in sorted(others.items()))
+    closed = "; failed closed, the model stays" if report["failed_closed"] else ""
+    accepted = sum(row["accepted"] for row in report["nodes"])
+    return f"round {report['round']}: {accepted} of {len(report['nodes'])} accepted{out}{closed}"
 
 
 def nodes_of(path: Path) -> dict[int, Node]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apps.field.__main__ import EXPECTED, NODES, fresh, wrongs
-from apps.field.verdicts import Node, nodes_of
+from apps.field.verdicts import Follower, Node, nodes_of
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.report import Outcome, RoundReport, Verdict
 
@@ -28,6 +28,34 @@ def test_reports_by_node(tmp_path: Path) -> None:
         2**63: Node(("convicted",), 0, True, "a lie"),
     }
     assert nodes_of(tmp_path / "none.jsonl") == {}
+
+
+def test_each_round_is_said_once_it_is_over(tmp_path: Path) -> None:
+    lines: list[str] = []
+    ledger = Ledger(tmp_path)
+    ledger.record(RoundReport(9, ()))  # of an earlier run
+    path = tmp_path / "rounds.jsonl"
+    follow = Follower(path, lines.append)
+    follow()
+    bad = Verdict(2**63, Outcome.CONVICTED, False, reason="a lie", banned=True)
+    good, gone = Verdict(7, Outcome.CLEARED, True), Verdict(8, Outcome.REJECTED, False)
+    ledger.record(RoundReport(1, (good, gone, bad)))
+    follow()
+    follow()
+    assert lines == [f"round 1: 1 of 3 accepted; convicted: {2**63}; rejected: 8"]
+    whole = json.dumps(RoundReport(2, (bad,), failed_closed=True).to_json())
+    for part in (whole[:20], whole[20:] + "\n"):  # a line that is being written
+        with path.open("a") as file:
+            file.write(part)
+        follow()
+    path.write_text(json.dumps(RoundReport(1, (good,)).to_json()) + "\n")
+    follow()
+    assert lines[1:] == [
+        f"round 2: 0 of 1 accepted; convicted: {2**63}; failed closed, the model stays",
+        "round 1: 1 of 1 accepted",
+    ]
+    Follower(tmp_path / "none.jsonl", lines.append)()
+    assert len(lines) == 3
 
 
 def test_the_right_nodes_for_the_right_reasons() -> None:
