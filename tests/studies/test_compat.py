@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import Grid
 
 from apps.lab.running.local_grid import LocalGrid, run_server_app
-from apps.studies.compat import strategies
+from apps.studies.compat import examples, strategies
 from apps.studies.compat.__main__ import DOCS
+from apps.studies.compat.outcome import Kind
 from flwr_faa import legacy, protect
 
 
@@ -56,3 +58,72 @@ def test_an_average_by_secure_aggregation_is_no_set_of_updates(make: Any, wrap: 
     clients = ClientApp(lambda c: Steps(int(c.node_config["partition-id"])).to_client(), mods=[secaggplus_mod])
     with pytest.raises(RuntimeError, match=r"the same one for all 5: secure aggregation"):
         run_server_app(app, LocalGrid(clients, 5))
+
+
+PROJECT = {
+    "pyproject.toml": """
+[tool.flwr.app.components]
+serverapp = "mine.server_app:app"
+clientapp = "mine.client_app:app"
+[tool.flwr.app.config]
+num-server-rounds = 9
+step = 1.0
+""",
+    "mine/__init__.py": "",
+    "mine/strategy.py": """
+from flwr.serverapp.strategy import FedAvg
+
+class Own(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        return super().aggregate_train(server_round, replies)
+""",
+    "mine/server_app.py": """
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp import ServerApp
+from mine.strategy import Own
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    print("training")
+    start = ArrayRecord({"w": Array(np.zeros((4, 3), np.float32))})
+    Own().start(grid, start, num_rounds=context.run_config["num-server-rounds"])
+""",
+    "mine/client_app.py": """
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.train()
+def train(msg, context):
+    i = context.node_config["partition-id"]
+    w = msg.content["arrays"]["w"].numpy() + np.random.default_rng(i).normal(context.run_config["step"], 0.1, (4, 3))
+    arrays = ArrayRecord({"w": Array(w.astype(np.float32))})
+    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 5})}), reply_to=msg)
+
+@app.evaluate()
+def evaluate(msg, context):
+    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 5, "loss": 1.0})}), reply_to=msg)
+""",
+}
+
+
+def test_an_example_runs_as_it_is_and_defended(tmp_path: Path) -> None:
+    for name, text in PROJECT.items():
+        (tmp_path / "examples" / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "examples" / "project" / name).write_text(text)
+    mine = examples.Example("project", nodes=6)
+    for defence in examples.DEFENCES:
+        found = examples.apart(tmp_path, mine, defence)
+        assert (found.kind, found.why) == (Kind.WORKS, "")
+        assert len(found.seen) == (0 if defence == examples.UNDEFENDED else examples.ROUNDS)
+    code = tmp_path / "examples" / "project" / "mine" / "client_app.py"
+    code.write_text(PROJECT["mine/client_app.py"].replace("w.astype", "(0 * w).astype"))
+    assert examples.apart(tmp_path, mine, examples.UNDEFENDED).kind is Kind.TRAINS_NOTHING
+    code.write_text("import nonsense_that_nobody_has")
+    broken = examples.apart(tmp_path, mine, examples.UNDEFENDED)
+    assert broken.kind is Kind.FAILS and broken.why.startswith("ModuleNotFoundError: No module named 'nonsense")

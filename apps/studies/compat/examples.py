@@ -90,7 +90,7 @@ def measure(checkout: Path) -> str:
         data = STANDINS[example.data][0] if example.data else "its own"
         found = {}
         for defence in DEFENCES:
-            found[defence] = apart(checkout, example.name, defence)
+            found[defence] = apart(checkout, example, defence)
             print(f"{example.name}, {defence}: {found[defence].kind}", file=sys.stderr, flush=True)
             if found[UNDEFENDED].kind is not Kind.WORKS:
                 break
@@ -106,13 +106,13 @@ def measure(checkout: Path) -> str:
     return f"{table}\n\n{notes.text()}\n\n{_others(checkout)}"
 
 
-def apart(checkout: Path, name: str, defence: str) -> Outcome:
+def apart(checkout: Path, example: Example, defence: str) -> Outcome:
     """Run one example in a process of its own, forked from one that has imported what all of them need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with context.Pool(1, maxtasksperchild=1) as pool:
         try:
-            return pool.apply_async(run, (checkout, name, defence)).get(SECONDS)
+            return pool.apply_async(run, (checkout, example, defence)).get(SECONDS)
         except multiprocessing.TimeoutError:
             return Outcome(Kind.FAILS, f"longer than {SECONDS} s")
         except Exception as error:  # noqa: BLE001 - an example that cannot be imported is a row too
@@ -132,10 +132,9 @@ def _others(checkout: Path) -> str:
     )
 
 
-def run(checkout: Path, name: str, defence: str) -> Outcome:
+def run(checkout: Path, example: Example, defence: str) -> Outcome:
     """Run one example in this process, which it leaves changed."""
-    example = next(e for e in EXAMPLES if e.name == name)
-    folder = checkout / "examples" / name
+    folder = checkout / "examples" / example.name
     settings = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
     _in_silence()
     _same_every_time()
