@@ -313,11 +313,12 @@ def _sent(messages: Sequence[Message], key: str, arrays: ArrayRecord) -> ArrayRe
     ValueError
         If nodes are sent different ones.
     """
-    records = {id(r): r for m in messages if (r := m.content.array_records.get(key)) is not None}
-    first, *others = records.values() or (arrays,)
+    found = [dict(m.content.array_records) for m in messages]
+    named = [r.get(key, next(iter(r.values()))) for r in found if key in r or len(r) == 1]
+    first, *others = {id(record): record for record in named}.values() or (arrays,)
     for other in others:
         if other.keys() != first.keys() or any(other[k].data != a.data for k, a in first.items()):
-            raise ValueError(f"{ONE_MODEL} got different ones in {key!r}")
+            raise ValueError(f"{ONE_MODEL} got different ones")
     return first
 
 

@@ -62,12 +62,23 @@ class LegacyLookahead(LegacyFedAvg):
         return super().configure_fit(server_round, ahead, client_manager)
 
 
+class OtherName(Lookahead):
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: Any, grid: Any) -> Any:
+        for message in super().configure_train(server_round, arrays, config, grid):
+            yield Message(
+                RecordDict({"net": message.content["arrays"]}),
+                dst_node_id=message.metadata.dst_node_id,
+                message_type="train",
+            )
+
+
 @BOTH
 def test_updates_are_differences_to_what_was_sent(api: str) -> None:
-    own, seen = {"message": Lookahead, "legacy": LegacyLookahead}[api](), Lengths()
-    found = RUN[api](protect(own, detector=seen), START, lambda m, n: client(m, IDS[0]), rounds=3)
-    assert max(seen.largest) < 2
-    np.testing.assert_allclose(found[-1]["fc.bias"], 3003, rtol=1e-3)
+    for cls in {"message": [Lookahead, OtherName], "legacy": [LegacyLookahead]}[api]:
+        seen = Lengths()
+        found = RUN[api](protect(cls(), detector=seen), START, lambda m, n: client(m, IDS[0]), rounds=3)
+        assert max(seen.largest) < 2
+        np.testing.assert_allclose(found[-1]["fc.bias"], 3003, rtol=1e-3)
 
     def broken(model: Model, node: int) -> tuple[Model, dict[str, Any]]:
         return {k: np.full_like(w, np.nan) for k, w in model.items()}, {"num-examples": 10}
