@@ -64,8 +64,8 @@ def main(
                 console.print(f"\n{api} API, {len(rounds_of(path))} rounds, {took:.0f} s", highlight=False)
                 console.print(table(dict(sorted(nodes.items()))))
                 failures += [f"{api}: {wrong}" for wrong in wrongs(nodes)]
-    except RunError as failure:
-        failures.append(str(failure))
+    except RunError as error:
+        failures.append(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     for failure in failures:

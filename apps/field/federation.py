@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from urllib.error import URLError
@@ -142,7 +143,11 @@ class Federation:
     def wait_online(self, names: Iterable[str]) -> None:
         """Wait until these SuperNodes, just started, are connected."""
         for name in names:
-            self.wait_until(name, lambda name=name: f"SuperNode ID: {self.ids[name]}" in self.said(name))
+            self.wait_until(name, partial(self.is_online, name))
+
+    def is_online(self, name: str) -> bool:
+        """Whether a SuperNode has said that it is connected."""
+        return f"SuperNode ID: {self.ids[name]}" in self.said(name)
 
     def keep_up(self) -> None:
         """Start SuperNodes that ended by themselves again, as systemd would."""

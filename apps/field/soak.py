@@ -126,8 +126,8 @@ def main(
         told += f" strategy.policy.max_strikes={rounds}"  # every silence is a kill here; 3 ban all in 30 rounds
         try:
             federation.run("soak", told, 10 * timeout * rounds, soak)
-        except RunError as failure:
-            failures.append(str(failure))
+        except RunError as error:
+            failures.append(str(error))
         store = Store(federation.folder / AUTHORITY / "authority.db")
         lines = store.check_log()
         store.close()

@@ -188,7 +188,8 @@ def _by_signature(key: str, config: Plain) -> Rule | None:
 def _names(kind: Any) -> tuple[Any, ...]:
     """The values of a Literal or an Enum."""
     if isinstance(kind, EnumType):
-        return tuple(member.value for member in kind)
+        members: Mapping[str, Any] = kind.__members__
+        return tuple(member.value for member in members.values())
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 

@@ -67,7 +67,8 @@ def squeezenet(shape: Sequence[int], classes: int) -> nn.Module:
     from torch import nn
     from torchvision.models import squeezenet1_1
 
-    model: nn.Module = squeezenet1_1(num_classes=classes)
+    squeezenet = squeezenet1_1(num_classes=classes)
     if shape[0] != 3:
-        model.features[0] = nn.Conv2d(shape[0], 64, 3, stride=2)
+        squeezenet.features[0] = nn.Conv2d(shape[0], 64, 3, stride=2)
+    model: nn.Module = squeezenet
     return model

@@ -70,20 +70,24 @@ class Scenario:
 
     @cached_property
     def dataset(self) -> Dataset:
-        return _build(self.config.dataset.load)
+        dataset: Dataset = _build(self.config.dataset.load)
+        return dataset
 
     @cached_property
     def partitions(self) -> list[Rows]:
         """Rows of each client."""
-        return _build(self.config.partition)(self.dataset.train[1], self.config.clients, self.config.seed)
+        rows: list[Rows] = _build(self.config.partition)(self.dataset.train[1], self.config.clients, self.config.seed)
+        return rows
 
     @cached_property
     def plan(self) -> TrainingPlan:
-        return _build(self.config.model)
+        plan: TrainingPlan = _build(self.config.model)
+        return plan
 
     @cached_property
     def attack(self) -> Attack:
-        return _build(self.config.attack)
+        attack: Attack = _build(self.config.attack)
+        return attack
 
     @cached_property
     def malicious(self) -> frozenset[int]:

@@ -21,7 +21,7 @@ from apps.lab.strategies import LabFAADL, LegacyLabFAADL
 SETTLED_SECONDS = 5.0
 
 
-class LabServer(ServerApp):  # type: ignore[misc]
+class LabServer(ServerApp):
     """Serves both APIs, one a run.
 
     Parameters
@@ -132,7 +132,7 @@ def message_strategy(record: Record) -> LabFAADL:
 def least(record: Record) -> int:
     """Nodes of a round: Flower takes its share of those connected before it waits for the others."""
     config = record.scenario.config
-    return max(min(2, config.min_clients), int(config.fraction * config.min_clients))
+    return max(min(2, int(config.min_clients)), int(config.fraction * config.min_clients))
 
 
 def initial_arrays(record: Record) -> NDArrays:

@@ -68,7 +68,7 @@ def won(summaries: Mapping[str, Summary]) -> bool:
     """FAA-DL is more accurate than FedAvg, caught every attacker and convicted nobody else."""
     fedavg, faa = summaries["FedAvg"], summaries["FAA-DL"]
     caught = faa["recall"] == 1 and faa["honest_convicted"] == 0
-    return caught and faa["final_accuracy"] > fedavg["final_accuracy"]
+    return bool(caught and faa["final_accuracy"] > fedavg["final_accuracy"])
 
 
 def disclosed(nodes: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -25,7 +25,7 @@ from apps.lab.datasets import mnist5k
 from apps.lab.markdown import markdown, write_region
 from apps.lab.models import cnn, mlp
 from apps.lab.partitions.major_label import major_label
-from apps.lab.partitions.split import choose_malicious, iid, shards, unequal
+from apps.lab.partitions.split import Rows, choose_malicious, iid, shards, unequal
 from apps.lab.scenario import CONF
 from apps.studies.lomar_detection.cells import Round, rounds
 from flwr_faa import TrainingPlan
@@ -40,7 +40,7 @@ PLANS = {
     "MLP": TrainingPlan(partial(mlp, SHAPE, CLASSES), 0.1, 16),
     "BatchNorm CNN": TrainingPlan(partial(cnn, SHAPE, CLASSES, True), 0.05, 16),
 }
-PARTITIONS = {
+PARTITIONS: dict[str, Callable[..., list[Rows]]] = {
     "iid": iid,
     "sizes differ tenfold": unequal,
     "lambda .5": partial(major_label, share=0.5),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from apps.lab.attacks.base import Scene
 from apps.lab.attacks.labels import LabelFlip
-from flwr_faa.replies.updates import Arrays
 
 
 @dataclass(frozen=True)
 class AbsentFlip(LabelFlip):
     """Malicious clients fail instead of sending anything."""
 
-    def craft(self, scene: Scene) -> Arrays:
+    def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
         raise RuntimeError("attack=absent_flip: this client takes no part")

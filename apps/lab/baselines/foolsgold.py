@@ -59,7 +59,8 @@ class FoolsGold(Detector):
         total = np.zeros(batch.layout.size)
         for row in rows:
             total += weights[row] * batch.updates[row]
-        return total / max(sum(weights[row] for row in rows), np.finfo(np.float64).tiny)
+        mean: Vector = total / max(sum(weights[row] for row in rows), np.finfo(np.float64).tiny)
+        return mean
 
     def weights(self, batch: Batch) -> Vector:
         """a_i of every row."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from flwr.client import NumPyClient
 
 from apps.lab.attacks.base import Answer, Attack, Scene
@@ -18,7 +19,7 @@ from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.messages import ENROL
 from flwr_faa.verification.wire import kind_of
 
-Fit = tuple[Arrays, int, dict[str, Any]]
+Fit = tuple[list[npt.NDArray[Any]], int, dict[str, Any]]
 
 
 class Team(Protocol):
@@ -48,17 +49,19 @@ class Team(Protocol):
 class Honest(VerifiableClient):
     """A ``VerifiableClient`` that says which partition it holds. ``public``: its data may be shown in the clear."""
 
+    device: Device
+
     def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device, public: bool) -> None:
         super().__init__(plan, data, plaintext=public, device=device, answers=("paper",) if public else ())
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
-        arrays, examples, metrics = super().fit(parameters, config)
+        arrays, examples, metrics = super().fit(list(parameters), config)
         return arrays, examples, metrics | {"partition": self.partition}
 
 
 @dataclass
-class Malicious(NumPyClient):  # type: ignore[misc]
+class Malicious(NumPyClient):
     """An honest client in the hands of an attacker."""
 
     honest: Honest
@@ -66,7 +69,7 @@ class Malicious(NumPyClient):  # type: ignore[misc]
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         """Send what the attack makes of an honest result."""
-        arrays, examples, metrics = self.honest.fit(parameters, config)
+        arrays, examples, metrics = self.honest.fit(list(parameters), config)
         nonce, scenario = int(config.get(NONCE, 0)), self.scenario
         scene = Scene(
             model=parameters,

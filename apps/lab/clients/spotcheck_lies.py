@@ -20,6 +20,7 @@ import numpy.typing as npt
 from flwr.client import NumPyClient
 
 from flwr_faa import TrainingPlan, VerifiableClient
+from flwr_faa.authority import SignedPublicKey
 from flwr_faa.client import CHALLENGE, EVIDENCE
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data
@@ -36,7 +37,7 @@ Change = Callable[[Answer], Answer]
 
 
 @dataclass
-class Liar(NumPyClient):  # type: ignore[misc]
+class Liar(NumPyClient):
     """Does everything as an honest client does. A lie overrides one of the three: ``fit``, ``enrol`` and ``answer``."""
 
     honest: Honest
@@ -68,7 +69,7 @@ class Liar(NumPyClient):  # type: ignore[misc]
     ) -> Fit:
         """Train as an honest client would by another plan or on other data, and commit to that."""
         client = VerifiableClient(plan or self.plan, data or self.data, device=self.device)
-        arrays, examples, metrics = client.fit(parameters, config)
+        arrays, examples, metrics = client.fit(list(parameters), config)
         return arrays, examples, metrics | {"partition": self.honest.partition}
 
     @property
@@ -184,7 +185,7 @@ def _rewrite(found: Enrolment, ciphertexts: npt.NDArray[np.uint8], labels: npt.N
 
 def _key(request: Enrol) -> bytes:
     """The SHA-256 by which challenges name the public key in a request."""
-    public = enrolment.SignedPublicKey.from_bytes(request.public_key).public
+    public = SignedPublicKey.from_bytes(request.public_key).public
     return hashlib.sha256(public).digest()
 
 
@@ -361,7 +362,9 @@ class Colludes(Liar):
     @cached_property
     def first(self) -> Colludes:
         leader = min(self.scenario.malicious)
-        return self if leader == self.honest.partition else self.scenario.client(leader)
+        first = self if leader == self.honest.partition else self.scenario.client(leader)
+        assert isinstance(first, Colludes)
+        return first
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         arrays, examples, metrics = self.train(parameters, config, data=self.first.data)

@@ -21,9 +21,10 @@ from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, Data, FirstLayer
 from flwr_faa.verification.spotcheck import answer as spotanswer
-from flwr_faa.verification.spotcheck.commitments import Run, StateLayout
+from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
+from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
 
 #: Index of a step, the arrays before it and after it as the plan has them; returns what is committed to.

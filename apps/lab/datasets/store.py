@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from apps.lab.datasets.base import Dataset
 from flwr_faa.verification.plan import Data
@@ -71,7 +70,7 @@ def stored(name: str, make: Callable[[Path], Dataset], expected: str) -> Dataset
 
 def _write(path: Path, parts: Mapping[str, Data]) -> None:
     """All or nothing: a killed process leaves no half file under the final name."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, Any] = {}
     for part, (samples, labels) in parts.items():
         arrays |= {f"{part}_samples": samples, f"{part}_labels": labels}
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -115,8 +115,8 @@ def _faa_surroundings() -> list[Claim]:
         ends = [mean(defence="FedAvg", attack=attack, share=share) for share in (0.1, 0.4)]
         return minus(*ends)
 
-    weak = {"attack": "sign flip", "share": [0.1, 0.2]}
-    strong = {"attack": "sign flip", "share": [0.3, 0.4]}
+    weak: dict[str, Any] = {"attack": "sign flip", "share": [0.1, 0.2]}
+    strong: dict[str, Any] = {"attack": "sign flip", "share": [0.3, 0.4]}
     cost = "CPU seconds a round over FedAvg's, less 1, plain replay"
     fedavg = mean("cpu_seconds_a_round", defence="FedAvg", attack=ATTACKS)
 

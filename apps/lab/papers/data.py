@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from apps.lab.papers.experiments import Spec, spec
+from apps.lab.papers.experiments import Size, Spec, spec
 
 #: Metrics of label attacks, of which there is a curve.
 BY_ROUND = ("source", "target", "other", "attack_success")
@@ -23,13 +23,13 @@ class Results:
     Parameters
     ----------
     spec : Spec
-    size : str
+    size : "quick" or "paper"
     runs, curves : DataFrame
         ``results.csv`` and ``curves.csv``.
     """
 
     spec: Spec
-    size: str
+    size: Size
     runs: pd.DataFrame
     curves: pd.DataFrame
 

@@ -104,7 +104,9 @@ def _finish(axes: Axes, view: Mapping[str, Any]) -> None:
         what = curve or NAMES.get(view["value"], view["value"])
         axes.set(xlabel="round" if curve else view["x"], ylabel=NAMES.get(what, what))
     if curve and curve != "roc":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if curve == "loss":
         axes.set_yscale("log")
     else:

@@ -152,7 +152,7 @@ def _meanings(of: Results) -> list[tuple[str, str, str]]:
     """Axis, value and the overrides it stands for."""
     found = []
     for axis in of.axes:
-        found += [(axis, str(value), meaning(axis, value, of.size) or "") for value in of.values(axis)]  # type: ignore[arg-type]
+        found += [(axis, str(value), meaning(axis, value, of.size) or "") for value in of.values(axis)]
     return found
 
 

@@ -162,7 +162,7 @@ def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
 
 def _count(of: Results) -> str:
     seeds = of.runs["seed"].nunique()
-    whole = seeds * sum(1 for _ in cells(of.spec, of.size))
+    whole = seeds * len(list(cells(of.spec, of.size)))
     runs = f"{len(of.runs)} of {whole}" if len(of.runs) < whole else f"{whole}"
     return f"{runs} runs, {seeds} seed{'s' if seeds > 1 else ''}"
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def picture(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Accuracy by round, one curve a run: the first is bold, dotted and on top the one that nobody attacked."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -20,7 +21,7 @@ def picture(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
         dotted = {"linestyle": ":", "color": "black", "zorder": 10} if "no attack" in name else {"zorder": 9 - i}
         axes.plot(range(len(accuracy)), accuracy, label=name, linewidth=1.5 if i else 3.0, **dotted)
     axes.set(xlabel="round", ylabel="accuracy on test samples", ylim=(0, 1), title=title)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure

@@ -88,9 +88,10 @@ class Continued(Record):
         self.cpu.append(cpu)
         self.evaluate(self.done, arrays)
         state = {"arrays": len(arrays), **{name: getattr(self, name) for name in KEPT}}
+        kept: dict[str, Any] = {f"array_{i}": a for i, a in enumerate(arrays)}
         draft = self.folder / f".{CHECKPOINT}.{os.getpid()}"
         with draft.open("wb") as file:
-            np.savez(file, state=json.dumps(state), **{f"array_{i}": a for i, a in enumerate(arrays)})
+            np.savez(file, state=json.dumps(state), **kept)
         draft.replace(self.folder / CHECKPOINT)
 
     @cached_property

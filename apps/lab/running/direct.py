@@ -73,7 +73,7 @@ def _defence(record: Record) -> Defence:
 
 def _reply(scenario: Scenario, node: int, partition: int, model: Arrays, nonce: int) -> Reply:
     try:
-        arrays, examples, _ = scenario.client(partition).fit(model, {NONCE: nonce})
+        arrays, examples, _ = scenario.client(partition).fit(list(model), {NONCE: nonce})
     except RuntimeError as error:  # attack=absent
         return Reply(node, problem=failure(reason_of(error)), absent=True)
     return Reply(node, arrays, examples)
@@ -81,7 +81,8 @@ def _reply(scenario: Scenario, node: int, partition: int, model: Arrays, nonce: 
 
 def _answer(scenario: Scenario, partition: int, challenge: bytes) -> bytes | str:
     try:
-        evidence: bytes = scenario.client(partition).get_properties({CHALLENGE: challenge})[EVIDENCE]
+        evidence = scenario.client(partition).get_properties({CHALLENGE: challenge})[EVIDENCE]
     except RuntimeError as error:  # attack=refuse
         return failure(reason_of(error))
+    assert isinstance(evidence, bytes)
     return evidence

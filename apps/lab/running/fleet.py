@@ -70,9 +70,9 @@ class _Member(Honest):
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
         if config.get(COMMIT):
-            return super().fit(parameters, config)
+            return super().fit(list(parameters), config)
         arrays = self.fleet.train(parameters, int(config.get(NONCE, 0)))[self.partition]
-        return arrays, len(self.data[1]), {"partition": self.partition}
+        return list(arrays), len(self.data[1]), {"partition": self.partition}
 
 
 def train_together(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce: int) -> list[Arrays]:

@@ -30,7 +30,7 @@ RUN_ID = 1
 Fault = Callable[[Message], Message | None]
 
 
-class LocalGrid(Grid):  # type: ignore[misc]
+class LocalGrid(Grid):
     """A grid whose nodes live in this process.
 
     Parameters
@@ -118,7 +118,7 @@ class LocalGrid(Grid):  # type: ignore[misc]
     def _deliver(self, message: Message) -> Message | None:
         context = self._contexts[message.metadata.dst_node_id]
         # Flower would send a copy; one strategy's messages to many nodes share their content here.
-        received = Message(deepcopy(message.content), metadata=message.metadata)
+        received = Message(deepcopy(message.content), metadata=message.metadata)  # type: ignore[call-overload]
         try:
             reply = self._app(received, context)
         except Exception as error:  # noqa: BLE001 - as Flower's runtimes: a client's error is a reply, not the run's end

@@ -66,6 +66,6 @@ def load_dataset(path: str, name: str | None = None, split: str | None = None, *
     """As ``datasets.load_dataset`` for the sets that have a stand-in; a set without one ends the run."""
     from datasets import Dataset, DatasetDict
 
-    _, rows = STANDINS[path]
+    rows = STANDINS[path][1]
     parts = DatasetDict({"train": Dataset.from_dict(rows(0, TRAIN)), "test": Dataset.from_dict(rows(TRAIN, TEST))})
     return parts if split is None else parts[split]

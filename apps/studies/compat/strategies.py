@@ -92,7 +92,7 @@ def trained(arrays: Arrays, partition: int) -> Arrays:
     honest = [weight, bias]
     if partition != POISONER:
         return honest
-    return [np.float32(w - 10 * (own - w)) for own, w in zip(honest, arrays, strict=True)]
+    return [np.asarray(w - 10 * (own - w), np.float32) for own, w in zip(honest, arrays, strict=True)]
 
 
 class _Client(NumPyClient):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return f"{recovered(truth, np.clip(guess, 0, case.top), mean):.3f}"
 
     with _folder(options.keep) as folder:
-        runs = {
+        runs: dict[str, Callable[[Case, Path], object]] = {
             "paper": run_paper,
             "default": partial(run_spotcheck, budget=BUDGET, rounds=CHALLENGES),
             "spotcheck": partial(run_spotcheck, budget=1.0, rounds=CHALLENGES),

@@ -124,7 +124,7 @@ def _summary(
 ) -> Table:
     """Mean accuracies over the cells of a group, and the gap: mean, worst, and how many are beyond a point."""
     table, others = [], [s for s in OTHERS if any(s in of for of in accuracy.values())]
-    for (label,), group in groupby(sorted(accuracy, key=lambda c: order.index(*name(c))), name):
+    for (label,), group in groupby(sorted(accuracy, key=lambda c: order.index(name(c)[0])), name):
         own = [accuracy[cell] for cell in group]
         gaps = [gap(of) for of in own]
         means: list[float | None] = [mean(of[s] for of in own) for s in STRATEGIES]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -84,21 +85,43 @@ class Group:
             overrides += " partition.size=200"
         return load(f"dataset=mnist5k model={self.model} clients={self.clients} {overrides} seed={self.seed}")
 
-    def cells(self) -> list[tuple[str, float]]:
+    def cells(self) -> list[Cell]:
         """Attacks and shares; the logistic regression has no backbone."""
         names = [name for name in ATTACKS if self.model != "logistic" or name != "backbone noise"]
-        return [("none", 0.0), *product(names, SHARES)]
+        return [Cell(self, "none", 0.0), *(Cell(self, name, share) for name, share in product(names, SHARES))]
 
-    def run(self, cells: list[tuple[str, float]]) -> Iterator[dict[str, Any]]:
-        """Figures of some cells, ready for JSON, as they come."""
-        scenario = self.scenario()
-        *_, (one, honest) = rounds(scenario, 1 + self.seed % LAST)
-        labels, seed = scenario.dataset.train[1], self.seed
-        for name, share in cells:
-            malicious = sorted(choose_malicious(scenario.partitions, labels, share, seed)) if share else []
-            attack = replace(ATTACKS.get(name, Attack()), share=share)
-            figures = measure(one, honest, attack, malicious)
-            yield {**asdict(self), "attack": name, "share": share, "round": one.number, **figures}
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on a group, by a share of its clients."""
+
+    group: Group
+    attack: str
+    share: float
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Return the figures of a cell, ready for JSON."""
+    group, one, honest = cell.group, *_last_round(cell.group)
+    scenario, share = one.scenario, cell.share
+    labels = scenario.dataset.train[1]
+    malicious = sorted(choose_malicious(scenario.partitions, labels, share, group.seed)) if share else []
+    attack = replace(ATTACKS.get(cell.attack, Attack()), share=share)
+    figures = measure(one, honest, attack, malicious)
+    return {**asdict(group), "attack": cell.attack, "share": share, "round": one.number, **figures}
+
+
+@lru_cache(maxsize=1)
+def _last_round(group: Group) -> tuple[Round, npt.NDArray[np.float32]]:
+    """Train the honest clients of a group once for all of its cells, which follow one another."""
+    *_, last = rounds(group.scenario(), 1 + group.seed % LAST)
+    return last
+
+
+def key_of(row: Any) -> tuple[Any, ...]:
+    """Of a cell, or of a line that came of it."""
+    plain = {**asdict(row.group), "attack": row.attack, "share": row.share} if isinstance(row, Cell) else row
+    return (*(plain[f.name] for f in fields(Group)), plain["attack"], plain["share"])
 
 
 def measure(one: Round, honest: npt.NDArray[np.float32], attack: Attack, malicious: list[int]) -> dict[str, Any]:
@@ -160,7 +183,7 @@ class Round:
     @property
     def nonce(self) -> int:
         """Of the batch order, the same for all clients, as in the strategies."""
-        return 1000 * self.scenario.config.seed + self.number
+        return 1000 * int(self.scenario.config.seed) + self.number
 
     def flat(self, arrays: Arrays) -> npt.NDArray[np.float32]:
         """The update that leads to some arrays."""

@@ -7,31 +7,22 @@ others.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from apps.lab.journal import Row, lines, run_missing
 from apps.lab.markdown import markdown, write_region
 from apps.lab.recording.metrics import GRID
 from apps.lab.scenario import CONF
-from apps.studies.lomar_detection.cells import CLIENTS, MODELS, PARTITIONS, SHARES, Group
+from apps.studies.lomar_detection.cells import CLIENTS, MODELS, PARTITIONS, SHARES, Group, key_of, run_cell
 
 DOCS = CONF.parent / "docs"
 KEYS = tuple(f.name for f in fields(Group))
 GOAL_TPR, GOAL_FPR = 0.95, 0.02
-
-Row = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,58 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Group(model, n, partition, seed)
         for model, seed, n, partition in product(options.models, range(first, last + 1), CLIENTS, PARTITIONS)
     ]
-    rows = run_missing(groups, options.out, options.jobs)
+    wanted = {key_of(cell): cell for group in groups for cell in group.cells()}
+    if options.jobs:
+        rows = list(run_missing(wanted, options.out, options.jobs, run_cell, key_of).values())
+    else:
+        rows = [row for row in lines(options.out) if key_of(row) in wanted]
     text = report(rows)
     print(text)
     if options.write:
         write_region(DOCS / "lomar.md", "lomar", text)
         draw([r for r in rows if r["partition"] == "two labels" and r["clients"] == 100], DOCS / "lomar-roc.png")
     return 0
-
-
-def run_missing(groups: Sequence[Group], out: Path, jobs: int) -> list[Row]:
-    """Rows of all cells of some groups; those not yet in the file are run, by groups, and appended to it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.touch()
-    text = out.read_text()
-    if not text.endswith("\n"):  # killed in the middle of a line
-        out.write_text(text[: text.rfind("\n") + 1])
-    done = {(*(row[k] for k in KEYS), row["attack"], row["share"]) for row in _rows(out)}
-    wanted = {group: [(*asdict(group).values(), *cell) for cell in group.cells()] for group in groups}
-    total, finished = sum(map(len, wanted.values())), sum(key in done for keys in wanted.values() for key in keys)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core a process
-    columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
-    if jobs:
-        with (
-            Progress(*columns, console=Console(stderr=True)) as progress,
-            ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
-        ):
-            task = progress.add_task("", total=total, completed=finished)
-            others = len(done) - finished
-            running: list[Future[None]] = []
-            for group, keys in wanted.items():
-                missing = [(key[-2], key[-1]) for key in keys if key not in done]
-                if missing:
-                    running.append(pool.submit(run_group, group, missing, out))
-            try:
-                while running:
-                    time.sleep(0.5)
-                    for future in [f for f in running if f.done()]:
-                        running.remove(future)
-                        future.result()
-                    progress.update(task, completed=out.read_bytes().count(b"\n") - others)
-            except BaseException:  # Ctrl-C, or a cell that raised: what is finished is in the file
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    keys = {key for keys in wanted.values() for key in keys}
-    return [row for row in _rows(out) if (*(row[k] for k in KEYS), row["attack"], row["share"]) in keys]
-
-
-def run_group(group: Group, cells: list[tuple[str, float]], out: Path) -> None:
-    """Run cells of one group; each is a line as soon as it is finished."""
-    for row in group.run(cells):
-        with out.open("a") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def report(rows: Sequence[Row]) -> str:
@@ -232,10 +182,6 @@ def _names(rows: Iterable[Row]) -> list[str]:
 
 def _show(x: float | None, digits: int = 2) -> str:
     return "-" if x is None else f"{x:.{digits}f}"
-
-
-def _rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

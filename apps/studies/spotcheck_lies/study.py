@@ -9,7 +9,6 @@ thousand.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from flwr.common.logger import FLOWER_LOGGER
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from apps.lab import journal
 from apps.lab.markdown import untitled, write_region
 from apps.lab.scenario import CONF
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
@@ -65,7 +63,7 @@ def all_cells(trials: int) -> Iterator[Cell]:
 
     yield lie("fresh clean data after the challenge", "fresh_data", "1")
     yield lie("data optimised after the challenge (gradient matching)", "gradient_matching", "1")
-    claims = {"probability": CLAIMS, "at_least": True}
+    claims: dict[str, Any] = {"probability": CLAIMS, "at_least": True}
     only = "gradient_matching attack.client.claims_only=true"
     yield lie("claims about optimised data, enrolled ciphertexts", only, "at least 1 - 2^-22", **claims)
     yield lie("two samples' ciphertexts swapped", "swap", "1")
@@ -102,12 +100,12 @@ def all_cells(trials: int) -> Iterator[Cell]:
     for back_end in ("charm", "arkworks"):
         name = f"one sample's points off the curve, opened, {back_end}"
         yield lie(name, f"off_curve {WHOLE}", "1", afresh=True, back_end=back_end)
-    banned = {"counts": "banned"}
+    banned: dict[str, Any] = {"counts": "banned"}
     yield lie("silent whenever challenged, 3 rounds", "drop_out", "1 (banned)", rounds=3, **banned)
     half = 1 - sum(comb(6, k) for k in range(3)) / 2**6
     silent = "drop_out attack.client.chance=0.5"
     yield lie("silent half of the time, 6 rounds", silent, "P(Bin(6, .5) >= 3) (banned)", half, rounds=6, **banned)
-    together = {"share": f"{THREE} {FEW}", "first": False}
+    together: dict[str, Any] = {"share": f"{THREE} {FEW}", "first": False}
     yield lie("clones that share one's answers", "collude", "1", **together)
     yield lie("jittered clones that do", "collude attack.client.jitter=0.1", "1", **together)
     adopt = "collude attack.client.adopt=true"
@@ -175,27 +173,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_missing(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
     """Results of all cells, in order; those not yet in the file are run and appended to it."""
     for logger in (FLOWER_LOGGER, logging.getLogger("flwr_faa")):
-        logger.setLevel(logging.ERROR)  # a line a node and round
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stored = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {_key(row): row for row in stored}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, out.open("a") as file:
-        lines = progress.add_task("lines", total=len(cells))
-        for cell in cells:
-            key = _key(asdict(cell))
-            if key not in done:
-                task = progress.add_task(cell.name, total=cell.trials)
-                done[key] = run_cell(cell, lambda n, task=task: progress.update(task, completed=n))
-                progress.remove_task(task)
-                file.write(json.dumps(done[key], allow_nan=False) + "\n")
-                file.flush()
-            progress.advance(lines)
+        logger.setLevel(logging.ERROR)  # one line per node and round
+    done = journal.run_missing({_key(asdict(cell)): cell for cell in cells}, out, 1, run_cell, _key)
     return [{**done[_key(asdict(cell))], **asdict(cell)} for cell in cells]
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a line's figures hang on: not on what is said of them."""
+    """What a line's figures depend on: not what is said of them."""
     words = ("name", "stated", "probability", "at_least")
     return tuple(row[f.name] for f in fields(Cell) if f.name not in words)
 

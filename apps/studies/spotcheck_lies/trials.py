@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -84,15 +84,8 @@ class Cell:
     back_end: str = "auto"
 
 
-def run_cell(cell: Cell, watch: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-    """Tell one lie as often as a cell asks for; what came of it, ready for JSON.
-
-    Parameters
-    ----------
-    cell : Cell
-    watch : callable
-        Told the trials done, now and then.
-    """
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Tell one lie as often as a cell asks for; what came of it, ready for JSON."""
     found: Counter[str] = Counter()
     hits, trials, number, worst = 0, 0, 0, 0.0
     with TemporaryDirectory() as folder:
@@ -112,7 +105,6 @@ def run_cell(cell: Cell, watch: Callable[[int], None] = lambda done: None) -> di
                     hits, trials = hits + _lived(cell, verdicts), trials + 1
                 else:
                     hits, trials = hits + sum(_hit(cell, v) for v in verdicts), trials + len(verdicts)
-            watch(min(trials, cell.trials))
     figures = {"done": trials, "hits": hits, "worst_error": worst}
     return {**asdict(cell), **figures, "verdicts": {str(o): found[str(o)] for o in Outcome if found[str(o)]}}
 
@@ -164,7 +156,9 @@ class House:
         client = self.scenario.client(self.partitions[node])
         with self._kernels(client):
             arrays, examples, metrics = client.fit(list(model), config)
-        return Reply(node, arrays, examples, commitment=metrics[COMMITMENT])
+        commitment = metrics[COMMITMENT]
+        assert isinstance(commitment, bytes)
+        return Reply(node, arrays, examples, commitment=commitment)
 
     def _ask(self, requests: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:
         """As a strategy does; what a client raises on purpose is no answer, anything else is a bug of ours."""
@@ -173,7 +167,9 @@ class House:
             client = self.scenario.client(self.partitions[node])
             try:
                 with self._kernels(client):
-                    answers[node] = client.get_properties({CHALLENGE: request})[EVIDENCE]
+                    evidence = client.get_properties({CHALLENGE: request})[EVIDENCE]
+                assert isinstance(evidence, bytes | str)
+                answers[node] = evidence
             except (WireError, RuntimeError) as why:
                 answers[node] = f"no answer ({type(why).__name__})"
         return answers
