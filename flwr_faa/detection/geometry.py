@@ -1,8 +1,8 @@
 """What a round's updates look like as points: distances, norms and directions, all from one walk over the columns.
 
 Of some columns at a time, which stay in the cache, the coordinate-wise median is found and subtracted (a mean could be
-dragged a million units away by one client, and the honest distances would drown in rounding). With the median as one
-more row, a single product of the rows with themselves holds all that is needed:
+dragged a million units away by one client, and the honest distances would drown in rounding). Then
+the products of the rows with themselves and the median hold all that is needed:
 
     |g_i - g_j|^2 = |c_i|^2 + |c_j|^2 - 2 <c_i, c_j>,   <g_i, m> = <c_i, m> + <m, m>,   c_i = g_i - m
 
@@ -27,14 +27,16 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.replies import kernels
-from flwr_faa.replies.rows import WIDTH, Rows, runs
+from flwr_faa.replies.rows import WIDTH, Rows, runs, width_of
 from flwr_faa.replies.updates import Batch, Floats
 
 Vector = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
 
-#: Columns handled at a time, and numbers: these stay in a processor's cache.
-CHUNK, NUMBERS = 4096, 2**19
+#: Columns handled at a time, at most.
+CHUNK = 2**14
+#: A squared length below this part of the median's is not worked out from products but measured.
+SHORT = 1e-2
 #: Updates are measured as they are if their largest entries are usually between these two. Squares of numbers far
 #: outside leave float32, which LoMar works in.
 SMALL, LARGE = 1e-8, 1e8
@@ -70,7 +72,7 @@ class Block:
     @cached_property
     def length(self) -> float:
         """The median norm."""
-        return float(np.median(self.norms))
+        return float(middle(self.norms))
 
     @cached_property
     def nearest(self) -> Vector:
@@ -87,7 +89,7 @@ class Sums:
     Attributes
     ----------
     gram : ndarray, shape (n + 1, n + 1)
-        Inner products of the centred updates and, last, of the median.
+        Inner products of the centred updates, in the last column with the median, in the corner of the median.
     square : ndarray, shape (n,)
         Squared norms of the updates as they are.
     positive, nonzero : ndarray of int, shape (n,)
@@ -221,30 +223,41 @@ class Cloud:
 
     def sums(self, parts: Sequence[slice]) -> Sums:
         """Measure the updates on some columns."""
-        n = len(self)
-        rows = np.array(self.order, np.intp)
-        gram, square, (positive, nonzero) = np.zeros((n + 1, n + 1)), np.zeros(n), np.zeros((2, n), np.int64)
+        n, rows = len(self), np.array(self.order, np.intp)
+        gram, (positive, nonzero) = np.zeros((n + 1, n + 1)), np.zeros((2, n), np.int64)
         total = sum(part.stop - part.start for part in parts)
-        width = max(1, min(CHUNK, max(NUMBERS // n, 256), total))
-        fast, memory = kernels.fastest(n * self.width), np.empty((n + 1) * width, self.rows.dtype)
-        exact = n * total < kernels.LARGE
+        exact, fast = n * total < kernels.LARGE, kernels.fastest(n * self.width)
+        medians = np.empty(CHUNK, self.rows.dtype)
+        for x in self._read(parts, rows):
+            median = medians[: x.shape[1]]
+            fast.centre(x, median, positive, nonzero)
+            if exact:
+                x, median = x.astype(np.float64), median.astype(np.float64)
+            gram[:n, :n] += x @ x.T  # NumPy sees that this is symmetric: half the work
+            gram[:n, n] += x @ median
+            gram[n, n] += median @ median
+        # Linear algebra may round a row and its clone differently.
+        first = np.append(self.place[rows], n)
+        gram = gram[np.ix_(first, first)]
+        square = gram.diagonal()[:n] + 2 * gram[:n, n] + gram[n, n]
+        # Of a row much shorter than the median that would be rounding.
+        if len(short := np.flatnonzero(square < SHORT * gram[n, n])):
+            square[short] = sum(np.einsum("ij,ij->i", x, x) for x in self._read(parts, rows[short]))
+        return Sums(gram, square, positive, nonzero, total)
+
+    def _read(self, parts: Sequence[slice], rows: npt.NDArray[np.intp]) -> Iterator[Floats]:
+        """Columns of some rows, some at a time, measurable; in the same memory each time."""
+        width = width_of(len(rows), min(CHUNK, sum(part.stop - part.start for part in parts)))
+        memory = np.empty(len(rows) * width, self.rows.dtype)
         for chunk in _chunks(parts, width):
             wide = sum(part.stop - part.start for part in chunk)
-            points = memory[: (n + 1) * wide].reshape(n + 1, wide)
-            x, at = points[:n], 0
+            x, at = memory[: len(rows) * wide].reshape(len(rows), wide), 0
             for part in chunk:
-                self.rows.read(self.order, part, x[:, at : at + part.stop - part.start])
+                self.rows.read(rows, part, x[:, at : at + part.stop - part.start])
                 at += part.stop - part.start
             if self.unit is not None:
                 self.unit.apply(x, rows)
-            square += np.einsum("ij,ij->i", x, x)
-            fast.centre(x, points[n], positive, nonzero)
-            if exact:
-                points = points.astype(np.float64)
-            gram += points @ points.T  # NumPy sees that this is symmetric: half the work
-        # Linear algebra may round a row and its clone differently.
-        first = np.append(self.place[rows], n)
-        return Sums(gram[np.ix_(first, first)], square, positive, nonzero, total)
+            yield x
 
     def by_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values in canonical order, put back into the order of the batch."""
@@ -317,6 +330,12 @@ def measurable(updates: Floats) -> Floats:
     return scaled
 
 
+def middle(values: Vector) -> Any:
+    """``np.median`` along the last axis, of numbers: for a few of them it takes a fifth of the time."""
+    ordered, n = np.sort(values, axis=-1), values.shape[-1]
+    return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
+
+
 def embed(squared: Vector) -> Vector:
     """Principal coordinates: n points in at most n - 1 dimensions with the given distances (Torgerson 1952).
 
@@ -352,13 +371,12 @@ def _largest(batch: Batch, width: int) -> Vector:
     """The largest of the first columns of each row, in size."""
     if len(batch.largest):
         return batch.largest
-    found, fast = np.zeros(len(batch)), kernels.fastest(len(batch) * width)
-    memory = np.empty((1, WIDTH), batch.rows.dtype)
+    found, fast, n = np.zeros(len(batch)), kernels.fastest(len(batch) * width), len(batch)
+    memory = np.empty((n, min(WIDTH, width)), batch.rows.dtype)
     for columns in runs(0, width, WIDTH):
         part = memory[:, : columns.stop - columns.start]
-        for row in range(len(batch)):
-            batch.rows.read([row], columns, part)
-            found[row] = np.maximum(found[row], fast.largest(part[0]))  # NaN comes through
+        batch.rows.read(range(n), columns, part)
+        found = np.maximum(found, fast.largest(part))  # NaN comes through
     return found
 
 

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.detection.geometry import Block, Cloud, Vector
+from flwr_faa.detection.geometry import Block, Cloud, Vector, middle
 from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.replies.updates import Floats
 
@@ -97,8 +97,8 @@ class View:
         if self.matters is None:
             return self.z
         of = self.values if calm is None else self.values[calm]
-        away = self.values - np.median(of)
-        spread = 1.4826 * np.median(np.abs(of - np.median(of))) if self.spread is None else self.spread
+        away = self.values - middle(of)
+        spread = 1.4826 * middle(np.abs(of - middle(of))) if self.spread is None else self.spread
         return np.asarray(away / np.maximum(spread, np.where(away < 0, *self.matters) / limit))
 
     def in_few(self, columns: int) -> View:
@@ -111,7 +111,7 @@ class View:
 
     def explain(self, i: int, z: float | None = None) -> str:
         """One line: how client ``i`` differs from the median client, by a z of its own or one measured otherwise."""
-        value, usual = float(self.values[i]), float(np.median(self.values))
+        value, usual = float(self.values[i]), float(middle(self.values))
         side = self.less if value < usual else self.more
         if self.log:
             factor = math.exp(min(abs(value - usual), math.log(1000)))
@@ -134,9 +134,9 @@ def robust_z(values: Vector, least: float = 0.0) -> Vector:
 
 def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[Vector, Vector]:
     """What ``robust_z`` measures with: the median, and 1.4826 MAD or its stand-in, along the last axis."""
-    centre = np.median(values, axis=-1)
+    centre = middle(values)
     away = np.abs(values - centre[..., None])
-    spread = 1.4826 * np.median(away, axis=-1)
+    spread = 1.4826 * middle(away)
     spread = np.where(spread > 0, spread, 1.2533 * away.mean(axis=-1))
     return centre, np.maximum(spread, max(least, LEAST_SPREAD))
 
@@ -266,5 +266,5 @@ def clamp(k: float, n: int) -> int:
 
 def _log(x: Vector, least: float = 0.0) -> Vector:
     """Logarithm in units of the median positive entry, floored at ``least`` and at ``ZERO`` of these units."""
-    usual = float(np.median(x[x > 0])) if (x > 0).any() else 1.0
+    usual = float(middle(x[x > 0])) if (x > 0).any() else 1.0
     return np.asarray(np.log(np.maximum(x, max(least, ZERO * usual)) / usual))

@@ -44,12 +44,14 @@ def average(
     # Not below zero by a rounding: a mask of -inf would become NaN.
     rest = 0.0 if renormalise else max(0.0, 1.0 - float(sum(alpha[i] for i in rows)))
     fast, new = kernels.fastest(len(rows) * batch.layout.size), []
+    sums = np.empty(PIECE)
     for i, w in enumerate(model):
         bookkeeping = batch.layout.roles[i] is Role.BOOKKEEPING
-        mean = np.array(w, order="C")
-        new.append(mean)
         if bookkeeping_only and not bookkeeping:
+            new.append(np.array(w))
             continue
+        mean = np.empty_like(w, order="C")
+        new.append(mean)
         here, into, arrays = flat(w), mean.reshape(-1), [flat(batch.models[row][i]) for row in rows]
         for part in runs(0, w.size, PIECE):
             pieces = [array[part] for array in arrays]
@@ -59,7 +61,8 @@ def average(
                 for row, piece in zip(rows[1:], pieces[1:], strict=True):
                     total = total + alpha[row] * (piece.astype(np.longdouble) - origin)
             else:
-                total = np.full(part.stop - part.start, -0.0)  # to which anything can be added, -0 too
+                total = sums[: part.stop - part.start]
+                total[:] = -0.0  # to which anything can be added, -0 too
                 for row, piece in zip(rows, pieces, strict=True):
                     fast.add(total, piece, alpha[row])
                 if rest:
@@ -69,7 +72,7 @@ def average(
                 changed = np.logical_or.reduce([piece != here[part] for piece in pieces])
                 into[part] = _into(total, changed, here[part])
             else:
-                into[part] = total.astype(w.dtype)
+                into[part] = total
     return new
 
 

@@ -30,12 +30,12 @@ MOST = 2048
 class Kernels(Protocol):
     """One implementation of all of them."""
 
-    def hash(self, words: Words, keys: Keys) -> int:
-        """Return ``sum_k keys_k words_k mod 2^64``."""
+    def hash(self, words: Words, keys: Keys, totals: Keys) -> None:
+        """Add ``sum_k keys_k words_ik mod 2^64`` to the total of each row."""
         ...
 
-    def largest(self, values: Floats) -> float:
-        """Return the largest value in size of some that lie side by side; not finite unless all are."""
+    def largest(self, x: Floats) -> Floats:
+        """Return the largest value of each row in size; not finite unless all are."""
         ...
 
     def centre(self, x: Floats, median: Floats, positive: Counts, nonzero: Counts) -> None:
@@ -63,11 +63,12 @@ def fastest(entries: int) -> Kernels:
 class _Plain:
     """With NumPy."""
 
-    def hash(self, words: Words, keys: Keys) -> int:
-        return int(np.multiply(words, keys, dtype=np.uint64).sum(dtype=np.uint64))
+    def hash(self, words: Words, keys: Keys, totals: Keys) -> None:
+        for i, row in enumerate(words):
+            totals[i] += np.multiply(row, keys, dtype=np.uint64).sum(dtype=np.uint64)
 
-    def largest(self, values: Floats) -> float:
-        return float(max(values.max(initial=0), -values.min(initial=0)))  # NaN comes through
+    def largest(self, x: Floats) -> Floats:
+        return np.asarray(np.maximum(x.max(axis=1, initial=0), -x.min(axis=1, initial=0)))  # NaN comes through
 
     def centre(self, x: Floats, median: Floats, positive: Counts, nonzero: Counts) -> None:
         positive += np.count_nonzero(x > 0, axis=1)
@@ -115,18 +116,21 @@ def network(n: int) -> npt.NDArray[np.intp]:
 # What follows is compiled: explicit loops, no Python objects.
 
 
-def _hash(words, keys):  # type: ignore[no-untyped-def]
-    total = np.uint64(0)
-    for t in range(len(words)):
-        total += np.uint64(words[t]) * keys[t]
-    return total
+def _hash(words, keys, totals):  # type: ignore[no-untyped-def]
+    for i in range(words.shape[0]):
+        total = np.uint64(0)
+        for t in range(words.shape[1]):
+            total += np.uint64(words[i, t]) * keys[t]
+        totals[i] += total
 
 
-def _largest(bits, sign):  # type: ignore[no-untyped-def]
-    top = sign ^ sign
-    for t in range(len(bits)):
-        top = max(top, bits[t] & ~sign)  # floats without their sign are ordered as integers are, NaN last
-    return top
+def _largest(bits, mask, tops):  # type: ignore[no-untyped-def]
+    for i in range(bits.shape[0]):
+        top = tops[i]
+        for t in range(bits.shape[1]):
+            size = bits[i, t] & mask  # floats without their sign are ordered as integers are, NaN last
+            top = size if size > top else top
+        tops[i] = top
 
 
 def _count(x, positive, nonzero):  # type: ignore[no-untyped-def]
@@ -152,8 +156,8 @@ def _medians(x, pairs, work, median):  # type: ignore[no-untyped-def]
             for t in range(width):
                 a = work[i, t]
                 b = work[j, t]
-                work[i, t] = min(a, b)
-                work[j, t] = max(a, b)
+                work[i, t] = a if a < b else b
+                work[j, t] = b if a < b else a
         for t in range(width):
             median[start + t] = (work[(n - 1) // 2, t] + work[n // 2, t]) / x.dtype.type(2)
 
@@ -176,13 +180,14 @@ class _Compiled:
         self._hash, self._largest, self._add = compile(_hash), compile(_largest), compile(_add)
         self._count, self._medians, self._subtract = compile(_count), compile(_medians), compile(_subtract)
 
-    def hash(self, words: Words, keys: Keys) -> int:
-        return int(self._hash(words, keys))
+    def hash(self, words: Words, keys: Keys, totals: Keys) -> None:
+        self._hash(words, keys, totals)
 
-    def largest(self, values: Floats) -> float:
-        unsigned = np.uint32 if values.dtype.itemsize == 4 else np.uint64
-        top = unsigned(self._largest(values.view(unsigned), unsigned(1) << unsigned(8 * values.dtype.itemsize - 1)))
-        return float(top.view(values.dtype))
+    def largest(self, x: Floats) -> Floats:
+        signed = np.int32 if x.dtype.itemsize == 4 else np.int64
+        tops = np.zeros(len(x), signed)
+        self._largest(x.view(signed), signed(np.iinfo(signed).max), tops)
+        return tops.view(x.dtype)
 
     def centre(self, x: Floats, median: Floats, positive: Counts, nonzero: Counts) -> None:
         if len(x) > MOST:

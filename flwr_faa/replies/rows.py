@@ -6,18 +6,20 @@ A matrix of all of them would be as large as all replies together. Nothing that 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.replies import kernels
-from flwr_faa.replies.kernels import Floats, Keys
+from flwr_faa.replies.kernels import Floats
 from flwr_faa.replies.layout import Arrays, Layout, Role
 
-#: Columns of one row that are read at a time: with their keys they stay in a processor's cache.
-WIDTH = 2**15
+Indices = Sequence[int] | npt.NDArray[np.intp]
+
+#: Columns that are read at a time, and numbers: these stay in a processor's cache.
+WIDTH, NUMBERS = 2**14, 2**19
 
 
 class Rows(Protocol):
@@ -26,7 +28,7 @@ class Rows(Protocol):
     shape: tuple[int, int]
     dtype: np.dtype[Any]
 
-    def read(self, rows: Sequence[int], columns: slice, out: Floats) -> None:
+    def read(self, rows: Indices, columns: slice, out: Floats) -> None:
         """Write some columns of some rows into ``out``, shape (number of rows, number of columns)."""
         ...
 
@@ -43,7 +45,7 @@ class Matrix:
         self._updates, self.dtype = updates, updates.dtype
         self.shape: tuple[int, int] = (updates.shape[0], updates.shape[1])
 
-    def read(self, rows: Sequence[int], columns: slice, out: Floats) -> None:
+    def read(self, rows: Indices, columns: slice, out: Floats) -> None:
         """Copy them."""
         for into, row in zip(out, rows, strict=True):
             into[:] = self._updates[row, columns]
@@ -72,17 +74,20 @@ class Differences:
         self._starts = [layout.layers[i].start for i in self._order]
         self._base = {i: flat(base[i]) for i in self._order}
         self._masks = {i for i in self._order if not np.isfinite(_extremes(base[i])).all()}
-        self._models = [{i: flat(model[i]) for i in self._order} for model in models]
+        self._models = {i: [flat(model[i]) for model in models] for i in self._order}
 
-    def read(self, rows: Sequence[int], columns: slice, out: Floats) -> None:
+    def read(self, rows: Indices, columns: slice, out: Floats) -> None:
         """Subtract them."""
         with np.errstate(over="ignore", invalid="ignore"):
             for i, here, there in self.pieces(columns):
-                w = self._base[i][here]
-                for into, row in zip(out, rows, strict=True):
-                    array, difference = self._models[row][i][here], into[there]
-                    np.subtract(array, w, out=difference, dtype=self.dtype, casting="unsafe")
-                    if i in self._masks:  # inf - inf
+                w, differences, arrays = self._base[i][here], out[:, there], self._models[i]
+                if w.dtype != self.dtype:  # exact: the shorter floats are among the longer
+                    w = w.astype(self.dtype)
+                for difference, row in zip(differences, rows, strict=True):
+                    np.subtract(arrays[row][here], w, difference)
+                if i in self._masks:  # inf - inf
+                    for difference, row in zip(differences, rows, strict=True):
+                        array = arrays[row][here]
                         difference[(array == w) | (np.isnan(array) & np.isnan(w))] = 0
 
     def pieces(self, columns: slice) -> Iterator[tuple[int, slice, slice]]:
@@ -105,29 +110,41 @@ def runs(start: int, stop: int, width: int) -> Iterator[slice]:
     return (slice(a, min(a + width, stop)) for a in range(start, stop, width))
 
 
-def keyed(rows: Rows, key: int) -> Iterator[tuple[slice, Keys]]:
-    """Return all columns, some at a time, with the random numbers that they are hashed by: one each 32 bits."""
-    stream, words = np.random.PCG64(key % 2**128), rows.dtype.itemsize // 4
-    for columns in runs(0, rows.shape[1], WIDTH):
-        yield columns, stream.random_raw(words * (columns.stop - columns.start))
+def width_of(n: int, most: int) -> int:
+    """Return how many columns of n rows are read at a time; at most so many."""
+    return max(1, min(most, max(NUMBERS // max(n, 1), 256)))
 
 
-def fingerprints(rows: Rows, which: Sequence[int], key: int) -> list[int]:
+def hashed(
+    rows: Rows, which: Sequence[int], key: int, look: Callable[[slice, Floats], object] = lambda *_: None
+) -> list[int]:
     """Return a 64-bit hash of each of some rows.
 
     It is multilinear: the sum of the row's 32-bit words, each times a random number of 64 bits, mod 2^64. Two rows that
     differ agree for at most one in 2^33 keys (the product of a word's difference, of at most 31 trailing zero bits,
     takes every multiple of 2^31 as often; Lemire and Kaser, "Strongly universal string hashing is fast", 2014). Who
     does not know the key can do no better than chance.
+
+    Parameters
+    ----------
+    rows : Rows
+    which : sequence of int
+    key : int
+    look : callable
+        Shown all columns of these rows, some at a time, while they are in the cache.
     """
-    found, fast = [0] * len(which), kernels.fastest(len(which) * rows.shape[1])
-    memory = np.empty((1, WIDTH), rows.dtype)
-    for columns, keys in keyed(rows, key):
-        part = memory[:, : columns.stop - columns.start]
-        for k, row in enumerate(which):
-            rows.read([row], columns, part)
-            found[k] += fast.hash(part[0].view(np.uint32), keys)
-    return [total % 2**64 for total in found]
+    if not which:
+        return []
+    width = width_of(len(which), WIDTH)
+    fast, stream = kernels.fastest(len(which) * rows.shape[1]), np.random.SFC64(key % 2**128)
+    memory, totals = np.empty(len(which) * width, rows.dtype), np.zeros(len(which), np.uint64)
+    for columns in runs(0, rows.shape[1], width):
+        wide = columns.stop - columns.start
+        part = memory[: len(which) * wide].reshape(len(which), wide)
+        rows.read(which, columns, part)
+        look(columns, part)
+        fast.hash(part.view(np.uint32), stream.random_raw(wide * rows.dtype.itemsize // 4), totals)
+    return [int(total) for total in totals]
 
 
 def _extremes(w: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -23,7 +23,7 @@ from flwr_faa.replies import kernels
 from flwr_faa.replies.dtypes import converted
 from flwr_faa.replies.kernels import Floats
 from flwr_faa.replies.layout import Arrays, Layout, Role
-from flwr_faa.replies.rows import WIDTH, Differences, Matrix, Rows, fingerprints, keyed
+from flwr_faa.replies.rows import Differences, Matrix, Rows, hashed
 
 __all__ = [
     "Arrays", "Batch", "Floats", "Layout", "Reply", "Role", "Weighting", "blank", "complete", "plausible",
@@ -93,7 +93,7 @@ class Batch:
     key : int
         Of the hash of contents; secret, or a client could choose where it stands.
     prints : tuple of int
-        ``fingerprints`` of the rows, where they are known.
+        ``rows.hashed`` of the rows, where they are known.
     largest : ndarray, shape (n,)
         The size of each row's largest parameter, where they are known.
     """
@@ -132,10 +132,10 @@ class Batch:
 
         Rows with the same fingerprint, which are clones, have a second one under another key.
         """
-        prints = self.prints or fingerprints(self.rows, range(len(self)), self.key)
+        prints = self.prints or hashed(self.rows, range(len(self)), self.key)
         times = Counter(prints)
         alike = [row for row, found in enumerate(prints) if times[found] > 1]
-        second = dict(zip(alike, fingerprints(self.rows, alike, self.key + 1), strict=True))
+        second = dict(zip(alike, hashed(self.rows, alike, self.key + 1), strict=True))
         return tuple(found.to_bytes(8) + second.get(row, 0).to_bytes(8) for row, found in enumerate(prints))
 
     @cached_property
@@ -349,26 +349,24 @@ def _survey(
 
     One walk over the columns, each piece of a reply subtracted, looked at and hashed while it is in the cache.
     """
-    largest, prints, problems = np.zeros((len(models), len(model))), [0] * len(models), dict[int, str]()
+    largest, problems = np.zeros((len(models), len(model))), dict[int, str]()
     for row, i in itertools.product(range(len(models)), range(len(model))):
         if layout.roles[i] is Role.BOOKKEEPING and row not in problems:
             try:
                 largest[row, i] = _count_steps(models[row][i], model[i], i, layout)
             except ValueError as why:
                 problems[row] = str(why)
-    fast, memory = kernels.fastest(len(models) * layout.size), np.empty((1, WIDTH), differences.dtype)
-    for columns, keys in keyed(differences, key):
-        part, pieces = memory[:, : columns.stop - columns.start], list(differences.pieces(columns))
-        for row in (row for row in range(len(models)) if row not in problems):
-            differences.read([row], columns, part)
-            for i, _, here in pieces:
-                top = fast.largest(part[0, here])
-                if not np.isfinite(top):
-                    problems[row] = _NOT_FINITE.format(layout.called(i))
-                largest[row, i] = max(largest[row, i], top)
-            prints[row] += fast.hash(part[0].view(np.uint32), keys)
+    fast = kernels.fastest(len(models) * layout.size)
+
+    def look(columns: slice, part: Floats) -> None:
+        for i, _, here in differences.pieces(columns):
+            largest[:, i] = np.maximum(largest[:, i], fast.largest(part[:, here]))  # NaN comes through
+
+    prints = hashed(differences, range(len(models)), key, look)
+    for row, i in zip(*np.nonzero(~np.isfinite(largest)), strict=True):
+        problems.setdefault(int(row), _NOT_FINITE.format(layout.called(int(i))))
     largest[list(problems)] = np.inf
-    return largest, [found % 2**64 for found in prints], problems
+    return largest, prints, problems
 
 
 def _count_steps(array: npt.NDArray[Any], w: npt.NDArray[Any], i: int, layout: Layout) -> float:
