@@ -74,7 +74,7 @@ class DataDisclosure:
         The data set: the root it is enrolled under, in hex; empty where nothing is enrolled.
     samples, samples_opened : int
     max_rank, dimension : int
-        Independent functions known of the sample of which most is known, and how many would give the sample itself.
+        Dimensions known of the sample of which most is known, at most, and how many it has.
     budget, remaining : int
         What ``max_rank`` may not exceed, and what is left of it for that sample.
     enrolments : int
@@ -103,8 +103,8 @@ def describe(disclosures: Sequence[DataDisclosure]) -> str:
     opened, samples = sum(d.samples_opened for d in disclosures), sum(d.samples for d in disclosures)
     again = sum(max(0, d.enrolments - 1) for d in disclosures)
     return (
-        f"{opened} of {samples} samples of {len(disclosures)} nodes opened; rank at most {worst.max_rank} of "
-        f"{worst.dimension} (node {worst.node_id}), budget {worst.budget}, {worst.remaining} left; "
+        f"{opened} of {samples} samples of {len(disclosures)} nodes opened; at most {worst.max_rank} of "
+        f"{worst.dimension} dimensions known (node {worst.node_id}), budget {worst.budget}, {worst.remaining} left; "
         f"{again} changed data sets"
     )
 

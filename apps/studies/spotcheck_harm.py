@@ -217,7 +217,7 @@ def continued(
     for index, rows in enumerate(plan.batches(len(data[1]), nonce)):
         if index >= len(states) - 1:
             batch = data[0][rows], data[1][rows]
-            after = plan.step(done[-1], batch, nonce, index, integer_first_layer(batch[0], plan.scale))
+            after = plan.step(done[-1], batch, nonce, index, integer_first_layer(batch[0], plan.scale, plan.bits))
             done.append(change(after) if index == len(states) - 1 else after)
     return done
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flwr_faa.authority.base import Authority, AuthorityUnavailable, SignedPublicKey
 from flwr_faa.authority.budget import BUDGET
+from flwr_faa.authority.check import CheckKey, Stated
 from flwr_faa.authority.local import LocalAuthority
 from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration
 
@@ -18,11 +19,13 @@ __all__ = [
     "Authority",
     "AuthorityUnavailable",
     "BudgetExceeded",
+    "CheckKey",
     "Disclosure",
     "LocalAuthority",
     "Refused",
     "Registration",
     "SignedPublicKey",
+    "Stated",
     "connect",
 ]
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flwr_faa.authority.check import CheckKey, Stated
 from flwr_faa.authority.registration import Disclosure, Registration, holds
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.group import Group
@@ -118,32 +119,29 @@ class Authority(Protocol):
         """
         ...
 
-    def functional_keys(
-        self,
-        node_id: int,
-        functions: Sequence[Sequence[int]],
-        *,
-        root: bytes | None = None,
-        rows: Sequence[int] = (),
-        disclosed: Sequence[Sequence[int]] = (),
-        units: int = 0,
-    ) -> list[ipfe.FunctionalKey]:
-        """Keys that open these inner products of what the node encrypted.
+    def functional_keys(self, node_id: int, functions: Sequence[Sequence[int]]) -> list[ipfe.FunctionalKey]:
+        """Keys that open these inner products of what a node encrypted that has never registered anything: the paper's
+        mode, which hides nothing.
+
+        Raises
+        ------
+        Refused
+            The node has registered data, or the authority does not serve that mode.
+        """
+        ...
+
+    def check_key(self, node_id: int, stated: Stated, seed: bytes) -> CheckKey:
+        """A key that tests values which a client has stated: for a random combination that the authority draws.
+
+        It opens that combination of EVERY ciphertext of the node, so it counts for all its samples; what was stated
+        counts for the rows that it was stated of. The same request again has the same key, and costs nothing.
 
         Parameters
         ----------
         node_id : int
-        functions : sequence of integer vectors
-            A key opens its function of EVERY ciphertext of the node, so these count for all its samples.
-        root : bytes
-            The registered set.
-        rows : sequence of int
-            The registered samples whose ciphertexts are used.
-        disclosed : sequence of integer vectors
-            Functions whose values the client states in the clear for each of these rows; these count for the rows.
-        units : int
-            So many of these are units of a layer whose gradient, summed over the rows, is shown too; it counts for the
-            rows in equal shares.
+        stated : Stated
+        seed : bytes, 32
+            The server's, new for every check: what makes the combination another one.
 
         Raises
         ------
@@ -152,6 +150,10 @@ class Authority(Protocol):
         Refused
             Not this node's registered set, or a function or row that does not fit it.
         """
+        ...
+
+    def count(self, node_id: int, stated: Stated) -> None:
+        """Count what a client has stated although no key tests it any more; raises as ``check_key`` does."""
         ...
 
     def disclosure(self, node_id: int) -> Disclosure:

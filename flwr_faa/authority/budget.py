@@ -1,26 +1,22 @@
 """How much may be known of a sample, and how much is. Pure: no state, no I/O.
 
-Every function value known of a sample x is a linear equation in its coordinates; as many independent ones as there
-are coordinates give x. So what is limited is the rank of all functions known of a sample, over its lifetime.
+What a value tells of a sample is counted in dimensions, ``information.py``: as many of the sample's own values as hold
+what it can tell. So what is limited is the information in all values known of a sample, over its lifetime. Kept is a
+bound on it, ::
 
-The rank itself is not kept: the row-echelon form modulo the group's order takes ``32 n^2`` bytes a sample (20 MB at
-784 coordinates, for each of 600 images) and n^2 big multiplications a function. Kept is an upper bound, ::
+    known  <=  carried + keys + functions whose values the client stated + gradients,  capped at n
 
-    rank  <=  carried + |functions with a key| + |functions whose value the client stated| + gradients,  capped at n
-
-with equal functions counted once, by a digest. The functions in question are weights of a network in training and
-random vectors, which are independent until n is reached, so little is lost; what is lost is lost on the safe side.
+each in dimensions; what costs k of them is k digests, so that the same again counts once.
 
 * A key opens its function of every ciphertext under the same public key, those seen before and those still to come,
   whatever it was asked for. So keys count for all samples of a client, only stated values count sample by sample.
 * ``gradients``: an opened step shows its checkpoints, so the gradient of the first layer's weight, delta^T X: for each
-  of its ``units``, n numbers that are linear in the b samples of the batch, with coefficients delta that follow from
-  the stated outputs. These units * n equations are shared out evenly: ceil(units * n / b) to each sample. So the sum
-  of all samples' counts bounds the rank of everything known of a whole set; of a single sample whose delta outweighs
-  the others' more may be known than its count says.
+  of its ``units``, n floats that say something of all b samples of the batch. They are shared out evenly. So the sum of
+  all samples' counts bounds what is known of a whole set; of a single sample whose delta outweighs the others' more may
+  be known than its count says.
 * ``carried``: a client that registers another set may have registered the same samples in another order or
   encoding. So every new sample starts with the most that was known of any old one.
-* Memory: 16 bytes a function and sample, so at most ``16 * budget`` a sample: 3 kB at 784 coordinates and a budget of
+* Memory: 16 bytes a dimension and sample, so at most ``16 * budget`` a sample: 3 kB at 784 coordinates and a budget of
   a quarter, 1.9 MB a client of 600 samples once all is spent.
 """
 
@@ -31,6 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flwr_faa.authority.information import of_function
 from flwr_faa.authority.registration import BudgetExceeded, Refused
 
 #: Share of a sample's dimensions that may become known over its lifetime. A judgement, not a theorem: what it leaves of
@@ -53,11 +50,11 @@ class Account:
     budget : int
         Most that may be known of one.
     carried : int
-        Known of some sample of earlier sets by stated values.
+        Dimensions known of some sample of earlier sets by stated values.
     peak : int
-        The most functions stated of one sample of this set and its share of gradients, those with a key left out.
+        The most that is known of one sample of this set by stated values and its share of gradients.
     keyed : frozenset of bytes
-        Digests of the functions with a key.
+        Digests of what keys tell.
     """
 
     width: int
@@ -67,13 +64,28 @@ class Account:
     keyed: Digests = frozenset()
 
     @property
-    def rank(self) -> int:
+    def known(self) -> int:
         """What counts as known of the sample of which most is known."""
         return min(self.width, self.carried + self.peak + len(self.keyed))
 
 
-def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: bytes) -> Digests:
-    """One digest for each different function; the zero function tells nothing and has none.
+def parts(name: bytes, count: int, key: bytes) -> Digests:
+    """Digests that stand for what costs so many dimensions, the same for the same name.
+
+    Parameters
+    ----------
+    name : bytes
+    count : int
+    key : bytes
+        A secret: without it nobody can look for two names of one digest.
+    """
+    name = hashlib.blake2b(name, digest_size=32, key=key).digest()
+    return frozenset(hashlib.blake2b(name + b"%d" % i, digest_size=DIGEST, key=key).digest() for i in range(count))
+
+
+def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: bytes, top: int) -> Digests:
+    """Digests for each different function, as many as dimensions that its value tells; of all at least ``width``, if
+    they tell that much: no more is kept of any sample.
 
     Parameters
     ----------
@@ -81,32 +93,29 @@ def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: byt
     width, order : int
         Length of the vectors; the group's order, modulo which keys know no difference.
     key : bytes
-        A secret: without it nobody can look for two functions of one digest.
+        As for :func:`parts`.
+    top : int
+        The largest value in a sample.
 
     Raises
     ------
     Refused
         A function is not ``width`` integers below half the group's order.
     """
-    found = set()
+    found: set[bytes] = set()
     for y in functions:
         if len(y) != width:
             raise Refused(f"expected functions of length {width}, got length {len(y)}")
         values = [v if type(v) is int else _integer(v) for v in y]
         if max(values) >= order // 2 or min(values) <= -order // 2:
             raise Refused("expected weights below half the group's order, got a larger one")
-        if any(values):
+        if len(found) < width:
             raw = b"".join([(v % order).to_bytes(32, "big") for v in values])
-            found.add(hashlib.blake2b(raw, digest_size=DIGEST, key=key).digest())
+            found |= parts(raw, min(width, of_function(sum(map(abs, values)), top)), key)
     return frozenset(found)
 
 
-def gradient_share(units: int, width: int, samples: int) -> int:
-    """Functions that a step's gradient counts for, of each of its samples: its equations shared out, rounded up."""
-    return min(width, -(-units * width // samples))
-
-
-def gradient(stated: Digests, rows: Sequence[int], share: int, key: bytes) -> Digests:
+def gradient(stated: Digests, rows: Sequence[int], count: int, key: bytes) -> Digests:
     """Digests that stand for a step's gradient in its samples' counts, the same for the same step.
 
     Parameters
@@ -115,28 +124,26 @@ def gradient(stated: Digests, rows: Sequence[int], share: int, key: bytes) -> Di
         Functions stated of the step's samples.
     rows : sequence of int
         These samples.
-    share : int
-        How many; see :func:`gradient_share`.
+    count : int
+        How many; see :func:`information.of_gradient`.
     key : bytes
-        As for :func:`digests`.
+        As for :func:`parts`.
     """
-    step = b"".join(sorted(stated)) + b",".join(b"%d" % row for row in sorted(rows))
-    name = hashlib.blake2b(step, digest_size=32, key=key).digest()
-    return frozenset(hashlib.blake2b(name + b"%d" % i, digest_size=DIGEST, key=key).digest() for i in range(share))
+    return parts(b"".join(sorted(stated)) + b",".join(b"%d" % row for row in sorted(rows)), count, key)
 
 
 def spend(
     account: Account, keys: Digests, stated: Digests, known: Mapping[int, Digests]
 ) -> tuple[Account, dict[int, Digests]]:
-    """The account once keys are issued and values stated, and the functions stated of each row.
+    """The account once keys are issued and values stated, and what has been stated of each row.
 
     Parameters
     ----------
     account : Account
     keys, stated : frozenset of bytes
-        Functions to be given a key; functions that the client states of each of the rows, and their gradient's.
+        What the keys tell; what the client states of each of the rows, their gradient included.
     known : mapping
-        Row to the functions stated of it before.
+        Row to what was stated of it before.
 
     Raises
     ------
@@ -144,13 +151,13 @@ def spend(
         More than the budget would be known of some sample, in the request or not.
     """
     keyed = _grown(account.keyed, keys, account.width)
-    rows = {row: _grown(before, stated - keyed, account.width) for row, before in known.items()}
+    rows = {row: _grown(before, stated, account.width) for row, before in known.items()}
     after = replace(account, keyed=keyed, peak=max([account.peak, *map(len, rows.values())]))
     # Unless something new becomes known nothing can exceed: a client may always be asked again what it was asked.
-    if after.rank > account.budget and (after.keyed != account.keyed or rows != known):
+    if after.known > account.budget and (after.keyed != account.keyed or rows != known):
         raise BudgetExceeded(
             f"expected at most {account.budget} of {account.width} dimensions of a sample to be known, got "
-            f"{after.rank} ({account.rank} known so far)"
+            f"{after.known} ({account.known} known so far)"
         )
     return after, rows
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from flwr_faa.authority.base import AuthorityUnavailable, SignedPublicKey
+from flwr_faa.authority.check import CheckKey, Stated, combine, weights
 from flwr_faa.authority.credential import SIGNATURE, Credential, loopback, reply_message
 from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, holds
 from flwr_faa.crypto import ipfe
@@ -107,32 +108,39 @@ class RemoteAuthority:
             "root": registration.root.hex(),
             "samples": registration.samples,
             "width": registration.width,
+            "top": registration.top,
             "verify_key": registration.verify_key.hex(),
             "signature": registration.signature.hex(),
         }
         return bytes.fromhex(self._ask("register", {"node_id": node_id, **fields})["receipt"])
 
-    def functional_keys(
-        self,
-        node_id: int,
-        functions: Sequence[Sequence[int]],
-        *,
-        root: bytes | None = None,
-        rows: Sequence[int] = (),
-        disclosed: Sequence[Sequence[int]] = (),
-        units: int = 0,
-    ) -> list[ipfe.FunctionalKey]:
-        """Keys that open these inner products of what the node encrypted; see ``Authority``."""
+    def functional_keys(self, node_id: int, functions: Sequence[Sequence[int]]) -> list[ipfe.FunctionalKey]:
+        """Keys for the paper's mode; see ``Authority``."""
         wanted = [tuple(map(int, y)) for y in functions]
-        fields = {
-            "functions": wanted,
-            "root": None if root is None else root.hex(),
-            "rows": list(map(int, rows)),
-            "disclosed": [list(map(int, y)) for y in disclosed],
-            "units": units,
-        }
-        found = self._ask("functional-keys", {"node_id": node_id, **fields})["secrets"]
+        found = self._ask("functional-keys", {"node_id": node_id, "functions": wanted})["secrets"]
         return [ipfe.FunctionalKey(y, secret) for y, secret in zip(wanted, found, strict=True)]
+
+    def check_key(self, node_id: int, stated: Stated, seed: bytes) -> CheckKey:
+        """A key that tests what a client has stated; see ``Authority``."""
+        found = self._check(node_id, stated, seed)
+        drawn = bytes.fromhex(found["seed"])
+        y = combine(weights(drawn, len(stated.functions)), stated.functions)
+        return CheckKey(drawn, ipfe.FunctionalKey(tuple(y), found["secret"]))
+
+    def count(self, node_id: int, stated: Stated) -> None:
+        """Count what a client has stated; see ``Authority``."""
+        self._check(node_id, stated, None)
+
+    def _check(self, node_id: int, stated: Stated, seed: bytes | None) -> dict[str, Any]:
+        fields = {
+            "root": stated.root.hex(),
+            "rows": list(map(int, stated.rows)),
+            "functions": [list(map(int, y)) for y in stated.functions],
+            "units": stated.units,
+            "whole": stated.whole,
+            "seed": None if seed is None else seed.hex(),
+        }
+        return self._ask("check", {"node_id": node_id, **fields})
 
     def disclosure(self, node_id: int) -> Disclosure:
         """What is known of the node's data so far."""

@@ -1,7 +1,8 @@
 """The authority itself, over its store. The process (``service.py``) and the simulation (``local.py``) share it.
 
 FAA-DL, Algorithm 1, lines 1-3: the trusted third party runs ``Setup`` and ``KeyDer``. What the paper leaves open is
-settled here: keys only for data that a client has signed for, and only as many as the budget allows.
+settled here: keys only for data that a client has signed for, only for combinations that are drawn here, and only as
+many as the budget allows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa import expected
 from flwr_faa.authority.base import MAX_NODE, SignedPublicKey
-from flwr_faa.authority.budget import BUDGET, Account, allowance, digests, gradient, gradient_share, spend
+from flwr_faa.authority.budget import BUDGET, Account, Digests, allowance, digests, gradient, parts, spend
+from flwr_faa.authority.check import CheckKey, Stated, combine, weights
+from flwr_faa.authority.information import RHO_BITS, carried, of_gradient, of_key
 from flwr_faa.authority.registration import Disclosure, Refused, Registration
 from flwr_faa.authority.store import SampleSet, Store
 from flwr_faa.crypto import ipfe
@@ -107,40 +110,43 @@ class KeyAuthority:
                 raise Refused(f"expected a node without keys for unregistered data, got {node_id}")
             old = self.store.current(owner)
             if old is not None and (old.node, old.root) == (str(node_id), registration.root):
-                if (old.samples, old.width) != (registration.samples, registration.width):
+                shape = (registration.samples, registration.width, registration.top)
+                if (old.samples, old.width, old.top) != shape:
                     raise Refused("expected the shape that this root was registered with, got another")
                 return receipt
-            carried = 0 if old is None else old.carried + old.peak
+            carried = 0 if old is None else self._carried(old, registration.top)
             self.store.pin(node_id, owner)
-            self.store.add_set(
-                owner, node_id, registration.root, registration.samples, registration.width, carried=carried
-            )
-            detail = {"root": registration.root.hex(), "samples": registration.samples, "width": registration.width}
+            shape = (registration.samples, registration.width, registration.top)
+            self.store.add_set(owner, node_id, registration.root, *shape, carried=carried)
+            detail = {"root": registration.root.hex(), **dict(zip(("samples", "width", "top"), shape, strict=True))}
             again = {} if old is None else {"replaces": old.root.hex(), "of_node": old.node, "carried": carried}
             self.store.log("re-registered" if old else "registered", node_id, owner=owner.hex(), **detail, **again)
         return receipt  # the transaction is on disk
 
-    def functional_keys(
-        self,
-        node_id: int,
-        functions: Sequence[Sequence[int]],
-        *,
-        root: bytes | None = None,
-        rows: Sequence[int] = (),
-        disclosed: Sequence[Sequence[int]] = (),
-        units: int = 0,
-    ) -> list[ipfe.FunctionalKey]:
-        """Keys that open these inner products of what the node encrypted; see ``Authority``."""
+    def functional_keys(self, node_id: int, functions: Sequence[Sequence[int]]) -> list[ipfe.FunctionalKey]:
+        """Keys for the paper's mode; see ``Authority``."""
         with self._logged("functional keys", node_id):
             with self.store.transaction():
-                if root is None:
-                    width = self._issue_unregistered(node_id, functions, rows, disclosed, units)
-                else:
-                    width = self._issue(node_id, functions, root, rows, disclosed, units)
+                width = self._issue_unregistered(node_id, functions)
                 # derived here so that whatever derivation objects to is not counted
                 master = self._master(node_id, width)
                 keys = [ipfe.derive_key(master, list(y)) for y in functions]
             return keys  # the transaction is on disk
+
+    def check_key(self, node_id: int, stated: Stated, seed: bytes) -> CheckKey:
+        """The key for a combination drawn here; see ``Authority``."""
+        with self._logged("check key", node_id):
+            with self.store.transaction():
+                width, name = self._count(node_id, stated, seed)
+                drawn = hashlib.blake2b(name, digest_size=32, key=self._digest_key, person=b"faa/rho").digest()
+                y = combine(weights(drawn, len(stated.functions)), stated.functions)
+                key = ipfe.derive_key(self._master(node_id, width), y)
+            return CheckKey(drawn, key)  # the transaction is on disk
+
+    def count(self, node_id: int, stated: Stated) -> None:
+        """Count what was stated, without a key; see ``Authority``."""
+        with self._logged("count", node_id), self.store.transaction():
+            self._count(node_id, stated, None)
 
     def disclosure(self, node_id: int) -> Disclosure:
         """What is known of the node's data so far. Raises Refused for a node never seen."""
@@ -151,9 +157,9 @@ class KeyAuthority:
                 return self._disclosure_unregistered(node_id)
             account, sets = self._account(found), self.store.counts(owner)
             # a budget of everything is never exceeded: see Account.rank
-            left = max(0, account.budget - account.rank) if account.budget < account.width else account.width
+            left = max(0, account.budget - account.known) if account.budget < account.width else account.width
             opened = self.store.opened(found.id)
-            return Disclosure(found.width, found.samples, opened, account.rank, account.budget, left, sets[0], sets[1])
+            return Disclosure(found.width, found.samples, opened, account.known, account.budget, left, sets[0], sets[1])
 
     def _disclosure_unregistered(self, node_id: int) -> Disclosure:
         """What the paper's mode has opened, of samples that nobody has counted."""
@@ -163,16 +169,8 @@ class KeyAuthority:
         known, issued = self.store.keyed(_nobody(node_id)), self.store.counts(_nobody(node_id))[1]
         return Disclosure(width, 0, 0, min(width, len(known)), allowance(width, self.budget), 0, 0, issued)
 
-    def _issue(
-        self,
-        node_id: int,
-        functions: Sequence[Sequence[int]],
-        root: bytes,
-        rows: Sequence[int],
-        disclosed: Sequence[Sequence[int]],
-        units: int,
-    ) -> int:
-        """Count, or refuse before anything has changed; returns the set's width."""
+    def _count(self, node_id: int, stated: Stated, seed: bytes | None) -> tuple[int, bytes]:
+        """Count, or refuse before anything has changed; returns the set's width and a name of the request."""
         owner = self.store.owner(node_id)
         found = None if owner is None else self.store.current(owner)
         if found is not None and found.node != str(node_id):
@@ -180,43 +178,51 @@ class KeyAuthority:
                 f"expected the node that the client registered for last, {found.node}, got {node_id}: "
                 "clients on one machine need a key each"
             )
-        if found is None or found.root != root:
-            raise Refused(f"expected the set that is registered for node {node_id}, got {root.hex()[:16] or 'none'}")
-        rows = [operator.index(row) for row in rows]  # numpy's integers too
+        if found is None or found.root != stated.root:
+            got = stated.root.hex()[:16] or "none"
+            raise Refused(f"expected the set that is registered for node {node_id}, got {got}")
+        rows = [operator.index(row) for row in stated.rows]  # numpy's integers too
         if bad := [row for row in rows if not 0 <= row < found.samples]:
             raise Refused(f"expected rows from 0 to {found.samples - 1}, got {bad[0]}")
-        if len(set(rows)) < len(rows) or (disclosed and not rows):
+        if len(set(rows)) < len(rows) or not rows:
             raise Refused("expected every row concerned, once, got none or one twice")
-        if not 0 <= units <= len(disclosed):
-            raise Refused(f"expected at most the {len(disclosed)} functions stated to be units, got {units}")
-        keys = digests(functions, found.width, self.group.order, self._digest_key)
-        stated = digests(disclosed, found.width, self.group.order, self._digest_key)
-        if units:
-            stated |= gradient(stated, rows, gradient_share(units, found.width, len(rows)), self._digest_key)
+        if not len(stated.functions) or not 0 <= stated.units <= len(stated.functions):
+            raise Refused(f"expected functions, and at most these {len(stated.functions)} to be units, got others")
+        secret, width = self._digest_key, found.width
+        told = digests(stated.functions, width, self.group.order, secret, found.top)
+        sizes = [sum(abs(int(v)) for v in y) for y in stated.functions]
+        if sum(sizes) << RHO_BITS >= self.group.order // 2:
+            raise Refused("expected functions whose combinations stay below half the group's order, got larger ones")
+        # All that the combination depends on, in its order: another order of the functions would be another one.
+        listed = [stated.root, node_id.to_bytes(8, "big"), *(_text(numbers) for numbers in (rows, *stated.functions))]
+        name = hashlib.sha256(b";".join(listed)).digest()
+        if stated.units:
+            share = min(width, of_gradient(stated.units, width, len(rows), found.top))
+            told |= gradient(told, rows, share, secret)
+        if stated.whole:
+            told |= parts(b"whole", width, secret)
+        keys: Digests = frozenset()
+        if seed is not None:
+            name += seed
+            keys = parts(name, min(width, of_key(sizes, found.top)), secret)
         before = self._account(found)
-        after, known = spend(before, keys, stated, self.store.stated(found.id, rows))
-        self.store.issue(found.owner, after.keyed - before.keyed, len(functions))
+        after, known = spend(before, keys, told, self.store.stated(found.id, rows))
+        self.store.issue(found.owner, after.keyed - before.keyed, int(seed is not None))
         self.store.state(found.id, known, after.peak)
-        counts = {"keys": len(functions), "rows": len(rows), "stated": len(disclosed), "units": units}
-        self.store.log("issued", node_id, **counts, rank=after.rank, budget=after.budget)
-        return found.width
+        counts = {"keys": int(seed is not None), "rows": len(rows), "stated": len(sizes), "units": stated.units}
+        self.store.log("issued", node_id, **counts, known=after.known, budget=after.budget)
+        return width, name
 
-    def _issue_unregistered(
-        self,
-        node_id: int,
-        functions: Sequence[Sequence[int]],
-        rows: Sequence[int],
-        disclosed: Sequence[Sequence[int]],
-        units: int,
-    ) -> int:
+    def _issue_unregistered(self, node_id: int, functions: Sequence[Sequence[int]]) -> int:
         widths = {len(y) for y in functions}
         if not self.unregistered or self.store.owner(node_id) is not None:
-            raise Refused(f"expected the registered set of node {node_id}, got none")
-        if rows or disclosed or units or len(widths) != 1:
-            raise Refused("expected functions of one width, and no rows without a registered set, got others")
+            raise Refused(f"expected a node that never registered data, and the paper's mode, got node {node_id}")
+        if len(widths) != 1:
+            raise Refused("expected functions of one width, got others")
         (width,) = widths
         self._pair(node_id, width)
-        keys = digests(functions, width, self.group.order, self._digest_key)
+        # Of what size such samples are nobody has said: a value of any size counts as one of theirs.
+        keys = digests(functions, width, self.group.order, self._digest_key, self.group.order * width)
         self.store.issue(_nobody(node_id), keys, len(functions))
         self.store.log("issued", node_id, keys=len(functions), registered=False)
         return width
@@ -224,6 +230,11 @@ class KeyAuthority:
     def _account(self, found: SampleSet) -> Account:
         budget, keyed = allowance(found.width, self.budget), self.store.keyed(found.owner)
         return Account(found.width, budget, found.carried, found.peak, keyed)
+
+    def _carried(self, old: SampleSet, top: int) -> int:
+        """What was known of a set by stated values, for one that replaces it with values up to ``top``."""
+        keyed = len(self.store.keyed(old.owner))
+        return carried(old.carried + old.peak + keyed, old.top, top) - keyed
 
     def _pair(self, node_id: int, width: int) -> tuple[bytes, bytes]:
         if not 0 <= node_id <= MAX_NODE:
@@ -253,6 +264,10 @@ class KeyAuthority:
             with self.store.transaction():
                 self.store.log("refused", node_id, what=what, reason=str(reason))
             raise
+
+
+def _text(numbers: Sequence[int]) -> bytes:
+    return b",".join([b"%d" % v for v in numbers])
 
 
 def _nobody(node_id: int) -> bytes:

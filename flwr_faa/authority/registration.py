@@ -14,10 +14,12 @@ from flwr_faa.crypto.ipfe import MAX_WIDTH
 #: Most samples of one device: a million, which is hours of encryption. Server, authority and device refuse more. What a
 #: registration costs them does not depend on the number that it states.
 MAX_SAMPLES = 2**20
+#: Largest value in a sample.
+MAX_TOP = 2**31 - 1
 
 # Every signature in this package starts with what it is for, so none can be taken for another.
-_MESSAGE = struct.Struct(">20sQII32s32s32s")
-_TAG = b"faa/registration/v1\0"
+_MESSAGE = struct.Struct(">20sQIII32s32s32s")
+_TAG = b"faa/registration/v2\0"
 _RECEIPT = b"faa/receipt/v1\0"
 
 
@@ -39,6 +41,8 @@ class Registration:
         Merkle root over ciphertexts and labels, 32 bytes.
     samples, width : int
         Number of ciphertexts, and values in each.
+    top : int
+        The largest value in them: by it what a function tells of a sample is counted (``information.py``).
     verify_key : bytes
         The client's Ed25519 key, 32 bytes. The first one to register for a node is that node's for ever.
     signature : bytes
@@ -48,13 +52,14 @@ class Registration:
     root: bytes
     samples: int
     width: int
+    top: int
     verify_key: bytes
     signature: bytes = b""
 
     def message(self, node_id: int, public_key: bytes) -> bytes:
         """What is signed: all of this, the node, and the encoded public key that the data are encrypted under."""
         digest = hashlib.sha256(public_key).digest()
-        return _MESSAGE.pack(_TAG, node_id, self.samples, self.width, self.root, self.verify_key, digest)
+        return _MESSAGE.pack(_TAG, node_id, self.samples, self.width, self.top, self.root, self.verify_key, digest)
 
     def signed(self, key: Ed25519PrivateKey, node_id: int, public_key: bytes) -> Registration:
         """The same, with the client's key and signature."""
@@ -78,6 +83,8 @@ class Registration:
             raise Refused(
                 f"expected 1 to {MAX_SAMPLES} samples of width 1 to {MAX_WIDTH}, got {self.samples} of {self.width}"
             )
+        if not 1 <= self.top <= MAX_TOP:
+            raise Refused(f"expected samples of values from 0 to at most {MAX_TOP}, got {self.top}")
 
     def check(self, node_id: int, public_key: bytes) -> None:
         """Raise Refused unless well-formed, and signed for this node and its encoded public key."""
@@ -93,11 +100,11 @@ class Disclosure:
     Attributes
     ----------
     dimension : int
-        Values in a sample; a rank of this is the sample itself.
+        Values in a sample: as much as there is to know of it.
     samples, samples_opened : int
         Registered, and those named in some request.
     max_rank : int
-        Functions known of the sample of which most is known, with its share of gradients; see ``budget.py``.
+        Dimensions known of the sample of which most is known, at most; see ``budget.py``.
     budget : int
         What ``max_rank`` may not exceed.
     remaining : int
@@ -119,8 +126,8 @@ class Disclosure:
 
     def __str__(self) -> str:
         return (
-            f"{self.samples_opened} of {self.samples} samples opened, rank at most {self.max_rank} of "
-            f"{self.dimension}, budget {self.budget}"
+            f"{self.samples_opened} of {self.samples} samples opened, at most {self.max_rank} of "
+            f"{self.dimension} dimensions known, budget {self.budget}"
         )
 
 

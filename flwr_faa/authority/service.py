@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 from flwr_faa.authority import web
 from flwr_faa.authority.base import MAX_NODE
+from flwr_faa.authority.check import Stated
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, reply_message, request_message
 from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, holds
@@ -73,19 +74,28 @@ class Register(_Message):
     root: Hex32
     samples: int
     width: int
+    top: int
     verify_key: Hex32
     signature: Hex64
 
 
 class FunctionalKeys(_Message):
-    """Keys for functions."""
+    """Keys for functions of unregistered data."""
 
     node_id: Node
     functions: list[list[int]]
-    root: Hex32 | None
+
+
+class Check(_Message):
+    """A key that tests what a client has stated; without a seed of the server's it is only counted."""
+
+    node_id: Node
+    root: Hex32
     rows: list[int]
-    disclosed: list[list[int]]
-    units: int = 0
+    functions: list[list[int]]
+    units: int
+    whole: bool
+    seed: Hex32 | None
 
 
 class DisclosureOf(_Message):
@@ -141,6 +151,7 @@ class Service:
             "/v1/public-key": (PublicKeyOf, self._public_key),
             "/v1/register": (Register, self._register),
             "/v1/functional-keys": (FunctionalKeys, self._functional_keys),
+            "/v1/check": (Check, self._check),
             "/v1/disclosure": (DisclosureOf, self._disclosure),
         }
 
@@ -216,15 +227,19 @@ class Service:
 
     def _register(self, m: Register) -> dict[str, Any]:
         root, key, signature = (bytes.fromhex(text) for text in (m.root, m.verify_key, m.signature))
-        receipt = self.authority.register(m.node_id, Registration(root, m.samples, m.width, key, signature))
+        receipt = self.authority.register(m.node_id, Registration(root, m.samples, m.width, m.top, key, signature))
         return {"receipt": receipt.hex()}
 
     def _functional_keys(self, m: FunctionalKeys) -> dict[str, Any]:
-        root = None if m.root is None else bytes.fromhex(m.root)
-        keys = self.authority.functional_keys(
-            m.node_id, m.functions, root=root, rows=m.rows, disclosed=m.disclosed, units=m.units
-        )
-        return {"secrets": [key.secret for key in keys]}
+        return {"secrets": [key.secret for key in self.authority.functional_keys(m.node_id, m.functions)]}
+
+    def _check(self, m: Check) -> dict[str, Any]:
+        stated = Stated(bytes.fromhex(m.root), m.rows, m.functions, m.units, m.whole)
+        if m.seed is None:
+            self.authority.count(m.node_id, stated)
+            return {}
+        found = self.authority.check_key(m.node_id, stated, bytes.fromhex(m.seed))
+        return {"seed": found.seed.hex(), "secret": found.key.secret}
 
     def _disclosure(self, message: DisclosureOf) -> dict[str, Any]:
         return asdict(self.authority.disclosure(message.node_id))

@@ -24,7 +24,7 @@ from typing import Any
 
 from flwr_faa.authority.budget import DIGEST, Digests
 
-_VERSION = b"1"
+_VERSION = b"2"
 _GENESIS = bytes(32)
 
 # Node ids are 64-bit unsigned, more than SQLite's integers hold: text.
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS owners (owner BLOB PRIMARY KEY, sets INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS keyed (owner BLOB, digest BLOB, PRIMARY KEY (owner, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sets (
     id INTEGER PRIMARY KEY, owner BLOB NOT NULL, node TEXT NOT NULL, root BLOB NOT NULL, samples INTEGER NOT NULL,
-    width INTEGER NOT NULL, carried INTEGER NOT NULL, peak INTEGER NOT NULL);
+    width INTEGER NOT NULL, top INTEGER NOT NULL, carried INTEGER NOT NULL, peak INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS samples (set_id INTEGER, row INTEGER, stated BLOB NOT NULL, PRIMARY KEY (set_id, row));
 CREATE TABLE IF NOT EXISTS nonces (nonce BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log (
@@ -61,6 +61,7 @@ class SampleSet:
     root: bytes
     samples: int
     width: int
+    top: int
     carried: int
     peak: int
 
@@ -167,11 +168,11 @@ class Store:
         row = self._one("SELECT * FROM sets WHERE owner = ? ORDER BY id DESC LIMIT 1", owner)
         return None if row is None else SampleSet(*row)
 
-    def add_set(self, owner: bytes, node: int, root: bytes, samples: int, width: int, carried: int) -> None:
+    def add_set(self, owner: bytes, node: int, root: bytes, samples: int, width: int, top: int, carried: int) -> None:
         """Keep a registration, in place of the one before."""
         self._db.execute(
-            "INSERT INTO sets (owner, node, root, samples, width, carried, peak) VALUES (?, ?, ?, ?, ?, ?, 0)",
-            (owner, str(node), root, samples, width, carried),
+            "INSERT INTO sets (owner, node, root, samples, width, top, carried, peak) VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+            (owner, str(node), root, samples, width, top, carried),
         )
         self._tally(owner, sets=1)
 

@@ -18,32 +18,39 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-#: Fractional bits of ``scale * W1``. With pixels up to 255 and 2^10 inputs, sums stay below 2^53 for weights below 8.
-BITS = 32
+#: Fractional bits that are as good as none left out: for clients that train in floats.
+FINE = 32
 
 
-def integer_first_layer(samples: npt.NDArray[Any], scale: float) -> FirstLayer:
-    """A ``first_layer`` for :meth:`TrainingPlan.train` from integer samples, shape (m, ...)."""
+def real(z: torch.Tensor, scale: float, bits: int, dtype: torch.dtype) -> torch.Tensor:
+    """Outputs of the integer layer as the model's: the one rounding, the same wherever it is done."""
+    return (z * (scale / 2.0**bits)).to(dtype)
+
+
+def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> FirstLayer:
+    """A ``first_layer`` for :meth:`TrainingPlan.train` from integer samples, shape (m, ...), and weights of so many
+    fractional bits. Sums stay exact below 2^53.
+    """
     import torch
     from torch import nn
     from torch.nn.functional import conv2d, linear
     from torch.nn.grad import conv2d_weight
 
     class Product(torch.autograd.Function):
-        """``scale * W1 x + b1`` with ``scale * W1`` in fixed point; the gradient is that of the real product."""
+        """``scale * W1 x + b1`` with ``W1`` in fixed point; the gradient is that of the real product."""
 
         @staticmethod
         def forward(
             ctx: Any, weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor, layer: nn.Module
         ) -> torch.Tensor:
-            fixed = torch.from_numpy(encode(weight.detach().numpy().astype(np.float64) * scale, BITS)).double()
+            fixed = torch.from_numpy(encode(weight.detach().numpy(), bits)).double()
             if isinstance(layer, nn.Conv2d):
                 z = conv2d(x, fixed, None, layer.stride, layer.padding, layer.dilation, layer.groups)
             else:
                 z = linear(x, fixed)
             ctx.save_for_backward(weight, x)
             ctx.layer = layer
-            out = (z / 2.0**BITS).to(weight.dtype)
+            out = real(z, scale, bits, weight.dtype)
             if bias is None:
                 return out
             return out + (bias[:, None, None] if isinstance(layer, nn.Conv2d) else bias)
@@ -93,7 +100,7 @@ def check_plan(plan: TrainingPlan, sample_shape: tuple[int, ...]) -> None:
         with contract(0):
             model = plan.build(arrays).eval()
         layer = find_first_layer(model)
-        first = integer_first_layer(samples, plan.scale)
+        first = integer_first_layer(samples, plan.scale, FINE)
         layer.forward = lambda _: first(layer, np.arange(4))
         with torch.inference_mode():
             replayed = model(torch.from_numpy(samples.astype(np.float32)) * plan.scale).numpy()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Client data: samples (integers, e.g. pixels 0 to 255), shape (m, ...), and their labels, shape (m,).
 Data = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+#: Most fractional bits of a first layer: its sums stay exact in float64.
+MAX_BITS = 32
 #: Computes what the model's first layer would, from something else than plain samples (see ``encrypted.py``).
 FirstLayer = Callable[["nn.Module", npt.NDArray[np.intp]], "torch.Tensor"]
 
@@ -64,6 +66,9 @@ class TrainingPlan:
     scale : float
         Samples are integers; the model sees ``scale * x``. Part of the first layer when it is replayed from
         encrypted samples.
+    bits : int
+        Fractional bits of the first layer's weights where steps are recomputed from its outputs (``spotcheck``; clients
+        train on the same integers). Every bit more is a bit more that an output tells of a sample.
     loss : callable, optional
         ``loss(output, labels) -> scalar tensor``; cross entropy if not given.
     """
@@ -75,6 +80,7 @@ class TrainingPlan:
     momentum: float = 0.0
     weight_decay: float = 0.0
     scale: float = 1 / 255
+    bits: int = 8
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -367,6 +373,8 @@ def _check_numbers(plan: TrainingPlan) -> None:
         raise ValueError(f"expected model to be a callable that returns a torch module, got {plan.model!r}")
     for name in ("batch_size", "epochs"):
         expected.integer(name, getattr(plan, name), least=1)
+    expected.integer("bits", plan.bits, least=0)
+    expected.number("bits", plan.bits, most=MAX_BITS)
     for name in ("lr", "scale"):
         expected.number(name, getattr(plan, name), above=0)
     expected.number("momentum", plan.momentum, least=0, below=1)

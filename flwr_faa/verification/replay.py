@@ -67,9 +67,9 @@ def judge_data(plan: TrainingPlan, tau: float, case: Case, data: Data, encrypted
         return Finding(True, float("nan"), tau, reason)
     try:
         if encrypted:
-            from flwr_faa.verification.integer_layer import integer_first_layer
+            from flwr_faa.verification.integer_layer import FINE, integer_first_layer
 
-            replayed = plan.train(case.model, data, case.nonce, integer_first_layer(samples, plan.scale))
+            replayed = plan.train(case.model, data, case.nonce, integer_first_layer(samples, plan.scale, FINE))
         else:
             replayed = plan.train(case.model, data, case.nonce)
     except (RuntimeError, IndexError, ValueError) as problem:  # torch's ways to say: wrong shape, label out of range

@@ -39,6 +39,7 @@ def settings_of(plan: TrainingPlan) -> str:
             "batch_size": plan.batch_size,
             "epochs": plan.epochs,
             "scale": plan.scale,
+            "bits": plan.bits,
             "loss": loss,
             "layers": [type(module).__name__ for module in model.modules()],
             "arrays": arrays,

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from flwr_faa.authority import Authority, Registration
+from flwr_faa.authority import Authority, CheckKey, Registration, Stated
 from flwr_faa.authority.cli import app
 from flwr_faa.authority.core import KeyAuthority
+from flwr_faa.authority.registration import MAX_TOP
 
-WIDTH = 16
+WIDTH = 32
+#: Of samples: the largest value that there may be.
+TOP = MAX_TOP
+#: Dimensions that a value of ``functions`` tells, of 31 bits, and a key for up to 127 of them, of at most 62.
+FUNCTION, KEY = 1, 2
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Signer:
         self, authority: Authority, root: bytes = b"r" * 32, samples: int = 20, width: int = WIDTH
     ) -> Registration:
         public = authority.public_key(self.node, width).to_bytes()
-        return Registration(root, samples, width, b"").signed(self.key, self.node, public)
+        return Registration(root, samples, width, TOP, b"").signed(self.key, self.node, public)
 
     def enrol(self, authority: Authority, root: bytes = b"r" * 32, samples: int = 20, width: int = WIDTH) -> bytes:
         authority.register(self.node, self.registration(authority, root, samples, width))
@@ -43,7 +51,29 @@ class Signer:
 
 
 def functions(count: int, width: int = WIDTH) -> list[list[int]]:
-    return [[secrets.randbelow(2**17) - 2**16 for _ in range(width)] for _ in range(count)]
+    """One value of a sample each, or its negative: the next ones, so that 2 * width in a row differ."""
+    taken = itertools.islice(_numbers, count)
+    return [[(1 - 2 * (n // width % 2)) * (i == n % width) for i in range(width)] for n in taken]
+
+
+def check(
+    authority: Authority,
+    node: int,
+    root: bytes,
+    stated: int | list[list[int]] = 1,
+    seed: bytes | None = None,
+    **more: Any,
+) -> CheckKey:
+    """A key for a new check, of sample 0 and with one function stated unless told otherwise."""
+    found = functions(stated) if isinstance(stated, int) else stated
+    asked = Stated(root, **({"rows": [0], "functions": found} | more))
+    return authority.check_key(node, asked, seed or secrets.token_bytes(32))
+
+
+def count(authority: Authority, node: int, root: bytes, stated: int | list[list[int]] = 1, **more: Any) -> None:
+    """The same without a key."""
+    found = functions(stated) if isinstance(stated, int) else stated
+    authority.count(node, Stated(root, **({"rows": [0], "functions": found} | more)))
 
 
 def facts(authority: KeyAuthority) -> list[tuple]:

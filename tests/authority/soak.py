@@ -132,7 +132,7 @@ def _parsers() -> dict[str, tuple[Callable[[bytes], object], bytes]]:
     signed = SignedPublicKey(7, public.to_bytes(), secrets.token_bytes(64))
     root, ints, raw = bytes(merkle.SIZE), np.zeros((2, 3), np.int64), np.zeros((2, 3), np.uint8)
     commitment = Commitment(root, root, np.ones((3, 2), np.float32))
-    challenge = Challenge(root, root, root, (0, 2), ints, bytes(64))
+    challenge = Challenge(root, root, root, (0, 2), root, bytes(64))
     answer = Answer(raw, raw, raw, raw, raw, ints[0], ints, np.zeros((2, 3), np.float32), np.zeros((2, 3)))
     return {
         "public key": (lambda b: ipfe.PublicKey.from_bytes(group, b), public.to_bytes()),

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from flwr_faa.authority import connect, web
-from tests.authority.parties import Process, Signer, functions, run
+from tests.authority.parties import FUNCTION, KEY, Process, Signer, check, run
 from tests.ledger.ledgers import write
 
 TOKEN = "t" * 43
@@ -98,11 +98,11 @@ def test_strangers_hold_connections_and_signed_requests_are_served(
         connections = [held.enter_context(attack(address, True)) for _ in range(web.STRANGERS + 20)]
         for connection in connections[::10]:
             dripping(connection)
-        assert len(remote.functional_keys(5, functions(1), root=root)) == 1
+        assert check(remote, 5, root).key
         fresh = connect(authority.url, tmp_path / "a" / "server.json")  # as a server that starts again
-        assert len(fresh.functional_keys(5, functions(1), root=root)) == 1
+        assert check(fresh, 5, root).key
         connections += [held.enter_context(attack(address, True)) for _ in range(20)]
-        assert remote.disclosure(5).max_rank == 2
+        assert remote.disclosure(5).max_rank == 2 * (FUNCTION + KEY)
         assert open_files(authority) < web.STRANGERS + 60
 
 
@@ -110,7 +110,7 @@ def test_a_flood_of_strangers_beside_signed_requests(authority: Process, tmp_pat
     """As many connections as one process can open and drop, from the server's own address."""
     address, client, done = address_of(authority.url), Signer(5), threading.Event()
     remote = connect(authority.url, tmp_path / "a" / "server.json")
-    root = client.enrol(remote)
+    client.enrol(remote)
 
     def flood() -> None:
         held: list[socket.socket] = []
@@ -127,7 +127,7 @@ def test_a_flood_of_strangers_beside_signed_requests(authority: Process, tmp_pat
     try:
         for _ in range(3):
             remote = connect(authority.url, tmp_path / "a" / "server.json")
-            assert len(remote.functional_keys(5, functions(1), root=root)) == 1
+            assert remote.disclosure(5).samples == 20
     finally:
         done.set()
         flooding.join()

@@ -41,17 +41,20 @@ fields = {
         "root": texts,
         "samples": numbers,
         "width": widths,
+        "top": numbers,
         "verify_key": texts,
         "signature": st.text(alphabet="0123456789abcdef", min_size=128, max_size=128) | texts,
     },
     KEYS: {
         "node_id": numbers,
         "functions": st.lists(vectors, max_size=3),
-        "root": texts | st.none(),
+        "root": texts,
         "rows": st.lists(numbers, max_size=4),
-        "disclosed": st.lists(vectors, max_size=3),
         "units": numbers,
+        "whole": st.booleans(),
+        "seed": texts | st.none(),
     },
+    "/v1/functional-keys": {"node_id": numbers, "functions": st.lists(vectors, max_size=3)},
     "/v1/disclosure": {"node_id": numbers},
 }
 paths = st.sampled_from(list(fields))

@@ -16,7 +16,7 @@ from flwr_faa.detection import Everyone
 from flwr_faa.report import Outcome
 from tests.authority.parties import Process, run
 from tests.helpers.federation import RUNNERS
-from tests.helpers.toy import NARROW
+from tests.helpers.toy import EVERY, FINE, NARROW, OPENED
 
 NODES = 3
 
@@ -72,7 +72,7 @@ def test_an_authority_that_dies_costs_suspects_their_round_and_nothing_else(
     def device(partition: int) -> Device:  # each client a folder of its own: the budget belongs to the key in it
         return Device(tmp_path / f"device-{partition}", budget=1.0, authority=authority.verify_key)
 
-    verifier = SpotCheck(NARROW, authority=authority, steps=1, max_value=16)
+    verifier = SpotCheck(NARROW, authority=authority, steps=1, max_value=FINE)
     drill.before_judging = {2: drill.kill, 5: drill.restart}  # between challenge and judgement
     drill.after_training = {4: drill.start}
     ledger = Ledger()
@@ -91,10 +91,11 @@ def test_an_authority_that_dies_costs_suspects_their_round_and_nothing_else(
         assert all("no authority to ask: no answer from the authority" in v.reason for v in report.nodes)
         assert not any(v.accepted or v.banned for v in report.nodes)
     assert (ledger.strikes, ledger.bans) == ({}, {})
-    # Claims of round 2 were stated with nobody there to count them: they are counted afterwards. A round: 11
-    # functions (tests/helpers/toy.py) and 2 keys; round 2: without the keys, round 3: nothing.
+    # Claims of round 2 were stated with nobody there to count them: they are counted afterwards. Two keys a
+    # round; round 2: without the keys, round 3: nothing.
     ranks = [{d.max_rank for d in r.disclosures} for r in done.reports]
-    assert ranks == [{13}, {13}, {13}, {37}, {50}]
+    one = OPENED + 2 * EVERY
+    assert ranks == [{one}, {one}, {one}, {min(64, 2 * one + OPENED)}, {64}]
     for disclosed in done.reports[-1].disclosures:
         assert authority.disclosure(disclosed.node_id).max_rank == disclosed.max_rank
     assert {d.enrolments for d in done.reports[-1].disclosures} == {1}

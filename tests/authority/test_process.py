@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import secrets
 import socket
 import sqlite3
 import subprocess
@@ -25,7 +26,7 @@ from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import Credential
 from flwr_faa.authority.store import Store
 from flwr_faa.crypto import ipfe
-from tests.authority.parties import WIDTH, Process, Signer, functions, run
+from tests.authority.parties import FUNCTION, KEY, WIDTH, Process, Signer, check, functions, run
 
 #: Requests of the drill; a fifth of them meet a kill.
 REQUESTS = int(os.environ.get("FAA_KILL_REQUESTS", "300"))
@@ -64,8 +65,8 @@ def test_a_session_over_tls_and_a_restart(directory: Path, started: list[Process
     assert process.url.startswith("https://127.0.0.1:")
     remote, client = connect(process.url, directory / "server.json"), Signer(2**63)
     root = client.enrol(remote)
-    asked = functions(2)
-    keys = remote.functional_keys(client.node, asked, root=root, rows=[0, 7], disclosed=functions(1))
+    asked, seed = functions(5), b"s" * 32
+    found = check(remote, client.node, root, asked, seed, rows=[0, 7])
     public, known = remote.signed_public_key(client.node, WIDTH), remote.disclosure(client.node)
     assert process.stop() in (0, -15)
 
@@ -73,18 +74,18 @@ def test_a_session_over_tls_and_a_restart(directory: Path, started: list[Process
     remote = connect(again.url, directory / "server.json")
     assert remote.disclosure(client.node) == known
     assert remote.signed_public_key(client.node, WIDTH) == public
-    assert remote.functional_keys(client.node, asked, root=root) == keys
+    assert check(remote, client.node, root, asked, seed, rows=[0, 7]) == found
     with pytest.raises(BudgetExceeded):
-        remote.functional_keys(client.node, functions(2), root=root)
+        check(remote, client.node, root, 2)
 
-    secrets_of = [str(key.secret) for key in keys] + [Credential.read(directory / "server.json").key.hex()]
+    secrets_of = [str(found.key.secret), found.seed.hex(), Credential.read(directory / "server.json").key.hex()]
     log = (directory / "serve.log").read_text()
-    assert "expected at most 4 of 16" in log
+    assert "expected at most 8 of 32" in log
     assert not any(secret in log for secret in secrets_of)
 
     shown = run("show", directory)
     assert shown.exit_code == 0, shown.stderr
-    for words in ("9223372036854775808", "3/16", "chain intact", "refused", remote.verify_key.hex()):
+    for words in ("9223372036854775808", "7/32", "chain intact", "refused", remote.verify_key.hex()):
         assert words in shown.stdout
 
 
@@ -150,13 +151,13 @@ def test_two_processes_over_one_file_share_the_count(directory: Path, started: l
 
     def ask(i: int) -> bool:
         try:
-            return bool(remotes[i % 2].functional_keys(1, functions(1, 200), root=root))
+            return bool(check(remotes[i % 2], 1, root, functions(1, 200)))
         except BudgetExceeded:
             return False
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(ask, range(80))) == 50
-    assert {remote.disclosure(1).max_rank for remote in remotes} == {50}
+        assert sum(pool.map(ask, range(40))) == 16  # of three dimensions, of 50
+    assert {remote.disclosure(1).max_rank for remote in remotes} == {16 * (FUNCTION + KEY)}
 
 
 def test_given_certificates_and_mistakes(tmp_path: Path) -> None:
@@ -203,13 +204,14 @@ def test_kill_9_at_any_moment_loses_no_count(tmp_path: Path, started: list[Proce
     started.append(Process(directory))
     port = httpx.URL(started[-1].url).port
     remote = connect(started[-1].url, directory / "server.json")
-    root = client.enrol(remote, samples=REQUESTS, width=REQUESTS + 1)
-    public = remote.public_key(1, REQUESTS + 1)
+    width = KEY * REQUESTS + FUNCTION
+    root = client.enrol(remote, samples=REQUESTS, width=width)
+    public = remote.public_key(1, width)
     killed = set(draw.sample(range(REQUESTS), REQUESTS // 5))
     unanswered = behind = 0
     took = 0.03
     for i in range(REQUESTS):
-        y, stated = functions(2, REQUESTS + 1)
+        asked, seed = functions(1, width), secrets.token_bytes(32)
         process = started[-1]
         killer = threading.Timer(draw.uniform(0, 1.2 * took), process.kill)
         if i in killed:
@@ -217,13 +219,13 @@ def test_kill_9_at_any_moment_loses_no_count(tmp_path: Path, started: list[Proce
         start = time.perf_counter()
         while True:
             try:
-                (key,) = remote.functional_keys(1, [y], root=root, rows=[i], disclosed=[stated])
+                key = check(remote, 1, root, asked, seed, rows=[i]).key
                 break
             except AuthorityUnavailable:
                 assert i in killed
                 unanswered += 1
                 killer.join()
-                behind += counted(directory) == i + 1  # on disk, though the answer was lost
+                behind += counted(directory) == KEY * (i + 1)  # on disk, though the answer was lost
                 started.append(Process(directory, "--port", str(port)))
         if i in killed:
             killer.join()
@@ -231,21 +233,22 @@ def test_kill_9_at_any_moment_loses_no_count(tmp_path: Path, started: list[Proce
                 started.append(Process(directory, "--port", str(port)))
         else:
             took = time.perf_counter() - start
-        assert counted(directory) == i + 1
+        assert counted(directory) == KEY * (i + 1)
     found = remote.disclosure(1)
-    assert found.max_rank == REQUESTS + 1  # a key a request, and one value stated of each sample
+    assert found.max_rank == width  # a key a request, and one value stated of each sample
     assert found.samples_opened == REQUESTS <= found.keys_issued <= REQUESTS + 2 * unanswered
     assert holds(public, key)
     store = Store(directory / "authority.db")
     lines = store.check_log()
     print(
         f"\n{REQUESTS} requests, {len(killed)} kills: {unanswered} while being answered, {behind} of these after the "
-        f"count was on disk; {found.max_rank - 1} keys counted, {found.keys_issued} issues, {lines} lines of log"
+        f"count was on disk; {(found.max_rank - FUNCTION) // KEY} keys counted, {found.keys_issued} issues, "
+        f"{lines} lines of log"
     )
 
 
 def counted(directory: Path) -> int:
-    """Functions with a key, as another process sees the file."""
+    """Dimensions that keys tell, as another process sees the file."""
     db = sqlite3.connect(directory / "authority.db")
     try:
         return int(db.execute("SELECT COUNT(*) FROM keyed").fetchone()[0])

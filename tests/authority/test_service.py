@@ -20,7 +20,7 @@ from flwr_faa.authority.client import RemoteAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, Credential, loopback
 from flwr_faa.authority.service import MAX_BODY, WINDOW, Reply, Service
 from flwr_faa.crypto import ipfe
-from tests.authority.parties import WIDTH, Signer, functions
+from tests.authority.parties import KEY, WIDTH, Signer, check, count, functions
 from tests.authority.world import KEYS, ROOT, Web, World
 
 
@@ -28,16 +28,20 @@ def test_the_seam_over_http(world: World) -> None:
     remote, client = world.remote(), Signer(2**64 - 1)
     assert remote.group is world.authority.group
     root = client.enrol(remote, b"s" * 32)
-    y, x = functions(1)[0], list(range(WIDTH))
-    (key,) = remote.functional_keys(client.node, [y], root=root, rows=[3, 4], disclosed=functions(2))
+    asked, seed, x = functions(3), b"s" * 32, list(range(WIDTH))
+    found = check(remote, client.node, root, asked, seed, rows=[3, 4])
+    assert found == check(world.authority, client.node, root, asked, seed, rows=[3, 4])
     ciphertext = ipfe.encrypt(remote.public_key(client.node, WIDTH), x)
-    assert ipfe.claim_holds([ciphertext], [1], key, sum(a * b for a, b in zip(x, y, strict=True)))
+    assert ipfe.claim_holds([ciphertext], [1], found.key, sum(a * b for a, b in zip(x, found.key.y, strict=True)))
     assert remote.disclosure(client.node) == world.authority.disclosure(client.node)
-    assert remote.disclosure(client.node).max_rank == 3
+    assert remote.disclosure(client.node).max_rank == 3 + KEY
     assert remote.signed_public_key(client.node, WIDTH) == world.authority.signed_public_key(client.node, WIDTH)
-    with pytest.raises(BudgetExceeded, match=r"expected at most 4 of 16 .* \(node 18446744073709551615\)"):
-        remote.functional_keys(client.node, functions(2), root=root)
-    with pytest.raises(Refused, match="the registered set of node"):
+    for more in ({"units": 1}, {"whole": True}):
+        with pytest.raises(BudgetExceeded, match=r"expected at most 8 of 32 .* \(node 18446744073709551615\)"):
+            check(remote, client.node, root, **more)
+    count(remote, client.node, root, rows=[5])
+    assert remote.disclosure(client.node).samples_opened == 3
+    with pytest.raises(Refused, match="never registered data"):
         remote.functional_keys(client.node, functions(1))
     with pytest.raises(Refused, match="expected a node with keys"):
         remote.disclosure(5)
@@ -122,6 +126,10 @@ def test_a_signature_is_for_one_body_and_one_path(world: World) -> None:
         {"functions": [["1"] * WIDTH]},
         {"functions": [[True] * WIDTH]},
         {"functions": None},
+        {"units": True},
+        {"whole": 1},
+        {"seed": "s" * 64},
+        {"seed": "ab"},
         {"root": "R" * 64},
         {"root": "ab"},
         {"rows": [None]},
@@ -148,7 +156,7 @@ def test_what_is_not_json_is_refused(world: World) -> None:
         world.keys()[:-1],
         b'{"node_id":' + b"9" * 9999 + b"}",
     ]
-    for body in [*bodies, world.keys(disclosed=[[]] * 2**18)]:
+    for body in [*bodies, world.keys(functions=[[]] * 2**18)]:
         assert world.post(body).status_code == 400
 
 
@@ -197,10 +205,10 @@ def test_a_failing_store_is_unavailable_and_issues_nothing(world: World) -> None
     before = world.facts()
     world.authority.store._db.execute("PRAGMA query_only = ON")  # as a full disk would
     with pytest.raises(AuthorityUnavailable, match="a working store"):
-        world.remote().functional_keys(9, functions(1), root=ROOT)
+        check(world.remote(), 9, ROOT)
     world.authority.store._db.execute("PRAGMA query_only = OFF")
     assert world.facts() == before
-    assert world.remote().functional_keys(9, functions(1), root=ROOT)
+    assert check(world.remote(), 9, ROOT)
 
 
 def test_clear_text_only_on_loopback(world: World) -> None:

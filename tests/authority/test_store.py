@@ -10,7 +10,7 @@ import pytest
 from flwr_faa.authority import BudgetExceeded, LocalAuthority
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
-from tests.authority.parties import Signer, facts, functions
+from tests.authority.parties import Signer, check, count, facts, functions
 
 
 def test_a_restart_keeps_everything(tmp_path: Path, client: Signer) -> None:
@@ -19,17 +19,17 @@ def test_a_restart_keeps_everything(tmp_path: Path, client: Signer) -> None:
     KeyAuthority.create(store)
     first = KeyAuthority(store)
     root = client.enrol(first)
-    asked = functions(2)
-    keys = first.functional_keys(client.node, asked, root=root, rows=[4], disclosed=functions(1))
+    asked, seed = functions(5), b"s" * 32
+    found = check(first, client.node, root, asked, seed, rows=[4])
     before, known = facts(first), first.disclosure(client.node)
     store.close()
     again = KeyAuthority(Store(path))
     assert facts(again) == before
     assert again.disclosure(client.node) == known
     assert again.verify_key == first.verify_key
-    assert again.functional_keys(client.node, asked, root=root) == keys
+    assert check(again, client.node, root, asked, seed, rows=[4]) == found
     with pytest.raises(BudgetExceeded):
-        again.functional_keys(client.node, functions(2), root=root)
+        check(again, client.node, root, 2)
     with pytest.raises(ValueError, match="expected an empty store"):
         KeyAuthority.create(again.store)
     modes = {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()}
@@ -42,7 +42,7 @@ def test_the_log_is_append_only_and_chained(tmp_path: Path, client: Signer) -> N
     KeyAuthority.create(store)
     root = client.enrol(authority := KeyAuthority(store))
     for _ in range(3):
-        authority.functional_keys(client.node, functions(1), root=root)
+        count(authority, client.node, root)
     assert store.check_log() == 6
     db = sqlite3.connect(path, isolation_level=None)
     for statement in (
@@ -65,10 +65,10 @@ def test_a_failure_leaves_no_half_transaction(authority: LocalAuthority, client:
     root = client.enrol(authority)
     before = facts(authority)
     with pytest.raises(KeyboardInterrupt), authority.store.transaction():
-        authority.functional_keys(client.node, functions(1), root=root, rows=[1])
+        check(authority, client.node, root, rows=[1])
         raise KeyboardInterrupt
     assert facts(authority) == before
-    authority.functional_keys(client.node, functions(1), root=root, rows=[1])
+    check(authority, client.node, root, rows=[1])
 
 
 def test_not_an_authoritys_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import secrets
 import time
 
 import httpx
@@ -18,7 +19,7 @@ from flwr_faa.authority.service import Service, application
 from tests.authority.parties import Signer, facts, functions
 
 ROOT = b"r" * 32
-KEYS = "/v1/functional-keys"
+KEYS = "/v1/check"
 
 
 class Web(httpx.BaseTransport):
@@ -59,7 +60,8 @@ class World:
         return RemoteAuthority("http://localhost", credential or self.credential, transport=self.web._transport)
 
     def keys(self, **changes: object) -> bytes:
-        fields = {"node_id": 9, "functions": functions(1), "root": ROOT.hex(), "rows": [1], "disclosed": []}
+        fields = {"node_id": 9, "functions": functions(1), "root": ROOT.hex(), "rows": [1], "units": 0, "whole": False}
+        fields["seed"] = secrets.token_hex(32)
         return json.dumps(fields | changes).encode()
 
     def post(self, body: bytes, headers: dict[str, str] | None = None, path: str = KEYS) -> httpx.Response:

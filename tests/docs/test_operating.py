@@ -14,9 +14,9 @@ from flwr_faa.authority.store import Store
 from flwr_faa.detection import Everyone
 from flwr_faa.verification.spotcheck.enrolment import Device
 from tests.helpers.federation import RUNNERS, sign_flip
-from tests.helpers.toy import PLANS, slice_of
+from tests.helpers.toy import FINE, NARROW, seen_by, slice_of
 
-PLAN, NODES = PLANS["logistic"], 4
+PLAN, NODES = NARROW, 4
 
 
 def silent(message: Any) -> Any:
@@ -44,7 +44,7 @@ def test_a_server_restarted_between_rounds_forgets_nothing_and_its_log_tells_no_
         authority, ledger = KeyAuthority(store, simulation=True), Ledger(tmp_path / "ledger")
         run = RUNNERS["message"](
             PLAN, nodes=NODES, rounds=1, attacks={1: sign_flip}, faults={2: silent}, seed=3 + start, device=device,
-            verifier=SpotCheck(PLAN, authority=authority, steps=1, max_value=16), detector=Everyone(), ledger=ledger,
+            verifier=SpotCheck(PLAN, authority=authority, steps=1, max_value=FINE), detector=Everyone(), ledger=ledger,
             policy=Policy(max_strikes=2), verify_timeout=0.5,
         )  # fmt: skip
         attacker, mute = run.grid.node_ids[1], run.grid.node_ids[2]
@@ -68,7 +68,9 @@ def test_a_server_restarted_between_rounds_forgets_nothing_and_its_log_tells_no_
         for form in (secret.hex(), repr(secret)[2:-1], base64.b64encode(secret).decode()):
             assert form not in told
     for partition in range(NODES):
-        for sample in slice_of(partition)[0].reshape(-1, 64):  # eight pixels in a row, however they are printed
+        for sample in seen_by(PLAN, slice_of(partition))[0].reshape(
+            -1, 64
+        ):  # eight pixels in a row, however they are printed
             for row in (sample[16:24], sample[32:40]):
                 if np.count_nonzero(row) >= 4:
                     values = [str(v) for v in row]

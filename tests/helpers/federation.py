@@ -21,7 +21,7 @@ from flwr_faa.client import NONCE
 from flwr_faa.defence import Defence
 from flwr_faa.report import RoundReport
 from flwr_faa.verification.spotcheck.enrolment import Device
-from tests.helpers.toy import PLANS, slice_of
+from tests.helpers.toy import PLANS, seen_by, slice_of
 
 Arrays = list[np.ndarray]
 #: What an attacker makes of its honest result: (global model, honest result) to what it sends.
@@ -59,7 +59,9 @@ class Attacked(VerifiableClient):
     """Trains honestly, sends something else, and answers verification honestly."""
 
     def __init__(self, plan: TrainingPlan, partition: int, attack: Attack | None, device: Device | None) -> None:
-        super().__init__(plan, slice_of(partition), plaintext=True, device=device, answers=answers_of(device))
+        super().__init__(
+            plan, seen_by(plan, slice_of(partition)), plaintext=True, device=device, answers=answers_of(device)
+        )
         self.attack = attack
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Any:
@@ -149,7 +151,9 @@ def run_message(
     def side(context: Context) -> tuple[verifiable, Attack | None]:
         partition = int(context.node_config["partition-id"])
         own = device_of(device, partition)
-        client = verifiable(plan, slice_of(partition), plaintext=True, device=own, answers=answers_of(own))
+        client = verifiable(
+            plan, seen_by(plan, slice_of(partition)), plaintext=True, device=own, answers=answers_of(own)
+        )
         return client, attacks.get(partition)
 
     @app.train()

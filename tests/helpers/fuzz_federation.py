@@ -23,7 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +50,7 @@ from tests.helpers.toy import NARROW
 
 NODES, HOSTILE, ROUNDS = 7, 2, 2
 APIS, DEFENCES = tuple(RUNNERS), ("FAADL", "LoMar", "protect(FedAvg)", "protect(FedAdam)")
+PLAN = replace(NARROW, scale=1 / 16)
 VERIFIERS = ("none", "Replay", "Paper", "SpotCheck")
 #: A round may take this many times what one without hostile nodes takes, and so many seconds more.
 TIMES, SECONDS = 5.0, 2.0
@@ -105,18 +106,18 @@ def run(episode: Episode, folder: Path, hostile: int = HOSTILE) -> Run:
         module = strategies if episode.api == "message" else legacy_strategies
         more["strategy_class"] = getattr(module, episode.defence[len("protect(") : -1])
         more["wrap"] = lambda strategy: protect(strategy, **own)
-        return RUNNERS[episode.api](NARROW, **more)
-    return RUNNERS[episode.api](NARROW, **more, **own)
+        return RUNNERS[episode.api](PLAN, **more)
+    return RUNNERS[episode.api](PLAN, **more, **own)
 
 
 def verifier_of(name: str) -> Any:
     if name == "none":
         return None
     if name == "Replay":
-        return Replay(NARROW)
+        return Replay(PLAN)
     if name == "Paper":
-        return Paper(NARROW, (1, 8, 8))
-    return SpotCheck(NARROW, authority=LocalAuthority("arkworks", 1.0), steps=1, max_value=16)
+        return Paper(PLAN, (1, 8, 8))
+    return SpotCheck(PLAN, authority=LocalAuthority("arkworks", 1.0), steps=1, max_value=16)
 
 
 def check(episode: Episode, done: Run, hostile: int = HOSTILE) -> Counter[str]:

@@ -50,7 +50,7 @@ PLANS = {
 
 
 class Narrow(nn.Module):
-    """A first layer of two units, which discloses little enough for a budget to cover several checks of 64 pixels."""
+    """A first layer of two units, which tells little enough for a budget to cover several checks of 64 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,8 +60,12 @@ class Narrow(nn.Module):
         return self.fc2(torch.tanh(self.fc1(x.flatten(1))))
 
 
-#: A step of 20 discloses 11 functions of a sample: 2 outputs, 2 projections, 7 = ceil(2 * 64 / 20) for the gradient.
-NARROW = TrainingPlan(model=Narrow, lr=0.1, batch_size=20, scale=1 / 16)
+#: Pixels from 0 to this hold so much that a check tells little of them: digits' own, of 4 bits, are known after one.
+FINE = 2**16
+#: A step of 20 tells 21 of 64 dimensions of a sample at most: two outputs and two projections, two each; and for the
+#: gradient 13 = ceil(2 * 64 * 2 / 20). A step's key tells 4. Weights that are no larger than usual tell as much.
+NARROW = TrainingPlan(model=Narrow, lr=0.1, batch_size=20, scale=1 / FINE)
+OPENED, EVERY = 21, 4
 
 
 @cache
@@ -77,6 +81,15 @@ def slice_of(partition: int, size: int = 40) -> Data:
     return samples[part], labels[part]
 
 
+def seen_by(plan: TrainingPlan, data: Data) -> Data:
+    """The same digits with the largest value that the plan's scale is for."""
+    factor = round(1 / (16 * plan.scale))
+    return (data[0].astype(np.int64) * factor if factor > 1 else data[0]), data[1]
+
+
 def honest_replies(plan: TrainingPlan, arrays: list[np.ndarray], nonce: int, count: int) -> list[Reply]:
     """Node ``i`` trains on slice ``i``; node ids are not in the order of the slices."""
-    return [Reply(1000 - i, plan.train(arrays, slice_of(i), nonce), len(slice_of(i)[1])) for i in range(count)]
+    return [
+        Reply(1000 - i, plan.train(arrays, seen_by(plan, slice_of(i)), nonce), len(slice_of(i)[1]))
+        for i in range(count)
+    ]

@@ -23,7 +23,7 @@ from flwr_faa.ledger import cli as ledger_cli
 from flwr_faa.ledger import live
 from flwr_faa.ledger.file import _VERSIONS
 from flwr_faa.terminal import printable
-from tests.authority.parties import Signer, functions
+from tests.authority import parties
 from tests.ledger.ledgers import LIAR
 
 TOKEN = "t" * 43
@@ -183,8 +183,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("authority") / "a"
     assert CliRunner().invoke(cli.app, ["init", str(directory)]).exit_code == 0
     store = cli._open(directory)
-    core, client = cli.KeyAuthority(store), Signer(5)
-    core.functional_keys(5, functions(1), root=client.enrol(core))
+    core, client = cli.KeyAuthority(store), parties.Signer(5)
+    parties.check(core, 5, client.enrol(core))
     store.close()
     return directory
 

@@ -19,9 +19,11 @@ from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.helpers.federation import RUNNERS, sign_flip
 from tests.helpers.federation import Outcome as Run
-from tests.helpers.toy import NARROW
+from tests.helpers.toy import EVERY, FINE, NARROW, OPENED
 
 PLAN = NARROW
+#: Dimensions that a check of both of a node's steps tells of each sample.
+ONCE = OPENED + 2 * EVERY
 BOTH = pytest.mark.parametrize("api", RUNNERS)
 
 
@@ -34,7 +36,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LocalAuthorit
 def run(api: str, house: tuple[Path, LocalAuthority], rounds: int = 2, **more: Any) -> Run:
     folder, authority = house
     device = Device(folder, authority.budget, progress=lambda done, total: None)
-    verifier = SpotCheck(PLAN, authority=authority, steps=1, max_value=16)
+    verifier = SpotCheck(PLAN, authority=authority, steps=1, max_value=FINE)
     return RUNNERS[api](
         PLAN, nodes=4, rounds=rounds, verifier=verifier, detector=Everyone(), device=device, seed=3, **more
     )
@@ -49,7 +51,7 @@ def test_honest_clients_are_cleared_and_attackers_convicted(api: str, house: Any
     assert [v.node_id for v in done.reports[0].convicted] == [attacker]
     assert "does not end at the update" in done.reports[0].convicted[0].reason
     assert [len(r.having(Outcome.CLEARED)) for r in done.reports] == [3, 3]
-    assert all("rank at most" in v.reason for r in done.reports for v in r.having(Outcome.CLEARED))
+    assert all("dimensions known" in v.reason for r in done.reports for v in r.having(Outcome.CLEARED))
     assert attacker not in {v.node_id for v in done.reports[1].nodes}
     assert not any("faa.commitment" in metrics for _, metrics in seen)
     assert len(list(house[0].glob("*/enrolments/*"))) == 4
@@ -126,7 +128,7 @@ def test_an_update_without_a_commitment_is_a_strike(api: str, house: Any) -> Non
 
 @BOTH
 def test_a_spent_budget_drops_for_the_round_without_a_strike(api: str, tmp_path: Path) -> None:
-    done = run(api, (tmp_path, LocalAuthority("arkworks")), rounds=3)
+    done = run(api, (tmp_path, LocalAuthority("arkworks", 0.7)), rounds=3)
     first, *later = done.reports
     assert len(first.having(Outcome.CLEARED)) == 4
     for report in later:
@@ -139,18 +141,18 @@ def test_a_spent_budget_drops_for_the_round_without_a_strike(api: str, tmp_path:
 @BOTH
 def test_what_is_disclosed_is_in_the_report_and_in_the_ledger(api: str, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
-    done = run(api, (tmp_path / "device", LocalAuthority("arkworks", 0.5)), rounds=3, ledger=ledger)
+    done = run(api, (tmp_path / "device", LocalAuthority("arkworks", 0.95)), rounds=3, ledger=ledger)
     ledger.close()
     assert [[d.node_id for d in r.disclosures] for r in done.reports] == [sorted(done.grid.node_ids)] * 3
     first, second, third = (r.disclosures for r in done.reports)
     for before, after, last in zip(first, second, third, strict=True):
-        assert (before.samples, before.samples_opened, before.dimension, before.budget) == (40, 40, 64, 32)
-        assert (before.max_rank, after.max_rank) == (13, 26)
-        assert (before.remaining, after.remaining) == (19, 6)
+        assert (before.samples, before.samples_opened, before.dimension, before.budget) == (40, 40, 64, 60)
+        assert (before.max_rank, after.max_rank) == (ONCE, 2 * ONCE)
+        assert (before.remaining, after.remaining) == (60 - ONCE, 60 - 2 * ONCE)
         assert (before.enrolments, before.keys_issued, len(before.data)) == (1, 2, 64)
         assert last == after  # the budget does not cover a third check
     assert [len(r.having(Outcome.EXHAUSTED)) for r in done.reports] == [0, 0, 4]
     lines = [json.loads(line) for line in (tmp_path / "ledger" / "rounds.jsonl").read_text().splitlines()]
     assert [line["disclosures"] for line in lines] == [[asdict(d) for d in r.disclosures] for r in done.reports]
     rows = sqlite3.connect(tmp_path / "ledger" / "ledger.sqlite").execute("SELECT max_rank FROM disclosures").fetchall()
-    assert rows == [(13,)] * 4 + [(26,)] * 8
+    assert rows == [(ONCE,)] * 4 + [(2 * ONCE,)] * 8

@@ -73,8 +73,8 @@ def targets(folder: Path) -> dict[str, Target]:
         node.verifier.enrol(node.node_id, data)
 
     arrays = dict.fromkeys(spotwire._ANSWER, np.ndarray)
-    names = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
-    asked = {"run": bytes, "data": bytes, "key": bytes, "steps": np.ndarray, "vectors": np.ndarray, "receipt": bytes}
+    names = {"root": bytes, "samples": int, "width": int, "top": int, "verify_key": bytes, "signature": bytes}
+    asked = {"run": bytes, "data": bytes, "key": bytes, "steps": np.ndarray, "seed": bytes, "receipt": bytes}
     plain = Paper(node.plan, SHAPE, authority=LocalAuthority("arkworks"), max_value=16)
     few = slice_of(0, 3)
     small = replace(case, num_examples=3, claimed=node.plan.train(case.model, few, case.nonce))

@@ -27,7 +27,7 @@ from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck import answer as spotanswer
 from flwr_faa.verification.spotcheck import enrolment, merkle
 from flwr_faa.verification.spotcheck.enrolment import Device, Enrolment, sample_leaf
-from flwr_faa.verification.spotcheck.messages import ENROL, Answer, Challenge, Enrol
+from flwr_faa.verification.spotcheck.messages import ENROL, VECTORS, Answer, Challenge, Enrol
 from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:
@@ -142,10 +142,24 @@ class EncryptsOutOfRange(Liar):
 
     def __post_init__(self) -> None:
         samples, labels = self.honest.data
+        self._top = int(samples.max())
         wide, rng = samples.astype(np.int64), np.random.default_rng(self.honest.partition)
         for row in rng.permutation(len(labels))[: self.samples]:
             wide[row].flat[rng.integers(wide[row].size)] = self.value
         self.honest.data = wide, labels
+
+    def enrol(self, request: bytes) -> bytes:
+        return within_range(self.device, self.data, request, self._top)
+
+
+def within_range(device: Device, data: Data, request: bytes, top: int) -> bytes:
+    """Enrol, and sign that no value is above ``top``."""
+    enrolment.enrol(device, data, request)
+    found = enrolment.find(device, data, _key(Enrol.from_bytes(request)))
+    assert found is not None
+    meta = json.loads((found.path / "meta.json").read_text())
+    (found.path / "meta.json").write_text(json.dumps({**meta, "top": top}))
+    return enrolment.enrol(device, data, request)
 
 
 @dataclass
@@ -288,10 +302,9 @@ class LiesInZ1(Liar):
 
     def answer(self, challenge: bytes) -> bytes:
         honest, rng = Answer.from_bytes(super().answer(challenge)), self.rng(challenge)
-        vectors = len(Challenge.from_bytes(challenge).vectors)
 
         def lie(claims: npt.NDArray[np.int64]) -> None:
-            part = claims[:, self.columns(claims.shape[1], vectors)]
+            part = claims[:, self.columns(claims.shape[1], VECTORS)]
             if self.everywhere:
                 part += rng.integers(1, self.by + 1, part.shape) * rng.choice([-1, 1], part.shape)
             else:

@@ -58,7 +58,7 @@ class Tampered(TrainingPlan):
         checkpoint = self.start(arrays)
         for index, rows in enumerate(self.batches(len(data[1]), nonce)):
             batch = data[0][rows], data[1][rows]
-            after = self.step(checkpoint, batch, nonce, index, integer_first_layer(batch[0], self.scale))
+            after = self.step(checkpoint, batch, nonce, index, integer_first_layer(batch[0], self.scale, self.bits))
             after = replace(after, arrays=tuple(self.spoil(index, checkpoint.arrays, after.arrays)))
             checkpoint = self.kick(index, after)
             if on_step is not None:
@@ -189,7 +189,11 @@ class MatchesGradients(FreshData):
         batches, claims = list(self.plan.batches(len(data[1]), run.nonce)), []
         for step in asked.steps:
             weight = run.layout.decode(run.read([step])[0]).arrays[layer.weight]
-            claims.append(layer.apply(data[0][batches[step]], np.concatenate([layer.quantise(weight), asked.vectors])))
+            claims.append(
+                layer.apply(
+                    data[0][batches[step]], np.concatenate([layer.quantise(weight), asked.vectors(layer.kernel)])
+                )
+            )
         return changed(claims=lambda _: np.concatenate(claims))(honest).to_bytes()
 
     def make_up(self, asked: Challenge) -> Data:

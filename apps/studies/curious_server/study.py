@@ -158,7 +158,7 @@ def read_spotcheck(case: Case, found: Sequence[Exchange]) -> View:
         for step in challenge.steps:
             batch = batches[step]
             claims, start = answer.claims[start : start + len(batch)], start + len(batch)
-            kernels = np.concatenate([layer.quantise(at[step].arrays[layer.weight]), challenge.vectors])
+            kernels = np.concatenate([layer.quantise(at[step].arrays[layer.weight]), challenge.vectors(layer.kernel)])
             for row, values in zip(batch.tolist(), claims, strict=True):
                 view.tell(row, kernels.astype(np.float64), values.astype(np.float64))
             labels = answer.labels[np.searchsorted(rows, batch)]
@@ -177,7 +177,7 @@ def _deltas(
     """The loss's gradient with respect to Z1, shape (batch, units): the step once more, from Z1."""
     found: list[Any] = []
     blank = np.zeros((len(labels), *layer.sample_shape), np.uint8), labels
-    plan.step(before, blank, nonce, step, claimed_layer(claims[:, : layer.outputs], found))
+    plan.step(before, blank, nonce, step, claimed_layer(plan, claims[:, : layer.outputs], found))
     return np.asarray(found[0].numpy(), np.float64)
 
 

@@ -10,7 +10,7 @@ from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.spotcheck import enrolment
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.enrolment import Device, sample_leaf
-from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, sizes_of
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 from flwr_faa.verification.wire import WireError
 
@@ -37,24 +37,27 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
     run = Run.find(plan, device.checkpoints, asked.run)
     batches = list(plan.batches(len(labels), run.nonce))
     layer = IntegerLayer.of(plan, samples.shape[1:])
-    if asked.steps[0] < 0 or asked.steps[-1] >= len(batches) or asked.vectors.shape[1:] != layer.kernel:
-        raise WireError(f"expected steps 0 to {len(batches) - 1} and vectors of shape {layer.kernel}, got others")
+    if asked.steps[0] < 0 or asked.steps[-1] >= len(batches):
+        raise WireError(f"expected steps 0 to {len(batches) - 1}, got others")
     chosen = [batches[i] for i in asked.steps]
     rows = np.unique(np.concatenate(chosen))
     opened = opened_checkpoints(asked.steps)
     encoded = run.read(opened)
 
-    # Only what the run holds is asked for, so this much is disclosed: count it before anything leaves the device.
-    enrolled.spend([b.tolist() for b in chosen], partial(layer.disclosed, len(asked.vectors)), device.budget)
+    vectors = asked.vectors(layer.kernel)
+    weights = (run.layout.decode(encoded[opened.index(step)]).arrays[layer.weight] for step in asked.steps)
+    try:
+        kernels = [np.concatenate([layer.quantise(weight), vectors]) for weight in weights]
+    except ValueError as error:  # weights that grew without bounds: their outputs would tell too much
+        raise WireError(str(error)) from error
 
-    claims = []
-    for step, batch in zip(asked.steps, chosen, strict=True):
-        weight = run.layout.decode(encoded[opened.index(step)]).arrays[layer.weight]
-        try:
-            kernels = np.concatenate([layer.quantise(weight), asked.vectors])
-            claims.append(layer.apply(samples[batch], kernels))
-        except ValueError as error:  # weights that grew without bounds
-            raise WireError(str(error)) from error
+    # Only what the run holds is asked for, so this much is disclosed: count it before anything leaves the device.
+    told = [partial(layer.told, sizes_of(k), top=enrolled.top) for k in kernels]
+    enrolled.spend([(b.tolist(), count) for b, count in zip(chosen, told, strict=True)], device.budget)
+    try:
+        claims = [layer.apply(samples[batch], k) for batch, k in zip(chosen, kernels, strict=True)]
+    except ValueError as error:
+        raise WireError(str(error)) from error
     trace = run.trace()
     ciphertexts, tree, checkpoints = enrolled.ciphertexts(rows.tolist()), enrolled.tree(), run.tree()
     paths = tree.paths(rows.tolist())

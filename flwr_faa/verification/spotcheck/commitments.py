@@ -54,7 +54,7 @@ def train(
                 file.write(encoded)
                 leaves.append(merkle.leaf(encoded))
 
-            done = plan.train(arrays, data, nonce, integer_first_layer(data[0], plan.scale), keep)
+            done = plan.train(arrays, data, nonce, integer_first_layer(data[0], plan.scale, plan.bits), keep)
             file.flush()
             root = merkle.Tree(leaves).root
             states = np.memmap(name, np.uint8, "r", shape=(len(leaves), layout.size))

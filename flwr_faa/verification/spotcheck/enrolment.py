@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa import expected, private
 from flwr_faa.authority import BUDGET, Registration, SignedPublicKey
+from flwr_faa.authority.information import Told, carried
 from flwr_faa.authority.registration import MAX_SAMPLES, holds
 from flwr_faa.crypto import backends, groups, ipfe
 from flwr_faa.verification.plan import Data
@@ -35,8 +36,8 @@ from flwr_faa.verification.wire import WireError, pack
 
 #: Samples encrypted at a time: enough for the window tables to pay.
 _CHUNK = 100
-#: Version of ``disclosed.sqlite``: 1 held plain hashes of samples.
-_COUNTS = 2
+#: Version of ``disclosed.sqlite``: 1 held plain hashes of samples, 2 counted functions.
+_COUNTS = 3
 
 logger = getLogger(__name__)
 
@@ -138,6 +139,7 @@ class Enrolment:
     root: bytes
     samples: int
     width: int
+    top: int
 
     def ciphertexts(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Encoded ciphertexts of these samples, shape (len(rows), bytes)."""
@@ -153,7 +155,7 @@ class Enrolment:
             Nothing must leave the device: keys for its ciphertexts may be counted for somebody else.
         """
         own = device.identity().public_key().public_bytes_raw()
-        message = Registration(self.root, self.samples, self.width, own).receipt(key)
+        message = Registration(self.root, self.samples, self.width, self.top, own).receipt(key)
         if device.authority is not None and not holds(device.authority, receipt, message):
             raise WireError("expected the authority's receipt for this device's data, got another: refused")
 
@@ -162,11 +164,11 @@ class Enrolment:
         leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
         return merkle.Tree([row.tobytes() for row in leaves])
 
-    def spend(self, steps: Sequence[Sequence[int]], functions: Callable[[int], int], budget: float) -> None:
-        """Count functions that are about to be told of each step's samples, on disk, before they are told.
+    def spend(self, steps: Sequence[tuple[Sequence[int], Callable[[int], Told]]], budget: float) -> None:
+        """Count what is about to be told of each step's samples, on disk, before it is told.
 
-        ``functions`` says how many of each sample of a step of so many different ones, its gradient included: equal
-        samples are one unknown, of which the gradient says more.
+        A step is the rows of its batch, and what it tells if so many of them are different: equal samples are one
+        unknown, of which the gradient says more.
 
         A key, one a step, opens its function of *every* sample under this public key, so it counts for all of them.
         What is counted is known of the sample itself, by its hash, whatever set and public key it is enrolled in: a
@@ -179,10 +181,12 @@ class Enrolment:
         """
         allowed = int(budget * self.width)
         names = [name.tobytes() for name in np.load(self.path / "samples.npy", allow_pickle=False)]
-        added = dict.fromkeys(names, len(steps))
-        for rows in steps:
-            for name in (different := {names[row] for row in rows}):
-                added[name] += functions(len(different))
+        added = dict.fromkeys(names, 0)
+        for rows, told in steps:
+            different = {names[row] for row in rows}
+            step = told(len(different))
+            for name in added:
+                added[name] += step.every + step.opened * (name in different)
         path = private.file(self.path.parents[1] / "disclosed.sqlite")
         with closing(sqlite3.connect(path, timeout=60)) as db, db:
             db.execute("BEGIN IMMEDIATE")
@@ -190,15 +194,20 @@ class Enrolment:
             if version != _COUNTS and db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise WireError(f"disclosed.sqlite: expected version {_COUNTS}, got {version}, of another release")
             db.execute(f"PRAGMA user_version = {_COUNTS}")
-            db.execute("CREATE TABLE IF NOT EXISTS disclosed (sample BLOB PRIMARY KEY, known INTEGER NOT NULL)")
-            db.executemany(
-                "INSERT INTO disclosed VALUES (?, ?) ON CONFLICT (sample) DO UPDATE SET known = known + excluded.known",
-                added.items(),
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS disclosed (sample BLOB PRIMARY KEY, known INTEGER NOT NULL, "
+                "top INTEGER NOT NULL)"
             )
-            known = dict(db.execute("SELECT sample, known FROM disclosed"))
-            most = min(self.width, max(known[name] for name in added))
+            before = {name: (known, top) for name, known, top in db.execute("SELECT * FROM disclosed")}
+            after = {n: carried(*before.get(n, (0, self.top)), self.top) + more for n, more in added.items()}
+            entries = [(name, known, self.top) for name, known in after.items()]
+            db.executemany("INSERT OR REPLACE INTO disclosed VALUES (?, ?, ?)", entries)
+            most = min(self.width, max(after.values()))
             if most > allowed:  # raised inside, so nothing is counted
-                raise WireError(f"expected at most {allowed} functions of a sample, got a request for {most}: refused")
+                raise WireError(
+                    f"expected at most {allowed} of {self.width} dimensions of a sample to be told, got a request for "
+                    f"{most}: refused (Device(budget={budget:g}))"
+                )
 
 
 def enrol(device: Device, data: Data, request: bytes) -> bytes:
@@ -218,7 +227,7 @@ def enrol(device: Device, data: Data, request: bytes) -> bytes:
     encoded = signed_key.public
     found = find(device, data, hashlib.sha256(encoded).digest()) or _encrypt(device, data, public, encoded)
     device.serve(found.path)
-    unsigned = Registration(found.root, found.samples, found.width, b"")
+    unsigned = Registration(found.root, found.samples, found.width, found.top, b"")
     return pack(ENROLLED, asdict(unsigned.signed(device.identity(), asked.node_id, encoded)))
 
 
@@ -227,7 +236,7 @@ def find(device: Device, data: Data, key: bytes) -> Enrolment | None:
     path = _place(device, data, key)
     try:
         meta = json.loads((path / "meta.json").read_text())
-        return Enrolment(path, meta["group"], bytes.fromhex(meta["root"]), meta["samples"], meta["width"])
+        return Enrolment(path, meta["group"], bytes.fromhex(meta["root"]), meta["samples"], meta["width"], meta["top"])
     except FileNotFoundError:
         return None
 
@@ -266,7 +275,8 @@ def _encrypt(device: Device, data: Data, public: ipfe.PublicKey, encoded: bytes)
         np.save(building / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, merkle.SIZE))
         hashes = [device.name(row.tobytes()) for row in flat]
         np.save(building / "samples.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16))
-        meta = {"group": group.name, "root": root.hex(), "samples": len(flat), "width": public.n}
+        shape = {"samples": len(flat), "width": public.n, "top": max(1, int(flat.max()))}
+        meta = {"group": group.name, "root": root.hex(), **shape}
         (building / "meta.json").write_text(json.dumps(meta))
         os.rename(building, path)  # whole or not at all
     except OSError:

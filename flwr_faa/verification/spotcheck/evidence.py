@@ -13,17 +13,17 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Registration
+from flwr_faa.authority import Registration, Stated
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.base import Case, worst
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
-from flwr_faa.verification.spotcheck.claims import RHO_BITS, SIGMA_BITS, Ask, check_range, positive
+from flwr_faa.verification.spotcheck.claims import Ask, check_range
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
-from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers, exact_product
-from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
+from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers
+from flwr_faa.verification.spotcheck.messages import VECTORS, Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import ROUNDING, SKETCH, Trace
@@ -72,6 +72,11 @@ class Shown:
         return StateLayout.of(self.plan)
 
     @cached_property
+    def vectors(self) -> Integers:
+        """The challenge's random vectors s."""
+        return self.bound.challenge.vectors(self.layer.kernel)
+
+    @cached_property
     def batches(self) -> dict[int, Rows]:
         """Rows of every challenged step."""
         every = enumerate(self.plan.batches(self.bound.registration.samples, self.case.nonce))
@@ -99,7 +104,7 @@ class Shown:
             "ciphertexts": (rows, (layer.width + 1) * self.group.point_size),
             "paths": (rows, deep, merkle.SIZE),
             "labels": (rows,),
-            "claims": (len(self.chosen), layer.outputs + len(challenge.vectors), *layer.spatial),
+            "claims": (len(self.chosen), layer.outputs + VECTORS, *layer.spatial),
             "positions": (len(self.bound.commitment.moves) + 1, 1 + bool(self.layout.coast), SKETCH),
             "buffers": (len(self.bound.commitment.moves) + 1, self.layout.buffer_count),
         }
@@ -159,12 +164,12 @@ class Shown:
 
     def ciphertexts(self) -> dict[int, ipfe.Ciphertext]:
         """The batches' ciphertexts by row; raises Contradiction unless enrolled, well-formed and of data in range."""
-        challenge, registration, answer = self.bound.challenge, self.bound.registration, self.answer
+        registration, answer = self.bound.registration, self.answer
         rows, n = self.rows.tolist(), self.layer.width + 1
         for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
             if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
                 raise Contradiction(f"sample {row} is not the one enrolled")
-        check_range(answer.claims[:, self.layer.outputs :], challenge.vectors, self.max_value)
+        check_range(answer.claims[:, self.layer.outputs :], self.vectors, self.max_value)
         try:
             points = groups.decode(self.group, answer.ciphertexts.tobytes(), subgroup=False)
         except ValueError as error:
@@ -172,28 +177,22 @@ class Shown:
         return {row: ipfe.Ciphertext(self.group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
 
     def asks(self, checkpoints: Mapping[int, Checkpoint]) -> list[Ask]:
-        """For every step the function that tests Z1 and P, by sigma and rho drawn here, and what stating them told."""
-        layer, vectors, asks = self.layer, self.bound.challenge.vectors, []
-        for step, numbers, outputs in self._by_step():
-            batch = numbers.tolist()
+        """For every step what is to be asked of the authority to test Z1 and P."""
+        layer, asks = self.layer, []
+        for step, batch, outputs in self._by_step():
             try:
                 own = layer.quantise(checkpoints[step].arrays[layer.weight])
             except ValueError as error:
                 raise Contradiction(f"checkpoint {step} has no usable first layer: {error}") from error
-            kernels = np.concatenate([own, vectors])
-            sigma, rho = positive(len(batch), SIGMA_BITS), positive(outputs[0].size, RHO_BITS)
-            y = layer.adjoint(kernels, rho.reshape(outputs[0].shape))
-            disclosed = np.eye(layer.width, dtype=np.int64) if layer.spatial else kernels
-            value = exact_product(outputs.reshape(len(batch), -1), rho)
-            combined = sum(s * v for s, v in zip(sigma.tolist(), value, strict=True))
+            functions, values = layer.functions(np.concatenate([own, self.vectors]), outputs)
             units = 0 if layer.spatial else layer.outputs  # a convolution has disclosed everything already
             root = self.bound.registration.root
-            asks.append(Ask(root, batch, disclosed.tolist(), units, y, sigma.tolist(), combined))
+            asks.append(Ask.about(Stated(root, batch.tolist(), functions, units, bool(layer.spatial)), values))
         return asks
 
     def error(self, checkpoints: Mapping[int, Checkpoint]) -> float:
         """The largest error of any challenged step."""
-        labels, vectors = self.answer.labels, self.bound.challenge.vectors
+        labels, vectors = self.answer.labels, self.vectors
         return worst(
             step_error(
                 self.plan, self.layer, (checkpoints[step], checkpoints[step + 1]), claims,

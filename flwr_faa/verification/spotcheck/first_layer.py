@@ -8,16 +8,17 @@ adjoint ``L^T rho`` is then the one function of a sample that a random combinati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority.budget import gradient_share
+from flwr_faa.authority.check import weights
+from flwr_faa.authority.information import Told, of_step
 from flwr_faa.crypto.fixedpoint import encode
-from flwr_faa.verification.integer_layer import BITS
 from flwr_faa.verification.plan import TrainingPlan, find_first_layer
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ Integers = npt.NDArray[np.int64]
 
 #: Outputs of an integer layer are below this, so float64 is exact in any order of summation. No honest claim is larger.
 LIMIT = 2**53
+#: A device answers for a layer whose weights' sizes sum to at most this in every unit: what an output tells is bounded
+#: before anybody is asked. MNIST's models end at 60 to 90.
+LARGEST = 256
+#: Where the global model is beyond this nobody is asked: honest steps from there may end beyond the other.
+CALM = LARGEST // 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,8 @@ class IntegerLayer:
         Shape of one output: ``()`` for ``Linear``, else ``(height, width)``.
     weight, parameter : int
         Index of its weight among ``state_dict()`` and among ``parameters()``.
-    scale : float
+    bits : int
+        Fractional bits of its weights.
     """
 
     sample_shape: tuple[int, ...]
@@ -53,7 +60,7 @@ class IntegerLayer:
     spatial: tuple[int, ...]
     weight: int
     parameter: int
-    scale: float
+    bits: int
     _map: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
     @classmethod
@@ -94,24 +101,47 @@ class IntegerLayer:
         if id(weight) not in states or id(weight) not in parameters:
             raise ValueError("expected a first layer whose weight is one of the model's parameters, got a computed one")
         at = states.index(id(weight)), parameters.index(id(weight))
-        return cls(shape, kernel, len(weight), spatial, *at, plan.scale, apply)
+        return cls(shape, kernel, len(weight), spatial, *at, plan.bits, apply)
 
     @property
     def width(self) -> int:
         """Length of a sample as a vector."""
         return math.prod(self.sample_shape)
 
-    def disclosed(self, vectors: int, samples: int) -> int:
-        """Functions that opening a step tells of each of its samples: outputs, projections, its share of the gradient.
+    def told(self, sizes: Sequence[int], samples: int, top: int) -> Told:
+        """What opening a step of so many different samples tells, of kernels with these sizes (``information.py``).
 
-        A convolution tells the sample itself. Momentum and weight decay, which the server takes off, change nothing.
+        A convolution tells the samples themselves. Momentum and weight decay, which the server takes off, change
+        nothing.
         """
-        told = self.outputs + vectors + gradient_share(self.outputs, self.width, samples)
-        return self.width if self.spatial else min(self.width, told)
+        if self.spatial:
+            return Told(self.width, self.width)
+        return of_step(sizes, self.outputs, self.width, samples, top)
+
+    def largest(self, vectors: int, entry: int) -> list[int]:
+        """The most that the sizes can be of kernels that a device answers for, and vectors of entries up to that."""
+        return [LARGEST << self.bits] * self.outputs + [entry * math.prod(self.kernel)] * vectors
+
+    def fixed(self, weight: npt.NDArray[Any]) -> Integers:
+        """``W1`` in fixed point, as the replay's first layer does it (``integer_layer.py``)."""
+        return encode(weight, self.bits)
 
     def quantise(self, weight: npt.NDArray[Any]) -> Integers:
-        """``scale * W1`` in fixed point, as the replay's first layer does it (``encrypted.py``)."""
-        return encode(weight.astype(np.float64) * self.scale, BITS)
+        """The same, of weights that a device answers for.
+
+        Raises
+        ------
+        ValueError
+            If its weights are beyond ``LARGEST``, or no numbers.
+        """
+        fixed = self.fixed(weight)
+        size = max(sizes_of(fixed))
+        if size > LARGEST << self.bits:
+            raise ValueError(
+                f"expected a first layer whose weights' sizes sum to at most {LARGEST} in every unit, got "
+                f"{size / 2**self.bits:.0f}: take a lower learning rate or more weight decay"
+            )
+        return fixed
 
     def apply(self, samples: npt.NDArray[Any], kernels: Integers) -> Integers:
         """Outputs of the integer layer, shape (m, len(kernels), *spatial).
@@ -150,6 +180,31 @@ class IntegerLayer:
                 total += x.grad.numpy()[0].astype(np.int64).astype(object) << (shift_k + shift_r)
         return [int(v) for v in total]
 
+    def functions(self, kernels: Integers, outputs: Integers) -> tuple[list[list[int]], npt.NDArray[Any]]:
+        """One function of the sample for each kernel, and its value by the outputs of some samples.
+
+        A dense kernel is that function. The places of a convolution's are combined with random weights, drawn now.
+
+        Parameters
+        ----------
+        kernels : int64, shape (k, *kernel)
+        outputs : int64, shape (b, k, *spatial)
+
+        Returns
+        -------
+        list of k integer vectors, and integers of shape (b, k)
+        """
+        if not self.spatial:
+            return kernels.tolist(), outputs
+        seed, functions, values = secrets.token_bytes(32), [], []
+        places = np.array(weights(seed, len(kernels) * math.prod(self.spatial)))
+        for rho, kernel, told in zip(
+            places.reshape(len(kernels), *self.spatial), kernels, outputs.swapaxes(0, 1), strict=True
+        ):
+            functions.append(self.adjoint(kernel[None], rho[None]))
+            values.append(exact_product(told.reshape(len(told), -1), rho.ravel()))
+        return functions, np.array(values, object).T
+
     def _batch(self, samples: npt.NDArray[Any]) -> torch.Tensor:
         import torch
 
@@ -158,6 +213,11 @@ class IntegerLayer:
     @property
     def _shape(self) -> tuple[int, ...]:
         return self.sample_shape if self.spatial else (self.width,)
+
+
+def sizes_of(kernels: Integers) -> list[int]:
+    """Of each kernel the sum of its weights' sizes, exactly."""
+    return [sum(map(abs, kernel)) for kernel in kernels.reshape(len(kernels), -1).tolist()]
 
 
 def digits(values: Integers, bits: int) -> list[tuple[int, Integers]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,8 +16,12 @@ from flwr_faa.verification.wire import WireError, pack, unpack
 ENROL, ENROLLED = "spotcheck/enrol", "spotcheck/enrolled"
 COMMITMENT, CHALLENGE, ANSWER = "spotcheck/commitment", "spotcheck/challenge", "spotcheck/answer"
 
-#: Entries of the random vectors s are drawn from [-2^15, 2^15).
-VECTOR_BITS = 16
+#: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
+#: square.
+VECTORS = 2
+#: Their entries are drawn from the 256 integers from -this to this without 0, which would overlook a coordinate.
+VECTOR_MAX = 128
+_VECTORS = b"flwr-anomaly/spotcheck/s/1\n"
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -91,8 +97,8 @@ class Challenge:
         SHA-256 of the encoded public key under which it is encrypted.
     steps : tuple of int
         Ascending, from 0.
-    vectors : int64, shape (k, *kernel)
-        The random vectors s.
+    seed : bytes
+        The server's part in the random vectors s, 32 bytes.
     receipt : bytes
         The authority's, for the registration of that data set.
     """
@@ -101,28 +107,38 @@ class Challenge:
     data: bytes
     key: bytes
     steps: tuple[int, ...]
-    vectors: npt.NDArray[np.int64]
+    seed: bytes
     receipt: bytes = b""
+
+    def vectors(self, kernel: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """The random vectors s, shape (k, *kernel), which neither side chooses.
+
+        They are a hash of the run's root, which the device fixed before it knew the seed, and of the seed, which the
+        server draws afterwards. It could try seeds until it likes the outcome: 2^t tries settle t of their 8 bits an
+        entry, and what s tells is counted by its size whatever it is.
+        """
+        count = VECTORS * math.prod(kernel)
+        drawn = np.frombuffer(hashlib.shake_256(_VECTORS + self.run + self.seed).digest(count), np.uint8)
+        s = drawn.astype(np.int64) - VECTOR_MAX
+        return (s + (s >= 0)).reshape(VECTORS, *kernel)
 
     def to_bytes(self) -> bytes:
         steps = np.array(self.steps, np.int64)
         roots = {"run": self.run, "data": self.data, "key": self.key, "receipt": self.receipt}
-        return pack(CHALLENGE, {**roots, "steps": steps, "vectors": self.vectors})
+        return pack(CHALLENGE, {**roots, "steps": steps, "seed": self.seed})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Challenge:
-        expected: dict[str, type] = {"run": bytes, "data": bytes, "key": bytes}
-        more: dict[str, type] = {"steps": np.ndarray, "vectors": np.ndarray, "receipt": bytes}
-        fields = unpack(data, CHALLENGE, {**expected, **more})
-        steps, vectors = fields["steps"], fields["vectors"]
-        if {len(fields[name]) for name in expected} != {SIZE}:
-            raise WireError(f"expected three hashes of {SIZE} bytes, got others")
+        hashes: dict[str, type] = {"run": bytes, "data": bytes, "key": bytes, "seed": bytes}
+        more: dict[str, type] = {"steps": np.ndarray, "receipt": bytes}
+        fields = unpack(data, CHALLENGE, {**hashes, **more})
+        steps = fields["steps"]
+        if {len(fields[name]) for name in hashes} != {SIZE}:
+            raise WireError(f"expected three hashes and a seed of {SIZE} bytes, got others")
         if steps.dtype != np.int64 or steps.ndim != 1 or not len(steps) or not (steps[1:] > steps[:-1]).all():
             raise WireError("expected steps in ascending order, got others")
-        largest = 2 ** (VECTOR_BITS - 1)
-        if vectors.dtype != np.int64 or vectors.size == 0 or vectors.min() < -largest or vectors.max() >= largest:
-            raise WireError(f"expected vectors of {VECTOR_BITS}-bit integers, got others")
-        return cls(fields["run"], fields["data"], fields["key"], tuple(steps.tolist()), vectors, fields["receipt"])
+        run, data_root, key = fields["run"], fields["data"], fields["key"]
+        return cls(run, data_root, key, tuple(steps.tolist()), fields["seed"], fields["receipt"])
 
 
 @dataclass(frozen=True, eq=False)

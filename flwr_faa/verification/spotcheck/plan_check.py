@@ -9,6 +9,7 @@ import numpy as np
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.messages import VECTOR_MAX, VECTORS
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.wire import WireError
@@ -32,13 +33,14 @@ def check_recomputable(plan: TrainingPlan, layer: IntegerLayer, tau: float) -> N
     start = plan.initial_arrays(0)
     shape = plan.predict(start, samples).shape
     labels = rng.integers(0, shape[1] if len(shape) > 1 else 1, len(samples))
-    half = 2**15
-    vectors = rng.integers(-half, half, (2, *layer.kernel))
+    vectors = rng.integers(-VECTOR_MAX, VECTOR_MAX, (VECTORS, *layer.kernel))
     runs: list[list[Checkpoint]] = []
     try:
         for _ in range(2):
             checkpoints = [plan.start(start)]
-            plan.train(start, (samples, labels), 1, integer_first_layer(samples, plan.scale), checkpoints.append)
+            plan.train(
+                start, (samples, labels), 1, integer_first_layer(samples, plan.scale, plan.bits), checkpoints.append
+            )
             runs.append(checkpoints)
     except (IndexError, RuntimeError, TypeError, ValueError) as why:
         raise ValueError(f"expected a plan that can train, got {type(why).__name__}: {why}") from why
@@ -51,7 +53,7 @@ def check_recomputable(plan: TrainingPlan, layer: IntegerLayer, tau: float) -> N
         raise ValueError(f"expected large buffers that training leaves alone, got array {changed[0]} changed by it")
     for index, batch in enumerate(plan.batches(len(samples), 1)):
         before, after = runs[0][index : index + 2]
-        kernels = np.concatenate([layer.quantise(before.arrays[layer.weight]), vectors])
+        kernels = np.concatenate([layer.fixed(before.arrays[layer.weight]), vectors])
         claims = layer.apply(samples[batch], kernels)
         try:
             error = step_error(plan, layer, (before, after), claims, labels[batch], vectors, 1, index)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.verification.base import worst
-from flwr_faa.verification.integer_layer import BITS
+from flwr_faa.verification.integer_layer import real
 from flwr_faa.verification.plan import Checkpoint, FirstLayer, TrainingPlan
 from flwr_faa.verification.spotcheck.commitments import parameters_of
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, Integers
@@ -74,7 +74,7 @@ def step_error(
     z, projections = claims[:, : layer.outputs], claims[:, layer.outputs :]
     batch = np.zeros((len(labels), *layer.sample_shape), np.uint8), labels
     try:
-        ours = plan.step(before, batch, nonce, index, claimed_layer(z, deltas))
+        ours = plan.step(before, batch, nonce, index, claimed_layer(plan, z, deltas))
     except (IndexError, RuntimeError, ValueError) as problem:  # label out of range, as the plan and torch say it
         raise Contradiction(f"no step can be taken on these labels: {problem}") from problem
     if len(deltas) != 1:
@@ -148,7 +148,7 @@ def _matrix(kernels: npt.NDArray[Any]) -> Floats:
     return kernels.astype(np.float64).reshape(len(kernels), -1)
 
 
-def claimed_layer(z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
+def claimed_layer(plan: TrainingPlan, z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
     """The first layer with outputs Z1 as claimed; its weight gets no gradient, and ``deltas`` what it would be from."""
     import torch
 
@@ -157,7 +157,7 @@ def claimed_layer(z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
         def forward(ctx: Any, weight: torch.Tensor, bias: torch.Tensor | None, layer: nn.Module) -> torch.Tensor:
             ctx.save_for_backward(weight)
             ctx.bias = bias is not None
-            out = (torch.from_numpy(z).double() / 2.0**BITS).to(weight.dtype)
+            out = real(torch.from_numpy(z).double(), plan.scale, plan.bits, weight.dtype)
             if bias is None:
                 return out
             return out + (bias[:, None, None] if out.ndim == 4 else bias)

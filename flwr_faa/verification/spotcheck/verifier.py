@@ -4,22 +4,23 @@ Algorithm 1 of FAA-DL hides nothing and binds nothing (``paper.py``). Here the c
 what it will be asked: to its data by enrolment (``enrolment.py``), to its run by the root over all its checkpoints
 (``commitments.py``) and what every step changed (``trace.py``). A suspect then opens some steps: the last, the ones
 that changed most, and some drawn at random. For each it shows the checkpoints before and after, the batch's ciphertexts
-and labels,
-and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer vectors s. What
-it shows is held against its promises in ``spotshown.py``; here is what is remembered of the nodes, and the authority.
+and labels, and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer
+vectors s, a hash of its commitment and of a seed of the server. What it shows is held against its promises in
+``evidence.py``; here is what is remembered of the nodes, and the authority.
 
 1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to, and what
    the trace says.
-2. Claims: the server draws sigma (per sample) and rho (per output), and checks in the exponent, without a discrete
-   logarithm, that ``sum_i sigma_i <rho, (Z1, P)_i> = <sum_i sigma_i x_i, y>`` with ``y = L^T rho``, one functional key
-   a step. A claim wrong in one entry fails for certain, any other false claims with probability 1 - 2^-22.
+2. Claims: the server draws sigma (per sample), the authority rho (per output), and it is checked in the exponent,
+   without a discrete logarithm, that ``sum_i sigma_i <rho, (Z1, P)_i> = <sum_i sigma_i x_i, y>`` with ``y = L^T rho``,
+   one functional key a step. A claim wrong in one entry fails for certain, any other false claims with probability
+   1 - 2^-22.
 3. The step is recomputed from Z1. All layers but the first within ``tau``. The first: ``(W1_t - W1_{t+1}) s`` against
    ``lr sum_i delta_i P_i``, which equals the gradient times s (Freivalds), with momentum and weight decay.
 4. ``|P|`` bounds the norm of every x, since s was unknown when x was encrypted.
 
-What is disclosed of every sample opened: one function for every unit of the layer, one for every s, and its share of
-the gradient that the checkpoints show (``authority/budget.py``); and of every sample of the node, opened or not, one
-for every key. For a convolution that is the image itself.
+What is disclosed of every sample opened: a value for every unit of the layer, one for every s, and its share of the
+gradient that the checkpoints show; and of every sample of the node, opened or not, one for every key. They are counted
+by the information that they can hold (``authority/information.py``). For a convolution that is the image itself.
 """
 
 from __future__ import annotations
@@ -30,11 +31,21 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from flwr_faa import expected
-from flwr_faa.authority import Authority, AuthorityUnavailable, Disclosure, LocalAuthority, Refused, Registration
+from flwr_faa.authority import (
+    Authority,
+    AuthorityUnavailable,
+    Disclosure,
+    LocalAuthority,
+    Refused,
+    Registration,
+    Stated,
+)
 from flwr_faa.authority.budget import allowance
 from flwr_faa.crypto import ipfe
 from flwr_faa.report import DataDisclosure
@@ -45,17 +56,14 @@ from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.settings import check_given, check_keys
 from flwr_faa.verification.spotcheck.claims import Ask
 from flwr_faa.verification.spotcheck.evidence import Bound, Shown
-from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
-from flwr_faa.verification.spotcheck.messages import ENROLLED, VECTOR_BITS, Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.spotcheck.first_layer import CALM, LARGEST, IntegerLayer
+from flwr_faa.verification.spotcheck.merkle import SIZE
+from flwr_faa.verification.spotcheck.messages import ENROLLED, VECTOR_MAX, VECTORS, Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.spotcheck.plan_check import check_recomputable
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
 from flwr_faa.verification.wire import WireError, unpack
-
-#: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
-#: square.
-VECTORS = 2
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class SpotCheck:
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
     _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _owed: dict[int, list[Ask]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _owed: dict[int, list[Stated]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _allowed: str = field(default="", init=False, repr=False, compare=False)
     _measures: int = field(default=1, init=False, repr=False, compare=False)
     _lengths: int = field(default=1, init=False, repr=False, compare=False)
@@ -139,11 +147,12 @@ class SpotCheck:
 
     @property
     def notes(self) -> tuple[str, ...]:
+        need, width = self._need(self.most, self.plan.batch_size, self.max_value), self._layer.width
         told = (
             "EVERY IMAGE OPENED IS DISCLOSED TO THE SERVER (its first layer is a convolution)"
             if self._layer.spatial
-            else f"a check discloses up to {self._need(self.most, self.plan.batch_size)} of {self._layer.width} "
-            f"dimensions of a sample, its share of the gradient included: {self._allowed} (docs/threat-model.md)"
+            else f"a check discloses up to {need} of {width} dimensions of a sample, its share of the gradient "
+            f"included: {self._allowed} (docs/threat-model.md)"
         )
         return (f"spotcheck: {told}; labels are in the clear; honest labels and data are not proven",)
 
@@ -152,28 +161,38 @@ class SpotCheck:
         """Steps that a challenge opens at most: first, last, the ones that changed most, and those drawn."""
         return self.steps + 3 + self._measures
 
-    def _need(self, steps: int, smallest: int) -> int:
-        """The most that a check of so many steps discloses of a sample, of batches of at least ``smallest``.
+    def _need(self, steps: int, smallest: int, top: int) -> int:
+        """The most that a check of so many steps tells of a sample, in dimensions, of batches of at least ``smallest``.
 
-        A sample is in one step an epoch, whichever; a step's key counts for all samples.
+        A sample is in one step an epoch, whichever; a step's key tells of all samples. What weights and vectors there
+        will be is not known yet, but how large a device lets them be.
         """
-        told = self._layer.disclosed(VECTORS, smallest) * min(steps, self.plan.epochs)
-        return min(self._layer.width, told + steps)
+        told = self._layer.told(self._layer.largest(VECTORS, VECTOR_MAX), smallest, top)
+        return min(self._layer.width, told.opened * min(steps, self.plan.epochs) + told.every * steps)
 
     def _affordable(self) -> str:
         """How many checks of full batches the budget allows, in words; raises ValueError if none."""
-        need, width = self._need(self.most, self.plan.batch_size), self._layer.width
+        size, width = self.plan.batch_size, self._layer.width
+        need = self._need(self.most, size, self.max_value)
         try:
             budget = allowance(width, self.authority.budget)
         except AuthorityUnavailable:
             return "how often the budget allows it, the authority will say once it is there"
         if need > budget < width:
+            wider = self._wide_enough(size, budget)
+            larger = f"larger batches than {size}" + (f", of {wider} say" if wider else "")
             raise ValueError(
                 f"expected a budget that allows a check, {need} of {width} dimensions of a sample, got {budget}: take "
-                f"larger batches than {self.plan.batch_size}, a first layer narrower than {self._layer.outputs}, or a "
-                f"budget of {math.ceil(100 * need / width) / 100} at the authority and on the devices"
+                f"{larger}, a first layer narrower than {self._layer.outputs}, fewer TrainingPlan(bits) than "
+                f"{self.plan.bits}, or a budget of {math.ceil(100 * need / width) / 100} at the authority and on the "
+                "devices"
             )
         return f"the budget of {budget} allows {budget // need}" if budget < width else "nothing is refused"
+
+    def _wide_enough(self, size: int, budget: int) -> int:
+        """The smallest batches from ``size`` on that the budget allows a check of; 0 if none do."""
+        enough = [b for b in range(size, 64 * size + 1) if self._need(self.most, b, self.max_value) <= budget]
+        return min(enough, default=0)
 
     # Enrolment
 
@@ -186,14 +205,14 @@ class SpotCheck:
             return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
 
     def enrol(self, node_id: int, answer: bytes) -> None:
-        expected = {"root": bytes, "samples": int, "width": int, "verify_key": bytes, "signature": bytes}
+        expected = {"root": bytes, "samples": int, "width": int, "top": int, "verify_key": bytes, "signature": bytes}
         registration = Registration(**unpack(answer, ENROLLED, expected))
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
             registration.check_form()
             try:
-                self.check_affordable(registration.samples)
+                self.check_affordable(registration.samples, registration.top)
             except Misconfigured as why:
                 raise Misconfigured(f"node {node_id}: {why}") from why
             receipt = self.authority.register(node_id, registration)
@@ -201,19 +220,24 @@ class SpotCheck:
         self._pending.pop(node_id, None)
         self._registered[node_id], self._receipts[node_id] = registration, receipt
 
-    def check_affordable(self, samples: int) -> None:
-        """Refuse so many samples if no check of them could ever be afforded: whoever enrols them could never be asked.
+    def check_affordable(self, samples: int, top: int) -> None:
+        """Refuse so many samples with values up to ``top`` if they could never be checked: whoever enrols them could
+        never be asked, or be convicted.
 
         Raises
         ------
         Misconfigured
             With what to change.
         """
+        if top > self.max_value:
+            raise Misconfigured(
+                f"expected samples from 0 to {self.max_value}, got {top}: scale them, or SpotCheck(max_value={top})"
+            )
         width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
-        need = self._need(min(self.plan.steps(samples), self.most), smallest)
+        need = self._need(min(self.plan.steps(samples), self.most), smallest, top)
         budget = allowance(width, self.authority.budget)
         if need > budget < width:
-            wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b) <= budget), size)
+            wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b, top) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
             raise Misconfigured(
                 f"expected samples that a check can be afforded of, got {samples} in batches of "
@@ -239,16 +263,14 @@ class SpotCheck:
         if known is None or registration is None or known.budget >= known.dimension:
             return math.inf
         steps = min(self.plan.steps(registration.samples), self.most)
-        return known.remaining / self._need(steps, self.plan.smallest_batch(registration.samples))
+        return known.remaining / self._need(steps, self.plan.smallest_batch(registration.samples), registration.top)
 
     def _settle(self, node_id: int) -> None:
         """Have claims counted that were stated while the authority was away."""
         owed = self._owed.get(node_id, [])
         while owed:
             with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
-                self.authority.functional_keys(
-                    node_id, [], root=owed[0].root, rows=owed[0].rows, disclosed=owed[0].disclosed, units=owed[0].units
-                )
+                self.authority.count(node_id, owed[0])
             owed.pop(0)
 
     def _look(self, node_id: int) -> Disclosure:
@@ -264,6 +286,7 @@ class SpotCheck:
             raise WireError("expected an enrolled node, got one that is not")
         if not case.commitment:
             raise WireError("expected a commitment with the update, got none")
+        self._check_weights(case)
         count = self.plan.steps(registration.samples)
         commitment = Commitment.from_bytes(case.commitment, count, self._measures)
         always = {count - 1, *largest(commitment.moves, self._lengths)}
@@ -276,17 +299,24 @@ class SpotCheck:
             public = self.authority.public_key(case.node_id, self._layer.width)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
-        need = self._need(len(steps), self.plan.smallest_batch(registration.samples))  # whichever steps were drawn
+        smallest = self.plan.smallest_batch(registration.samples)
+        need = self._need(len(steps), smallest, registration.top)  # whichever steps were drawn
         if disclosure.budget < self._layer.width and disclosure.remaining < need:
             raise Exhausted(f"disclosure budget spent: a check discloses up to {need} more; {disclosure}")
-        half = 2 ** (VECTOR_BITS - 1)
-        draw = np.frombuffer(secrets.token_bytes(2 * VECTORS * math.prod(self._layer.kernel)), "<u2")
-        vectors = (draw.astype(np.int64) - half).reshape(VECTORS, *self._layer.kernel)
         key = hashlib.sha256(public.to_bytes()).digest()
         receipt = self._receipts[case.node_id]
-        challenge = Challenge(commitment.root, registration.root, key, steps, vectors, receipt)
+        challenge = Challenge(commitment.root, registration.root, key, steps, secrets.token_bytes(SIZE), receipt)
         self._pending[case.node_id] = Bound(challenge, commitment, registration)
         return challenge.to_bytes()
+
+    def _check_weights(self, case: Case) -> None:
+        """Raise Exhausted where devices might refuse to answer: the first layer of the global model is too large."""
+        size = float(np.abs(_rows(case.model[self._layer.weight])).sum(1).max())
+        if not size <= CALM:
+            raise Exhausted(
+                f"the global model's first layer has weights whose sizes sum to {size:.3g} in a unit, expected at most "
+                f"{CALM} (devices refuse above {LARGEST}): take a lower learning rate or more weight decay"
+            )
 
     # The judgement
 
@@ -324,12 +354,14 @@ class SpotCheck:
         for i, ask in enumerate(asks):
             try:
                 with translated():
-                    (key,) = self.authority.functional_keys(
-                        node_id, [ask.y], root=ask.root, rows=ask.rows, disclosed=ask.disclosed, units=ask.units
-                    )
+                    key = self.authority.check_key(node_id, ask.stated, ask.seed)
             except Exhausted:
-                self._owed.setdefault(node_id, []).extend(asks[i:])
+                self._owed.setdefault(node_id, []).extend(later.stated for later in asks[i:])
                 raise
-            claims.append(ipfe.Claim([ciphertexts[row] for row in ask.rows], ask.sigma, key, ask.combined))
+            claims.append(ask.claim(ciphertexts, key))
         if not ipfe.claims_hold(claims):
             raise Contradiction("a claim about the first layer is not true of the enrolled data")
+
+
+def _rows(weight: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return weight.reshape(len(weight), -1).astype(np.float64)

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.slow
 
 OVERRIDES = "partition=shards attack=alie attack.share=0.3 rounds=3 run.baseline=false"
 SPOTCHECK = (
-    "model=logistic partition=lambda partition.size=20 clients=10 attack=sign_flip attack.share=0.3 rounds=2 "
-    "strategy=fe verification=spotcheck verification.budget=0.75 run.baseline=false"
+    "dataset=mnist5k model=mlp +model.model.units=2 partition=lambda partition.size=20 clients=10 attack=sign_flip "
+    "attack.share=0.3 rounds=2 strategy=fe verification=spotcheck model.batch_size=20 verification.budget=0.5 "
+    "run.baseline=false"
 )
 
 
@@ -46,7 +47,7 @@ def test_flwr_run_gives_the_verdicts_of_the_run_in_process(tmp_path: Path) -> No
             assert summary["recall"] == 1
             assert summary["honest_convicted"] == 0
         # With the spot check clients keep what they are bound to between messages, each in its own folder. A budget of
-        # 48 dimensions is spent by the first check.
+        # half the dimensions is spent by the first check.
         spot = tmp_path / "spot"
         link.run(f"{SPOTCHECK} run.dir={spot}", nodes=10)
         record = run_locally(load(f"{SPOTCHECK} run.dir={tmp_path / 'local'}"), tmp_path / "local")

@@ -14,7 +14,7 @@ import pytest
 
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.report import DataDisclosure, Outcome, RoundReport, Verdict
-from tests.authority.parties import Signer, functions, run
+from tests.authority.parties import Signer, check, run
 
 NODES = (8372615243516273641, 1203948756019283746, 2**64 - 3)
 WHY = "a claim about the first layer is not true of the enrolled data: step 12, " + "beyond the tolerance; " * 12
@@ -44,7 +44,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run("init", directory).exit_code == 0
     store = cli._open(directory)
     core, client = cli.KeyAuthority(store), Signer(NODES[0])
-    core.functional_keys(NODES[0], functions(1), root=client.enrol(core, b"\xab" * 32))
+    check(core, NODES[0], client.enrol(core, b"\xab" * 32))
     store.close()
     return directory
 

@@ -14,7 +14,7 @@ from flwr_faa.verification.spotcheck import commitments, enrolment
 from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.messages import Answer
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
-from tests.helpers.toy import NARROW, PLANS, slice_of
+from tests.helpers.toy import NARROW, PLANS, seen_by, slice_of
 
 SHAPE = (1, 8, 8)
 
@@ -45,7 +45,9 @@ class Node:
         self.plan = NARROW if self.name == "narrow" else PLANS[self.name]
         convolution = self.name == "cnn"
         authority = LocalAuthority(self.back_end, self.budget)
-        self.verifier = SpotCheck(self.plan, SHAPE, authority, steps=1, max_value=16, allow_convolution=convolution)
+        top = round(1 / self.plan.scale)
+        self.data = seen_by(self.plan, self.data)
+        self.verifier = SpotCheck(self.plan, SHAPE, authority, steps=1, max_value=top, allow_convolution=convolution)
         self.device = Device(self.folder, self.budget, progress=lambda done, total: None)
 
     def enrol(self, data: Data | None = None) -> None:

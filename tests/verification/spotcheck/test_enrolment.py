@@ -24,19 +24,19 @@ from flwr_faa.verification.spotcheck.messages import ENROLLED, Commitment
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.wire import WireError, pack
 from tests.helpers.federation import RUNNERS
-from tests.helpers.toy import NARROW, honest_replies, slice_of
+from tests.helpers.toy import FINE, NARROW, honest_replies, seen_by, slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
 
 
 def stated(node: Node, samples: int, width: int = 64) -> bytes:
     """An enrolment answer of 237 bytes about data that nobody has."""
     public = node.verifier.authority.signed_public_key(node.node_id, 64).public
-    lie = Registration(bytes(32), samples, width, b"")
+    lie = Registration(bytes(32), samples, width, FINE, b"")
     try:
         lie = lie.signed(Ed25519PrivateKey.generate(), node.node_id, public)
     except Exception:  # noqa: BLE001 - not even expressible: sent unsigned
         lie = replace(lie, verify_key=bytes(32), signature=bytes(64))
-    return pack(ENROLLED, {n: getattr(lie, n) for n in ("root", "samples", "width", "verify_key", "signature")})
+    return pack(ENROLLED, {n: getattr(lie, n) for n in ("root", "samples", "width", "top", "verify_key", "signature")})
 
 
 def test_a_registration_of_millions_of_samples_costs_nobody_anything(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_registration_of_millions_of_samples_costs_nobody_anything(tmp_path: P
         assert len(answer) < 300
         node.verifier.enrol(number, answer)
         assert node.verifier.samples(number) == MAX_SAMPLES
-        case = replace(node.train(0, data=slice_of(0)), node_id=number)
+        case = replace(node.train(0), node_id=number)
         with pytest.raises(WireError, match="52429 moves"):  # far from what was committed to: nothing is drawn for it
             node.verifier.challenge(case)
     assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
@@ -77,19 +77,19 @@ def test_a_device_refuses_what_server_and_authority_would(tmp_path: Path) -> Non
 # What could never be checked
 
 
-UNAFFORDABLE = [(21, "leave out 1 samples, add 5,"), (41, "leave out 1 samples"), (3, "; add 3,")]
+UNAFFORDABLE = [(21, "leave out 1 samples, add 7,"), (41, "leave out 1 samples"), (3, "; add 5,")]
 
 
 @pytest.mark.parametrize(("samples", "told"), UNAFFORDABLE)
 def test_data_that_no_budget_covers_are_refused_with_what_to_change(samples: int, told: str, tmp_path: Path) -> None:
     """The last batch of one: its gradient is its sample, and no check could ever open it."""
-    node = Node(tmp_path, "narrow", budget=0.5, data=slice_of(0, samples))
+    node = Node(tmp_path, "narrow", budget=0.95, data=slice_of(0, samples))
     with pytest.raises(Misconfigured, match="a check discloses") as refused:
         node.enrol()
     assert told in str(refused.value) and str(node.node_id) in str(refused.value)
     assert node.verifier.enrolment(node.node_id) is not None and node.verifier.samples(node.node_id) is None
-    node.enrol(slice_of(0, 40))
-    node.data = slice_of(0, 40)
+    node.data = seen_by(node.plan, slice_of(0, 40))
+    node.enrol()
     assert not node.judge(node.train()).convicted
 
 
@@ -98,7 +98,7 @@ def test_whoever_may_enrol_can_be_checked_at_least_once(samples: int, batch: int
     """And whoever may not could never be: enrolment and the first challenge agree."""
     plan = replace(NARROW, batch_size=batch)
     try:
-        verifier = SpotCheck(plan, SHAPE, LocalAuthority("arkworks", budget), steps=1, max_value=16)
+        verifier = SpotCheck(plan, SHAPE, LocalAuthority("arkworks", budget), steps=1, max_value=FINE)
     except ValueError:  # not even full batches
         return
     node = Node(Path("unused"), "narrow")
@@ -125,8 +125,8 @@ def test_who_enrols_what_could_never_be_checked_takes_no_part(api: str, tmp_path
     from flwr_faa.verification.spotcheck.enrolment import Device
 
     plan = replace(NARROW, batch_size=39)  # everybody has 40 samples
-    verifier = SpotCheck(plan, authority=LocalAuthority("arkworks", 0.5), steps=1, max_value=16)
-    device = Device(tmp_path, 0.5, progress=lambda done, total: None)
+    verifier = SpotCheck(plan, authority=LocalAuthority("arkworks", 0.65), steps=1, max_value=FINE)
+    device = Device(tmp_path, 0.65, progress=lambda done, total: None)
     done = RUNNERS[api](plan, nodes=3, rounds=1, verifier=verifier, detector=Everyone(), device=device, seed=3)
     assert caplog.text.count("leave out 1 samples") >= 3
     assert {(v.verdict, v.banned) for r in done.reports for v in r.nodes} <= {(Outcome.REJECTED, False)}

@@ -18,9 +18,11 @@ from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, merkle
 from flwr_faa.verification.spotcheck.commitments import Run, StateLayout
+from flwr_faa.verification.spotcheck.first_layer import LARGEST
 from flwr_faa.verification.spotcheck.messages import Challenge, Commitment
 from flwr_faa.verification.spotcheck.trace import Trace, largest
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from flwr_faa.verification.wire import WireError
 from tests.helpers.toy import CNN, PLANS, slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
 
@@ -159,13 +161,16 @@ def test_a_kick_in_any_step_is_found_though_none_is_drawn(name: str, kick: str, 
         case = kicked(node, step, change)
         if not Commitment_is_well_formed(node, case):
             continue  # not even a commitment: no evidence
-        finding = node.judge(case)
+        try:
+            finding = node.judge(case)
+        except WireError as refused:  # weights that no device answers for: no evidence
+            node.verifier._pending.clear()
+            assert f"sum to at most {LARGEST}" in str(refused) and "-8 times" in kick
+            continue
         assert finding.convicted and reason in finding.reason, (step, finding)
 
 
 def Commitment_is_well_formed(node: Node, case: Case) -> bool:  # noqa: N802
-    from flwr_faa.verification.wire import WireError
-
     try:
         Commitment.from_bytes(case.commitment, node.plan.steps(40), StateLayout.of(node.plan).measures)
     except WireError:

@@ -11,11 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.lab.clients.spotcheck_lies import changed, off_the_curve
+from apps.lab.clients.spotcheck_lies import changed, off_the_curve, within_range
 from apps.lab.clients.spotcheck_tampering import Tampered
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
-from flwr_faa.verification.base import Finding
+from flwr_faa.verification.base import Finding, Misconfigured
 from flwr_faa.verification.spotcheck import claims as spotclaims
 from flwr_faa.verification.spotcheck import enrolment
 from flwr_faa.verification.spotcheck.first_layer import exact_product
@@ -194,7 +194,10 @@ def test_encryptions_out_of_range_are_found(tmp_path: Path) -> None:
     samples, labels = slice_of(0)
     node.data = samples.astype(np.int64), labels
     node.data[0][7, 0, 3, 3] = 100_000
-    node.enrol()
+    with pytest.raises(Misconfigured, match=r"samples from 0 to 16, got 100000: scale them, or SpotCheck\(max_value"):
+        node.enrol()  # who says so is told what to change
+    request = node.verifier.enrolment(node.node_id)
+    node.verifier.enrol(node.node_id, within_range(node.device, node.data, request, 16))
     finding = node.judge(node.train())
     assert finding.convicted and "from 0 to 16" in finding.reason
 
