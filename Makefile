@@ -29,7 +29,7 @@ field: $(STAMP)
 
 # The oldest and the newest flwr we claim that pip can install; each environment is 5 GB, and is removed afterwards.
 quickstart: $(STAMP)
-	@$(PY) apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.41.0
+	@$(PY) apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
 
 # Deaths, outages, wrong keys and clocks, over real processes; longer than `make test` may take.
 drills: $(STAMP)

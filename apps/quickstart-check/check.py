@@ -1,6 +1,6 @@
 """Run both quickstarts for real, from the wheel, against given versions of Flower, with two of ten nodes attacking.
 
-    python apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.41.0
+    python apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
 
 For every version: a fresh virtual environment, the wheel with its extra ``server`` by pip, then ``flwr run`` of every
 variant of both projects. Exit code 1 unless, in each, both attackers are removed in the first round and with
