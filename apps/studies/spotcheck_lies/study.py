@@ -70,7 +70,7 @@ def all_cells(trials: int) -> Iterator[Cell]:
     for bad, times in ((1, 2), (2, 1)):
         # Which steps are always opened depends on the run. The last and the first are, so five are left at most.
         formula = f"at least 1 - C(5-{bad}, 2) / C(5, 2): S = 7, c = 2, b = {bad}"
-        least = {"probability": 1 - missed(5, bad, 2), "at_least": True}
+        least: dict[str, Any] = {"probability": 1 - missed(5, bad, 2), "at_least": True}
         yield lie(
             f"{bad} of the other steps backwards",
             f"tamper_one attack.client.count={bad}",
