@@ -192,7 +192,7 @@ class Guard:
             metrics = _only(content)
             for name in (COMMITMENT, next(iter(content.array_records)), next(iter(content.metric_records))):
                 content.pop(name, None)
-            content[arrays_at] = ArrayRecord({k: Array(a) for k, a in zip(names, models[node], strict=True)})
+            content[arrays_at] = ArrayRecord({k: _array(a) for k, a in zip(names, models[node], strict=True)})
             content[metrics_at] = metrics
         rebuilt = []
         for node in self._mended(contents, key):
@@ -324,6 +324,11 @@ def _sent(messages: Sequence[Message], key: str, arrays: ArrayRecord) -> ArrayRe
 
 def _only(content: RecordDict) -> MetricRecord:
     return next(iter(content.metric_records.values()))
+
+
+def _array(a: npt.NDArray[Any]) -> Array:
+    """What Flower makes of an array, without a second copy of what a client sent."""
+    return Array(str(a.dtype), tuple(a.shape), "numpy.ndarray", npy.write(a))
 
 
 def _record(model: Model) -> ArrayRecord:

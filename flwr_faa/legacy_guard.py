@@ -168,7 +168,7 @@ class LegacyGuard:
         for node in sorted(models):
             client, result = by_node[node]
             metrics = {k: v for k, v in result.metrics.items() if k != COMMITMENT}
-            parameters = ndarrays_to_parameters(list(models[node]))
+            parameters = Parameters([npy.write(a) for a in models[node]], "numpy.ndarray")
             accepted.append(
                 (client, FitRes(result.status, parameters, cast(int, weights[node]), metrics))  # may be a fraction
             )

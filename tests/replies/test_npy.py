@@ -39,6 +39,25 @@ def test_what_numpy_writes_is_read(array: np.ndarray, version: tuple[int, int] |
     np.testing.assert_array_equal(found, array)
 
 
+@given(ARRAYS, st.sampled_from([None, (1, 0), (2, 0), (3, 0)]), st.booleans())
+def test_it_writes_what_numpy_writes(array: np.ndarray, version: tuple[int, int] | None, fortran: bool) -> None:
+    array = np.asfortranarray(array) if fortran and array.ndim else array
+    data = saved(array, version)
+    found = npy.read(data, len(data))
+    assert npy.write(found) == saved(found)
+    if data == saved(found) and array.size:
+        assert npy.write(found) is data  # nothing is copied
+    assert npy.write(found.ravel()) == saved(found.ravel())
+    part = found[..., :1] if found.ndim else found
+    assert npy.write(part) == saved(part)
+
+
+def test_a_header_of_another_hand_is_not_handed_on() -> None:
+    """NumPy's parser does not know a 03."""
+    data = header("{'descr': '<f4', 'fortran_order': False, 'shape': (03,), }", b"\0" * 12)
+    assert npy.write(npy.read(data, 1000)) == saved(np.zeros(3, np.float32))
+
+
 def header(text: str, body: bytes = b"", version: int = 1) -> bytes:
     raw = text.encode("latin1")
     return b"\x93NUMPY" + bytes([version, 0]) + len(raw).to_bytes(2 if version == 1 else 4, "little") + raw + body
