@@ -99,8 +99,8 @@ def answer(
     if kind == paper.REQUEST:
         return paper.answer(data, challenge)
     if kind == spotwire.ENROL:
-        return enrolment.enrol(device or Device(), data, challenge)
-    return spotanswer.answer(plan, data, device or Device(), challenge)
+        return enrolment.enrol(device or enrolment.own_device(data), data, challenge)
+    return spotanswer.answer(plan, data, device or enrolment.own_device(data), challenge)
 
 
 def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str]) -> frozenset[str]:
@@ -131,7 +131,8 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
         Answer the ``spotcheck`` verifier; here the encrypted data set, the identity key and the checkpoints are kept.
     answers : collection of str
         Protocols to answer besides: ``"paper"``, which hides nothing and is refused where the device pins an authority;
-        ``"spotcheck"`` with a device in the user's data folder; ``"replay"``. Nothing else is ever answered.
+        ``"spotcheck"`` with a device in the user's data folder (in Ray's
+        simulation a temporary one for each client); ``"replay"``. Nothing else is ever answered.
     """
 
     plan: TrainingPlan
@@ -179,7 +180,8 @@ class VerifiableClient(NumPyClient):
         Answer the ``spotcheck`` verifier; here the encrypted data set, the identity key and the checkpoints are kept.
     answers : collection of str
         Protocols to answer besides: ``"paper"``, which hides nothing and is refused where the device pins an authority;
-        ``"spotcheck"`` with a device in the user's data folder; ``"replay"``. Nothing else is ever answered.
+        ``"spotcheck"`` with a device in the user's data folder (in Ray's
+        simulation a temporary one for each client); ``"replay"``. Nothing else is ever answered.
     """
 
     def __init__(
@@ -229,7 +231,7 @@ def _train(client: verifiable | VerifiableClient, arrays: Arrays, config: Mappin
     nonce = int(config.get(NONCE, 0))
     if not config.get(COMMIT) or "spotcheck" not in _switched_on(client.device, client.plaintext, client.answers):
         return client.plan.train(arrays, client.data, nonce), b""
-    folder = (client.device or Device()).checkpoints
+    folder = (client.device or enrolment.own_device(client.data)).checkpoints
     done, commitment = commitments.train(client.plan, arrays, client.data, nonce, folder)
     return done, commitment.to_bytes()
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -45,6 +46,22 @@ logger = getLogger(__name__)
 def _home() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "flwr-faa"
+
+
+def own_device(data: Data) -> Device:
+    """Return the device of a client that names none: in the user's data folder, or in a simulation in a temporary one.
+
+    Simulated clients share a machine and leave nothing behind for the next simulation. So each has a folder for its
+    data, below one for Ray's session, which all of Ray's processes know.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return Device()
+    session = f"flwr-faa-{os.getuid()}-{ray.get_runtime_context().get_node_id()}"
+    parts = hashlib.blake2b(digest_size=16)
+    for array in data:
+        parts.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
+    return Device(Path(tempfile.gettempdir()) / session / parts.hexdigest())
 
 
 def _log(done: int, total: int) -> None:
