@@ -29,8 +29,8 @@ from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups
 from flwr_faa.verification.base import Case
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.spotcheck import answer as spotanswer
 from flwr_faa.verification.spotcheck import commitments, enrolment
+from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.messages import Challenge
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
@@ -83,15 +83,15 @@ def measure(back_end: str, dataset: str, name: str) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         device = Device(Path(folder), 1.0, progress=lambda done, total: None)
         request = verifier.enrolment(1)
-        enrolled, answer = cpu(lambda: enrolment.enrol(device, data, request))
+        enrolled, registered = cpu(lambda: enrolment.enrol(device, data, request))
         stored = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
-        verifier.enrol(1, answer)
+        verifier.enrol(1, registered)
         plan.train(start, data, 0)  # torch warms up
         plain, _ = cpu(lambda: plan.train(start, data, 1))
         committed, (done, commitment) = cpu(lambda: commitments.train(plan, start, data, 1, device.checkpoints))
         case = Case(1, 1, 1, start, done, SAMPLES, commitment.to_bytes())
         asking, challenge = cpu(lambda: verifier.challenge(case))
-        answering, evidence = cpu(lambda: spotanswer.answer(plan, data, device, challenge))
+        answering, evidence = cpu(lambda: answer(plan, data, device, challenge))
         judging, finding = cpu(lambda: verifier.judge(case, evidence))
     assert not finding.convicted, finding
     steps = len(Challenge.from_bytes(challenge).steps)

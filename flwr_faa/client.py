@@ -29,9 +29,8 @@ from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification import paper, replay
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.settings import check_agreement, check_data, check_given
-from flwr_faa.verification.spotcheck import answer as spotanswer
-from flwr_faa.verification.spotcheck import commitments, enrolment
-from flwr_faa.verification.spotcheck import messages as spotwire
+from flwr_faa.verification.spotcheck import answer as spotcheck
+from flwr_faa.verification.spotcheck import commitments, enrolment, messages
 from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.wire import WireError, kind_of
 
@@ -47,8 +46,8 @@ COMMIT, COMMITMENT = "faa.commit", "faa.commitment"
 PROTOCOLS = {
     replay.REQUEST: "replay",
     paper.REQUEST: "paper",
-    spotwire.ENROL: "spotcheck",
-    spotwire.CHALLENGE: "spotcheck",
+    messages.ENROL: "spotcheck",
+    messages.CHALLENGE: "spotcheck",
 }
 _SWITCHES = {
     "replay": "plaintext=True (it shows the data)",
@@ -98,9 +97,9 @@ def answer(
         return replay.answer(data, challenge)
     if kind == paper.REQUEST:
         return paper.answer(data, challenge)
-    if kind == spotwire.ENROL:
+    if kind == messages.ENROL:
         return enrolment.enrol(device or enrolment.own_device(data), data, challenge)
-    return spotanswer.answer(plan, data, device or enrolment.own_device(data), challenge)
+    return spotcheck.answer(plan, data, device or enrolment.own_device(data), challenge)
 
 
 def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str]) -> frozenset[str]:

@@ -22,7 +22,7 @@ from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.ledger.store import Ledger
-from flwr_faa.pipeline import Ask, Pipeline, Policy, Rule
+from flwr_faa.pipeline import AskNodes, Pipeline, Policy, Rule
 from flwr_faa.replies.averaging import into_dtype
 from flwr_faa.replies.updates import Arrays, Layout, Reply, Role
 from flwr_faa.report import Outcome, RoundReport, Verdict, describe
@@ -209,7 +209,7 @@ class Defence:
         server_round: int,
         replies: Sequence[Reply],
         model: Arrays,
-        ask: Ask,
+        ask: AskNodes,
         seconds: Mapping[str, float],
         names: Sequence[str] = (),
     ) -> tuple[list[npt.NDArray[Any]], RoundReport]:

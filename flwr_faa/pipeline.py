@@ -33,7 +33,7 @@ from flwr_faa.verification.base import (
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
-Ask = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
+AskNodes = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
 #: Chance of being audited of a node of which as much is known as may be, relative to one of which nothing is. Audits
 #: prefer the least known; but nobody may be able to count on not being drawn.
 LEAST_CHANCE = 0.25
@@ -117,7 +117,7 @@ class Pipeline:
         server_round: int,
         replies: Sequence[Reply],
         model: Arrays,
-        ask: Ask,
+        ask: AskNodes,
         *,
         nonce: int = 0,
         seed: int = 0,
@@ -225,7 +225,7 @@ class Pipeline:
         batch: Batch,
         detection: Detection,
         model: Arrays,
-        ask: Ask,
+        ask: AskNodes,
         nonce: int,
         replies: Sequence[Reply],
         clock: _Clock,
@@ -325,7 +325,7 @@ class Pipeline:
         return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
 
 
-def _asked(ask: Ask, challenges: Mapping[int, bytes]) -> Mapping[int, bytes | str | Exhausted]:
+def _asked(ask: AskNodes, challenges: Mapping[int, bytes]) -> Mapping[int, bytes | str | Exhausted]:
     """What the nodes answer. If asking itself fails, that is the server's line, and nobody's guilt."""
     try:
         return ask(challenges) if challenges else {}

@@ -11,8 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from flwr_faa import defence
-from flwr_faa.verification.spotcheck import claims as spotclaims
-from flwr_faa.verification.spotcheck import verifier as spotcheck
+from flwr_faa.verification.spotcheck import claims, verifier
 
 # The same examples in every run, and no time limits: a busy machine is no fault of the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,8 +32,8 @@ def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     draw = random.Random(5)
     secret = SimpleNamespace(SystemRandom=lambda: draw, token_bytes=draw.randbytes)
-    monkeypatch.setattr(spotcheck, "secrets", secret)
-    monkeypatch.setattr(spotclaims, "secrets", secret)
+    monkeypatch.setattr(verifier, "secrets", secret)
+    monkeypatch.setattr(claims, "secrets", secret)
     monkeypatch.setattr(defence, "secrets", SimpleNamespace(token_bytes=lambda count: bytes([5]) * count))
     random.seed(5)
     torch.manual_seed(5)

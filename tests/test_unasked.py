@@ -19,8 +19,7 @@ from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Case
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
-from flwr_faa.verification.spotcheck import enrolment
-from flwr_faa.verification.spotcheck import messages as spotwire
+from flwr_faa.verification.spotcheck import enrolment, messages
 from flwr_faa.verification.wire import WireError, pack
 from tests.helpers.toy import PLANS, slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
@@ -35,13 +34,13 @@ PINNED = Device(Path("/nonexistent"), authority=AUTHORITY.verify_key)
 def requests() -> dict[str, bytes]:
     """A well-formed request of every kind that there is, by kind."""
     node = 9
-    enrol = spotwire.Enrol(node, "arkworks", AUTHORITY.signed_public_key(node, 64).to_bytes())
-    challenge = spotwire.Challenge(bytes(32), bytes(32), bytes(32), (0,), np.ones((2, 64), np.int64))
+    enrol = messages.Enrol(node, "arkworks", AUTHORITY.signed_public_key(node, 64).to_bytes())
+    challenge = messages.Challenge(bytes(32), bytes(32), bytes(32), (0,), np.ones((2, 64), np.int64))
     return {
         replay.REQUEST: Replay(PLAN).challenge(CASE),
         paper.REQUEST: Paper(PLAN, SHAPE, authority=AUTHORITY, max_value=16).challenge(CASE),
-        spotwire.ENROL: enrol.to_bytes(),
-        spotwire.CHALLENGE: challenge.to_bytes(),
+        messages.ENROL: enrol.to_bytes(),
+        messages.CHALLENGE: challenge.to_bytes(),
     }
 
 
@@ -124,7 +123,7 @@ def test_a_folder_is_one_clients_alone(tmp_path: Path) -> None:
     node.enrolled = node.verifier.challenge(case := node.train())  # type: ignore[attr-defined]
     request = node.verifier.authority.signed_public_key(node.node_id + 1, 64)
     enrolment.enrol(
-        node.device, slice_of(1), spotwire.Enrol(node.node_id + 1, "arkworks", request.to_bytes()).to_bytes()
+        node.device, slice_of(1), messages.Enrol(node.node_id + 1, "arkworks", request.to_bytes()).to_bytes()
     )
     with pytest.raises(WireError, match="a folder each"):
         node.answer(node.enrolled)  # type: ignore[attr-defined]

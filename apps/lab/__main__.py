@@ -24,9 +24,8 @@ from rich.console import Console
 
 from apps.lab.check import ConfigError
 from apps.lab.config import load
-from apps.lab.papers import listing as experiments_list
-from apps.lab.papers import report
-from apps.lab.papers import run as experiments_run
+from apps.lab.papers import listing, report
+from apps.lab.papers import run as run_experiments
 from apps.lab.recording.progress import rounds_bar
 from apps.lab.recording.record import Record
 from apps.lab.recording.summary import outcome
@@ -86,11 +85,11 @@ def check(words: Sequence[str]) -> None:
 def dispatch(words: Sequence[str]) -> int:
     """Experiments, a report, or one run."""
     if list(words) == ["experiments"]:
-        return experiments_list.main()
+        return listing.main()
     if list(words[:1]) == ["report"]:
         return report.main(words[1:])
     if any(word.startswith("experiment=") for word in words):
-        return experiments_run.main(words)
+        return run_experiments.main(words)
     try:
         check(words)
     except ConfigError as mistake:

@@ -1,6 +1,6 @@
 """``python -m apps.studies.spotcheck_harm``: how much one step that stays closed can do to an update, measured.
 
-An attacker that knows all but the draw kicks one step of its run (``spotkicks.py``), backwards along its own honest
+An attacker that knows all but the draw kicks one step of its run (``spotcheck_kicks.py``), against its honest
 update, as hard as it can without that step being opened for certain. Harm is what that changes in the update, relative
 to the longest step of the run by any measure (``trace.py``) and to the honest update; for a running variance, relative
 to how far the honest run moves it. ``--write`` puts the table into docs/spotcheck.md.

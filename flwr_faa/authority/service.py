@@ -124,7 +124,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Reply:
+class SignedReply:
     """Status, JSON, and the authority's signature, empty for strangers."""
 
     status: int
@@ -170,7 +170,7 @@ class Service:
             raise Rejected(401, "unsigned", "expected the aggregation server's signature, got another")
         return Ticket(path, at, nonce, fields[DIGEST], fields[SIGNATURE])
 
-    def answer(self, ticket: Ticket, body: bytes) -> Reply:
+    def answer(self, ticket: Ticket, body: bytes) -> SignedReply:
         """Carry out a request, once: nonce, counts and log are one transaction, on disk before this returns."""
         try:
             with self.authority.store.transaction():
@@ -180,17 +180,17 @@ class Service:
             status, result = 503, {"error": "store", "reason": "expected a working store, got an error; see the log"}
         return self._sign(ticket, status, result)
 
-    def reject(self, rejected: Rejected, ticket: Ticket | None = None) -> Reply:
+    def reject(self, rejected: Rejected, ticket: Ticket | None = None) -> SignedReply:
         """The reply to a request that is not carried out."""
         logger.warning("refused (%d): %s", rejected.status, rejected.reason)
         result = {"error": rejected.code, "reason": rejected.reason}
         if ticket is None:
-            return Reply(rejected.status, json.dumps(result).encode())
+            return SignedReply(rejected.status, json.dumps(result).encode())
         return self._sign(ticket, rejected.status, result)
 
-    def _sign(self, ticket: Ticket, status: int, result: dict[str, Any]) -> Reply:
+    def _sign(self, ticket: Ticket, status: int, result: dict[str, Any]) -> SignedReply:
         raw = json.dumps(result).encode()
-        return Reply(status, raw, self.authority.sign(reply_message(ticket.signature, status, raw)).hex())
+        return SignedReply(status, raw, self.authority.sign(reply_message(ticket.signature, status, raw)).hex())
 
     def _answer(self, ticket: Ticket, body: bytes) -> tuple[int, dict[str, Any]]:
         operation = ticket.path.rpartition("/")[2]

@@ -19,7 +19,7 @@ unopened sample stays hidden from unlimited power, and of an opened one the clai
 the root of the run. A proof for another round, node, step or challenge then fails.
 
 Values are integers modulo the order. 1/2 and -1 are values like any other there. What excludes them, as far as they
-are excluded, is that outputs are integers of at most 53 bits, and the bound on P (``spotclaims.check_range``).
+are excluded, is that outputs are integers of at most 53 bits, and the bound on P (``claims.check_range``).
 """
 
 from __future__ import annotations

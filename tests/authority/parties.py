@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
@@ -122,3 +123,10 @@ class Process:
 
 def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONUNBUFFERED": "1"}
+
+
+def told_at_most(functions: list[list[int]], width: int, top: int, known: int) -> bool:
+    """Whether these values tell no more samples apart than ``known`` dimensions hold."""
+    every = np.array(list(itertools.product(range(top + 1), repeat=width)), object)
+    outcomes = {tuple(row) for row in (every @ np.array(functions, object).T).tolist()} if functions else {()}
+    return len(outcomes) <= (top + 1) ** known

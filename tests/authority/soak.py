@@ -37,7 +37,7 @@ from flwr_faa.crypto import backends, ipfe
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment, Enrol
 from tests.authority.parties import Process, Signer, run
-from tests.authority.test_fuzz import json_values, latin, nearly, paths
+from tests.authority.requests import json_values, latin, nearly, paths
 from tests.authority.world import ROOT
 
 #: Megabytes that the authority may grow by after its widest key, whatever is sent and however long.

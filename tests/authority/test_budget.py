@@ -6,7 +6,6 @@ different outcomes. Known dimensions must hold at least as many.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -26,6 +25,7 @@ from flwr_faa.authority.information import (
     of_key,
     of_step,
 )
+from tests.authority.parties import told_at_most
 
 ORDER = 2**255 - 19
 WIDTH, SAMPLES, TOP = 4, 4, 3
@@ -41,13 +41,6 @@ requests = st.tuples(
 
 def digest(*found: list[int], top: int = TOP) -> Digests:
     return digests(found, WIDTH, ORDER, KEY, top)
-
-
-def told_at_most(functions: list[list[int]], width: int, top: int, known: int) -> bool:
-    """Whether these values tell no more samples apart than ``known`` dimensions hold."""
-    every = np.array(list(itertools.product(range(top + 1), repeat=width)), object)
-    outcomes = {tuple(row) for row in (every @ np.array(functions, object).T).tolist()} if functions else {()}
-    return len(outcomes) <= (top + 1) ** known
 
 
 @given(st.lists(vectors, max_size=4), tops)

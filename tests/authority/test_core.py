@@ -23,8 +23,7 @@ from flwr_faa.authority.check import combine, weights
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.information import of_function, of_key
 from flwr_faa.crypto import ipfe
-from tests.authority.parties import FUNCTION, KEY, TOP, WIDTH, Signer, check, count, facts, functions
-from tests.authority.test_budget import told_at_most
+from tests.authority.parties import FUNCTION, KEY, TOP, WIDTH, Signer, check, count, facts, functions, told_at_most
 
 ROOT, OTHER = b"r" * 32, b"o" * 32
 

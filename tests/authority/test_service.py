@@ -18,7 +18,7 @@ from flwr_faa.authority import AuthorityUnavailable, BudgetExceeded, Refused, co
 from flwr_faa.authority import service as protocol
 from flwr_faa.authority.client import RemoteAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, Credential, loopback
-from flwr_faa.authority.service import MAX_BODY, WINDOW, Reply, Service
+from flwr_faa.authority.service import MAX_BODY, WINDOW, Service, SignedReply
 from flwr_faa.crypto import ipfe
 from tests.authority.parties import KEY, WIDTH, Signer, check, count, functions
 from tests.authority.world import KEYS, ROOT, Web, World
@@ -187,13 +187,13 @@ def test_a_body_that_never_comes_is_given_up(world: World, monkeypatch: pytest.M
 
 
 def test_only_the_pinned_authority_is_believed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer: Callable[..., Reply] = Service.answer
+    answer: Callable[..., SignedReply] = Service.answer
     forgeries = [
         lambda r: dataclasses.replace(r, signature=""),
         lambda r: dataclasses.replace(r, signature="xyz"),
         lambda r: dataclasses.replace(r, body=r.body + b" "),
         lambda r: dataclasses.replace(r, status=201),
-        lambda r: Reply(403, json.dumps({"error": "budget", "reason": "spent"}).encode(), r.signature),
+        lambda r: SignedReply(403, json.dumps({"error": "budget", "reason": "spent"}).encode(), r.signature),
     ]
     for forge in forgeries:
         monkeypatch.setattr(Service, "answer", lambda *a, forge=forge: forge(answer(*a)))

@@ -143,17 +143,17 @@ def parse_argparse(main: Any, args: Sequence[str], monkeypatch: pytest.MonkeyPat
 def lab(args: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The lab's own check of a command line."""
     if list(args) == ["experiments"]:
-        from apps.lab.papers import listing as experiments_list
+        from apps.lab.papers import listing
 
-        assert experiments_list.main() == 0
+        assert listing.main() == 0
     elif args[0] == "report":
         from apps.lab.papers import report
 
         parse_argparse(lambda: report.main(args[1:]), args[1:], monkeypatch)
     elif any(word.startswith("experiment=") for word in args):
-        from apps.lab.papers import run as experiments_run
+        from apps.lab.papers import run
 
-        experiments_run.parse(args)
+        run.parse(args)
     else:
         check_lab(args)
 

@@ -209,4 +209,30 @@ def run_message(
 
 RUNNERS = {"legacy": run_legacy, "message": run_message}
 
-__all__ = ["RUNNERS", "Outcome", "run_legacy", "run_message", "sign_flip"]
+
+def closeness(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    x, y = (np.concatenate([p.ravel().astype(np.float64) for p in arrays]) for arrays in (a, b))
+    return float(np.linalg.norm(x - y) / np.linalg.norm(y))
+
+
+def evidence_fault(change: Callable[[Message], Message | None]) -> Callable[[Message], Message | None]:
+    def fault(message: Message) -> Message | None:
+        return change(message) if message.metadata.message_type in ("query.verify", "get_properties") else message
+
+    return fault
+
+
+def edited(change: Callable[[bytes], bytes]) -> Callable[[Message], Message]:
+    """A node's evidence, changed on its way."""
+
+    def fault(message: Message) -> Message:
+        for record in message.content.array_records.values():
+            for key in record:
+                record[key] = Array(np.frombuffer(change(record[key].numpy().tobytes()), np.uint8).copy())
+        for config in message.content.config_records.values():
+            for key, value in config.items():
+                if isinstance(value, bytes):
+                    config[key] = change(value)
+        return message
+
+    return fault

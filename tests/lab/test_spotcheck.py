@@ -19,7 +19,7 @@ from apps.lab.running.local_run import run_locally
 from apps.lab.scenario import CONF
 from apps.lab.spotcheck import Enrolled
 from apps.studies.demo import disclosed
-from apps.studies.spotcheck_lies import study as spot_table
+from apps.studies.spotcheck_lies import study
 from apps.studies.spotcheck_lies.study import all_cells, holds, run_missing, table
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
 from flwr_faa.authority.budget import allowance
@@ -191,7 +191,7 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
     assert sum(cell.trials for cell in cells if "wrong by one" in cell.name) >= 1000
     figures = {"done": 200, "hits": 200, "worst_error": 1e-6, "verdicts": {"convicted": 199, "missing": 1}}
     out.write_text("".join(json.dumps({**asdict(c), **figures, "stated": "other"}) + "\n" for c in cells))
-    monkeypatch.setattr(spot_table, "run_cell", pytest.fail)
+    monkeypatch.setattr(study, "run_cell", pytest.fail)
     rows = run_missing(cells, out)
     assert [row["stated"] for row in rows] == [cell.stated for cell in cells]
     docs = tmp_path / "docs.md"

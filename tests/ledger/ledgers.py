@@ -32,3 +32,15 @@ def write(folder: Path, rounds: int) -> Ledger:
     for server_round in range(1, rounds + 1):
         ledger.record(report(server_round))
     return ledger
+
+
+def banning(server_round: int) -> RoundReport:
+    """Node 1 is silent in every round; node ``100 + round`` is banned."""
+    return RoundReport(
+        server_round,
+        (
+            Verdict(1, Outcome.MISSING, False, True, reason="no answer"),
+            Verdict(2, Outcome.TRUSTED, True),
+            Verdict(100 + server_round, Outcome.CONVICTED, False, True, reason="differs", banned=True),
+        ),
+    )

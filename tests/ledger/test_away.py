@@ -18,23 +18,11 @@ from flwr_faa.ledger import cli as ledger_cli
 from flwr_faa.ledger import store as module
 from flwr_faa.ledger.history import History
 from flwr_faa.ledger.store import Ledger
-from flwr_faa.report import Outcome, RoundReport, Verdict
 from tests.authority.parties import run
+from tests.ledger.ledgers import banning as report
 from tests.ledger.ledgers import write
 
 ROOT = Path(__file__).parents[2]
-
-
-def report(server_round: int) -> RoundReport:
-    """Node 1 is silent in every round; node ``100 + round`` is banned."""
-    return RoundReport(
-        server_round,
-        (
-            Verdict(1, Outcome.MISSING, False, True, reason="no answer"),
-            Verdict(2, Outcome.TRUSTED, True),
-            Verdict(100 + server_round, Outcome.CONVICTED, False, True, reason="differs", banned=True),
-        ),
-    )
 
 
 def rounds_of(folder: Path) -> tuple[list[int], list[int]]:
@@ -108,7 +96,7 @@ def test_memory_is_bounded_and_bans_are_never_lost(
 FULL = """
 import json, resource, sys
 from flwr_faa.ledger.store import Ledger
-from tests.ledger.test_away import report
+from tests.ledger.ledgers import banning as report
 ledger = Ledger(sys.argv[1])
 ledger.record(report(1))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -17,9 +17,8 @@ from flwr_faa.verification import paper
 from flwr_faa.verification.base import Case, Exhausted, Finding
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.wire import WireError, pack, unpack
-from tests.helpers.federation import RUNNERS
+from tests.helpers.federation import RUNNERS, edited, evidence_fault
 from tests.helpers.toy import PLANS, honest_replies
-from tests.strategies.test_strategies import edited, evidence_fault
 
 PLAN = PLANS["mlp"]
 START = PLAN.initial_arrays(0)

@@ -15,7 +15,7 @@ from flwr.server.strategy import FedAvg, FedMedian
 
 from apps.lab.running.local_grid import LocalGrid, run_server_app
 from flwr_faa import FAADL, legacy, protect
-from tests.replies.test_npy import HOSTILE, header
+from tests.helpers.npy import HOSTILE, header
 
 BFLOAT16 = header("{'descr': '<V2', 'fortran_order': False, 'shape': (1,), }", b"\0" * 2)
 FIRST = {

@@ -11,9 +11,8 @@ from flwr_faa.report import Outcome
 from flwr_faa.verification.replay import Replay
 from flwr_lomar import LoMar
 from flwr_lomar.legacy import LoMar as LegacyLoMar
-from tests.helpers.federation import RUNNERS, sign_flip
+from tests.helpers.federation import RUNNERS, closeness, sign_flip
 from tests.helpers.toy import PLANS
-from tests.strategies.test_strategies import closeness
 
 PLAN = PLANS["mlp"]
 BOTH = pytest.mark.parametrize("api", RUNNERS)

@@ -13,9 +13,8 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from flwr_faa import FAADL, protect
 from flwr_faa.report import Outcome
 from flwr_faa.verification.replay import Replay
-from tests.helpers.federation import RUNNERS, sign_flip
+from tests.helpers.federation import RUNNERS, closeness, sign_flip
 from tests.helpers.toy import PLANS
-from tests.strategies.test_strategies import closeness
 
 PLAN = PLANS["logistic"]
 BOTH = pytest.mark.parametrize("api", RUNNERS)

@@ -16,16 +16,11 @@ from flwr_faa.verification import paper
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
 from flwr_faa.verification.wire import pack, unpack
-from tests.helpers.federation import RUNNERS, run_legacy, run_message, sign_flip
+from tests.helpers.federation import RUNNERS, closeness, edited, evidence_fault, run_legacy, run_message, sign_flip
 from tests.helpers.toy import PLANS
 
 PLAN = PLANS["mlp"]
 BOTH = pytest.mark.parametrize("api", RUNNERS)
-
-
-def closeness(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    x, y = (np.concatenate([p.ravel().astype(np.float64) for p in arrays]) for arrays in (a, b))
-    return float(np.linalg.norm(x - y) / np.linalg.norm(y))
 
 
 @BOTH
@@ -180,32 +175,9 @@ def raise_error(message: Message) -> None:
         del message.content[name]
 
 
-def evidence_fault(change: Callable[[Message], Message | None]) -> Callable[[Message], Message | None]:
-    def fault(message: Message) -> Message | None:
-        return change(message) if message.metadata.message_type in ("query.verify", "get_properties") else message
-
-    return fault
-
-
 def no_content(message: Message) -> Message:
     raise_error(message)
     return message
-
-
-def edited(change: Callable[[bytes], bytes]) -> Callable[[Message], Message]:
-    """A node's evidence, changed on its way."""
-
-    def fault(message: Message) -> Message:
-        for record in message.content.array_records.values():
-            for key in record:
-                record[key] = Array(np.frombuffer(change(record[key].numpy().tobytes()), np.uint8).copy())
-        for config in message.content.config_records.values():
-            for key, value in config.items():
-                if isinstance(value, bytes):
-                    config[key] = change(value)
-        return message
-
-    return fault
 
 
 def off_curve(evidence: bytes) -> bytes:

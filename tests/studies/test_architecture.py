@@ -1,5 +1,6 @@
 """The tree: no circle of imports, no room that is too full, and a picture of today."""
 
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -49,5 +50,13 @@ def test_the_picture_is_of_today() -> None:
 def test_no_folder_is_crowded() -> None:
     root = DOC.parents[1]
     folders = {path.parent for top in ("flwr_faa", "flwr_lomar", "apps") for path in Path(root, top).rglob("*.py")}
-    crowded = {str(folder): n for folder in folders if (n := len(list(folder.glob("*.py")))) > MODULES_IN_A_FOLDER}
+    crowded = {str(folder): n for folder in folders if (n := len(list(folder.glob("[a-z]*.py")))) > MODULES_IN_A_FOLDER}
     assert not crowded
+
+
+def test_nothing_is_imported_from_a_test_module() -> None:
+    tests = DOC.parents[1] / "tests"
+    found = [
+        str(path) for path in tests.rglob("*.py") if re.search(r"^\s*from tests\S*\.test_", path.read_text(), re.M)
+    ]
+    assert not found

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.studies.curious_server.algebra import Prior, View, reconstruct, recovered
-from apps.studies.curious_server.study import Case, draw, read_paper, read_spotcheck, run_paper, run_spotcheck
+from apps.studies.curious_server.algebra import Equations, Prior, reconstruct, recovered
+from apps.studies.curious_server.study import Victim, draw, read_paper, read_spotcheck, run_paper, run_spotcheck
 from apps.studies.curious_server.transcript import exchanges
 
 RNG = np.random.default_rng(0)
@@ -18,9 +18,9 @@ PUBLIC = RNG.uniform(0, 255, (100, N))
 PRIORS = {"flat": Prior.flat(PUBLIC), "pca": Prior.pca(PUBLIC)}
 
 
-def told(functions: int, steps: int) -> View:
+def told(functions: int, steps: int) -> Equations:
     """A view of X by random functions of each sample, and steps of 6 samples and 4 units that overlap."""
-    view = View(M, N)
+    view = Equations(M, N)
     for row in range(M):
         y = RNG.normal(size=(functions, N))
         view.tell(row, y, y @ X[row])
@@ -54,7 +54,7 @@ def test_gradients_are_left_aside_on_request() -> None:
 
 
 def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
-    case = Case.of("digits")
+    case = Victim.of("digits")
     mean = case.public.mean(0)
     run_paper(case, tmp_path / "paper")
     with pytest.raises(ValueError, match="64 of 64 dimensions"):  # so small that a check may tell everything
@@ -66,7 +66,7 @@ def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
     (only,) = exchanges(tmp_path / "spotcheck")
     view = read_spotcheck(case, [only])
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
-    assert recovered(case.truth, reconstruct(View(*case.truth.shape), pca, True), mean) == 0  # a prior alone
+    assert recovered(case.truth, reconstruct(Equations(*case.truth.shape), pca, True), mean) == 0  # a prior alone
     shares = [
         recovered(case.truth, reconstruct(view, prior, gradients), mean)
         for gradients in (False, True)

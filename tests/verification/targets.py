@@ -15,8 +15,7 @@ from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Exhausted, Finding
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
-from flwr_faa.verification.spotcheck import enrolment
-from flwr_faa.verification.spotcheck import messages as spotwire
+from flwr_faa.verification.spotcheck import enrolment, messages
 from flwr_faa.verification.wire import Value, WireError, unpack
 from tests.helpers.toy import slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
@@ -72,7 +71,7 @@ def targets(folder: Path) -> dict[str, Target]:
     def enrol(data: bytes) -> None:
         node.verifier.enrol(node.node_id, data)
 
-    arrays = dict.fromkeys(spotwire._ANSWER, np.ndarray)
+    arrays = dict.fromkeys(messages._ANSWER, np.ndarray)
     names = {"root": bytes, "samples": int, "width": int, "top": int, "verify_key": bytes, "signature": bytes}
     asked = {"run": bytes, "data": bytes, "key": bytes, "steps": np.ndarray, "seed": bytes, "receipt": bytes}
     plain = Paper(node.plan, SHAPE, authority=LocalAuthority("arkworks"), max_value=16)
@@ -82,16 +81,16 @@ def targets(folder: Path) -> dict[str, Target]:
     shown = paper.answer(few, wanted)
     plaintext = Replay(node.plan)
     fields = {
-        "answer": (spotwire.ANSWER, evidence, arrays, judge),
-        "commitment": (spotwire.COMMITMENT, case.commitment, spotwire.Commitment.FIELDS, ask),
-        "enrolled": (spotwire.ENROLLED, enrolled, names, enrol),
+        "answer": (messages.ANSWER, evidence, arrays, judge),
+        "commitment": (messages.COMMITMENT, case.commitment, messages.Commitment.FIELDS, ask),
+        "enrolled": (messages.ENROLLED, enrolled, names, enrol),
         "enrol": (
-            spotwire.ENROL,
+            messages.ENROL,
             request,
             {"node": bytes, "group": str, "public_key": bytes},
             lambda data: enrolment.enrol(other, node.data, data),
         ),
-        "challenge": (spotwire.CHALLENGE, challenge, asked, node.answer),
+        "challenge": (messages.CHALLENGE, challenge, asked, node.answer),
         "paper evidence": (
             paper.EVIDENCE,
             shown,

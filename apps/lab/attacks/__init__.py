@@ -2,7 +2,7 @@
 
 from apps.lab.attacks.absent import AbsentFlip
 from apps.lab.attacks.adaptive import Evade, EvadeFlipping
-from apps.lab.attacks.base import Absent, Alie, Answer, Attack, Gaussian, Scene, SignFlip, SignFlipUpdate
+from apps.lab.attacks.base import Absent, Alie, Attack, Conduct, Gaussian, Scene, SignFlip, SignFlipUpdate
 from apps.lab.attacks.colluding import Ipm, Mimic, MinMax, MinSum
 from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, LabelFlipMulti, Stealthy
 
@@ -10,7 +10,7 @@ __all__ = [
     "Absent",
     "AbsentFlip",
     "Alie",
-    "Answer",
+    "Conduct",
     "Attack",
     "Boosted",
     "Clones",

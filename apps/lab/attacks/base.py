@@ -21,7 +21,7 @@ from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data, TrainingPlan
 
 
-class Answer(StrEnum):
+class Conduct(StrEnum):
     """What an attacker does when it is asked for evidence."""
 
     HONESTLY = "honestly"  # shows the data that it should have trained on
@@ -73,14 +73,14 @@ class Attack:
     ----------
     share : float
         Share of the clients that are malicious.
-    answer : Answer
+    answer : Conduct
     client : callable, optional
         What makes a malicious client of an honest one, where more than its update is false: a class of
-        ``spotattacks.py``, called with the honest client and the scenario.
+        ``apps.lab.clients``, called with the honest client and the scenario.
     """
 
     share: float = 0.0
-    answer: Answer = Answer.HONESTLY
+    answer: Conduct = Conduct.HONESTLY
     client: Callable[..., NumPyClient] | None = None
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.client import NumPyClient
 
-from apps.lab.attacks.base import Answer, Attack, Scene
+from apps.lab.attacks.base import Attack, Conduct, Scene
 from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.replies.updates import Arrays
@@ -88,9 +88,9 @@ class Malicious(NumPyClient):
         answer = self.scenario.attack.answer
         if CHALLENGE in config and kind_of(config[CHALLENGE]) == ENROL:
             return self.honest.get_properties(config)
-        if answer == Answer.REFUSE:
+        if answer == Conduct.REFUSE:
             raise RuntimeError("no comment")
-        if answer == Answer.OTHER_DATA:
+        if answer == Conduct.OTHER_DATA:
             plan, (samples, labels), device = self.honest.plan, self.honest.data, self.honest.device
             other = VerifiableClient(plan, (samples, labels[::-1].copy()), plaintext=True, device=device)
             return other.get_properties(config)

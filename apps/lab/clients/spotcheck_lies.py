@@ -2,7 +2,7 @@
 
 Each is a ``NumPyClient`` built around an honest one, does everything as it would, and then one thing otherwise.
 Switched on by ``attack=spot_fresh_data`` and the like (``conf/attack``); those that lie in the run itself are in
-``spottampering.py``. How often each is convicted: ``python -m apps.studies.spotcheck_lies``.
+``spotcheck_tampering.py``. How often each is convicted: ``python -m apps.studies.spotcheck_lies``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from flwr_faa.authority import SignedPublicKey
 from flwr_faa.client import CHALLENGE, EVIDENCE
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data
-from flwr_faa.verification.spotcheck import answer as spotanswer
 from flwr_faa.verification.spotcheck import enrolment, merkle
+from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.enrolment import Device, Enrolment, sample_leaf
 from flwr_faa.verification.spotcheck.messages import ENROL, VECTORS, Answer, Challenge, Enrol
 from flwr_faa.verification.wire import kind_of
@@ -52,7 +52,7 @@ class Liar(NumPyClient):
 
     def answer(self, challenge: bytes) -> bytes:
         """The answer to a challenge."""
-        return spotanswer.answer(self.plan, self.data, self.device, challenge)
+        return answer(self.plan, self.data, self.device, challenge)
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
         if CHALLENGE not in config:
@@ -121,7 +121,7 @@ class FreshData(Liar):
         found = enrolment.find(self.device, data, asked.key)
         assert found is not None
         try:
-            return spotanswer.answer(self.plan, data, self.device, replace(asked, data=found.root).to_bytes())
+            return answer(self.plan, data, self.device, replace(asked, data=found.root).to_bytes())
         finally:
             shutil.rmtree(found.path)
 
@@ -400,7 +400,7 @@ class Colludes(Liar):
     def answer(self, challenge: bytes) -> bytes:
         """The first one's device answers about the run, which is the same; its enrolment is the first one's too."""
         shared = replace(Challenge.from_bytes(challenge), data=self._shared.root, key=_key(self.first.request))
-        return spotanswer.answer(self.plan, self.first.data, self.first.device, shared.to_bytes())
+        return answer(self.plan, self.first.data, self.first.device, shared.to_bytes())
 
     @property
     def _shared(self) -> Enrolment:

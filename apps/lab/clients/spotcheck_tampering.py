@@ -1,6 +1,6 @@
 """Clients that lie to the spot check in the run itself: some steps are not the plan's, and they commit to that.
 
-What they commit to they can open, so only the recomputation of a challenged step tells. See ``spotattacks.py``.
+What they commit to they can open, so only the recomputation of a challenged step tells. See ``spotcheck_lies.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flwr_faa.client import COMMITMENT, NONCE
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.plan import Checkpoint, Data, FirstLayer
-from flwr_faa.verification.spotcheck import answer as spotanswer
+from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
@@ -184,7 +184,7 @@ class MatchesGradients(FreshData):
         data = self.make_up(asked)
         if not self.claims_only:
             return self.show(data, challenge)
-        honest = Answer.from_bytes(spotanswer.answer(self.plan, self.data, self.device, challenge))
+        honest = Answer.from_bytes(answer(self.plan, self.data, self.device, challenge))
         run, layer = self._run(asked), IntegerLayer.of(self.plan, data[0].shape[1:])
         batches, claims = list(self.plan.batches(len(data[1]), run.nonce)), []
         for step in asked.steps:

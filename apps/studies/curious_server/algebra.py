@@ -32,7 +32,7 @@ TINY = 1e-6
 
 
 @dataclass
-class View:
+class Equations:
     """Equations known of ``m`` samples of ``n`` values.
 
     Attributes
@@ -96,12 +96,12 @@ class Prior:
         return cls(public.mean(0), (vectors * spread) @ vectors.T, (vectors / spread) @ vectors.T)
 
 
-def reconstruct(view: View, prior: Prior, gradients: bool, iterations: int = 100) -> Floats:
+def reconstruct(view: Equations, prior: Prior, gradients: bool, iterations: int = 100) -> Floats:
     """The samples that fulfil all equations and are nearest to the prior's mean, shape (m, n).
 
     Parameters
     ----------
-    view : View
+    view : Equations
     prior : Prior
     gradients : bool
         Whether to use the equations of whole steps.

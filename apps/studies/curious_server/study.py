@@ -33,7 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 from apps.lab import models
 from apps.lab.datasets import Dataset, digits, mnist5k
 from apps.lab.running.local_grid import LocalGrid, run_server_app
-from apps.studies.curious_server.algebra import Prior, View, reconstruct, recovered
+from apps.studies.curious_server.algebra import Equations, Prior, reconstruct, recovered
 from apps.studies.curious_server.transcript import Curious, CuriousEnroller, Exchange, Keeper, exchanges
 from flwr_faa import FAADL, Device, TrainingPlan, verifiable
 from flwr_faa.authority import BUDGET, LocalAuthority
@@ -60,7 +60,7 @@ CHALLENGES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Victim:
     """What is run: one client's images, the images that everybody has, and how it trains."""
 
     name: str
@@ -70,7 +70,7 @@ class Case:
     plan: TrainingPlan
 
     @classmethod
-    def of(cls, name: str) -> Case:
+    def of(cls, name: str) -> Victim:
         load, shape, top = DATASETS[name]
         plan = TrainingPlan(partial(models.logistic, shape, classes=10), lr=0.3, batch_size=50, scale=1 / top)
         return cls(name, load(), shape, top, plan)
@@ -90,7 +90,7 @@ class Case:
         return others.reshape(len(others), -1).astype(np.float64)
 
 
-def run(case: Case, verifier: Curious, rounds: int, device: Device | None) -> str:
+def run(case: Victim, verifier: Curious, rounds: int, device: Device | None) -> str:
     """A real run with one client; the line on what is disclosed in the end."""
     app, server = ClientApp(), ServerApp()
     client = verifiable(case.plan, case.own, device=device, answers=() if device else ("paper",))
@@ -115,7 +115,7 @@ def run(case: Case, verifier: Curious, rounds: int, device: Device | None) -> st
     return describe(strategy.reports[-1].disclosures)
 
 
-def run_spotcheck(case: Case, folder: Path, budget: float, rounds: int) -> str:
+def run_spotcheck(case: Victim, folder: Path, budget: float, rounds: int) -> str:
     """Every round a challenge, while the budget covers it. Raises ValueError if it covers none."""
     with tempfile.TemporaryDirectory() as home:
         keeper: Any = Keeper(LocalAuthority(budget=budget))
@@ -123,14 +123,14 @@ def run_spotcheck(case: Case, folder: Path, budget: float, rounds: int) -> str:
         return run(case, verifier, rounds, Device(Path(home), budget, progress=lambda done, total: None))
 
 
-def run_paper(case: Case, folder: Path) -> str:
+def run_paper(case: Victim, folder: Path) -> str:
     """One challenge is enough."""
     keeper: Any = Keeper(LocalAuthority())
     verifier = Curious(Paper(case.plan, case.shape, authority=keeper, max_value=case.top), folder)
     return run(case, verifier, 1, None)
 
 
-def read_paper(case: Case, exchange: Exchange) -> tuple[Floats, Floats]:
+def read_paper(case: Victim, exchange: Exchange) -> tuple[Floats, Floats]:
     """The samples without any key, guessing the last row, and with the keys."""
     fields = unpack(exchange.evidence, EVIDENCE, {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray})
     clear = fields["clear"].astype(np.int64)
@@ -143,12 +143,12 @@ def read_paper(case: Case, exchange: Exchange) -> tuple[Floats, Floats]:
     return _flat(np.concatenate([guess, rest], axis=1)), _flat(exact)
 
 
-def read_spotcheck(case: Case, found: Sequence[Exchange]) -> View:
+def read_spotcheck(case: Victim, found: Sequence[Exchange]) -> Equations:
     """Everything that these exchanges say of the samples."""
     layer, layout = IntegerLayer.of(case.plan, case.shape), StateLayout.of(case.plan)
     if layer.spatial:
         raise ValueError("expected a dense first layer, got a convolution: it discloses the image itself")
-    view, seen = View(SAMPLES, layer.width), set[int]()
+    view, seen = Equations(SAMPLES, layer.width), set[int]()
     for exchange in found:
         challenge, answer = Challenge.from_bytes(exchange.challenge), Answer.from_bytes(exchange.evidence)
         batches = list(case.plan.batches(exchange.samples, exchange.nonce))
@@ -194,7 +194,7 @@ def _flat(images: Any) -> Floats:
     return np.asarray(images.reshape(len(images), -1), np.float64)
 
 
-def draw(case: Case, rows: Sequence[tuple[str, Floats]], path: Path, shown: int = 10) -> None:
+def draw(case: Victim, rows: Sequence[tuple[str, Floats]], path: Path, shown: int = 10) -> None:
     """Originals above, reconstructions below."""
     from matplotlib.figure import Figure
 
@@ -224,14 +224,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, default=Path("docs/curious.png"))
     options = parser.parse_args(argv)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    case = Case.of(options.dataset)
+    case = Victim.of(options.dataset)
     truth, mean = case.truth, case.public.mean(0)
 
     def share(guess: Floats) -> str:
         return f"{recovered(truth, np.clip(guess, 0, case.top), mean):.3f}"
 
     with _folder(options.keep) as folder:
-        runs: dict[str, Callable[[Case, Path], object]] = {
+        runs: dict[str, Callable[[Victim, Path], object]] = {
             "paper": run_paper,
             "default": partial(run_spotcheck, budget=BUDGET, rounds=CHALLENGES),
             "spotcheck": partial(run_spotcheck, budget=1.0, rounds=CHALLENGES),

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from apps.lab import journal as runner
+from apps.lab import journal
 from apps.lab.journal import Row
 from apps.lab.markdown import Table, markdown, write_region
 from apps.lab.scenario import CONF
@@ -59,7 +59,7 @@ def run_missing(cells: Sequence[Cell], out: Path, jobs: int) -> list[Row]:
     def key(row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in names)
 
-    return list(runner.run_missing({key(asdict(cell)): cell for cell in cells}, out, jobs, run_cell, key).values())
+    return list(journal.run_missing({key(asdict(cell)): cell for cell in cells}, out, jobs, run_cell, key).values())
 
 
 def main_table(rows: Iterable[Row]) -> Table:

@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 from apps.lab.config import load
-from apps.lab.papers import experiments
-from apps.lab.papers import listing as experiments_list
+from apps.lab.papers import experiments, listing
 from apps.lab.papers.experiments import SIZES, Size, cells, digest, merge, names, spec
 from apps.lab.papers.run import TIMES, Run, execute, main, parse, run_cell
 from apps.lab.scenario import CONF
@@ -45,7 +44,7 @@ def test_every_experiment_composes(name: str, size: Size) -> None:
         assert scenario.config.rounds > 0
     one = spec(name)
     assert all((one.paper, one.title, one.open, one.chose))
-    assert experiments_list.reported(one) != "a figure without numbers"
+    assert listing.reported(one) != "a figure without numbers"
 
 
 def test_both_papers_are_there() -> None:
@@ -131,7 +130,7 @@ def test_one_data_set_of_several(tmp_path: Path) -> None:
 
 def test_the_list_names_them_all(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
-    assert experiments_list.main() == 0
+    assert listing.main() == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in names())
     assert "MNIST overall 0.912" in shown

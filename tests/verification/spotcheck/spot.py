@@ -9,8 +9,8 @@ from apps.lab.clients.spotcheck_lies import Change
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
-from flwr_faa.verification.spotcheck import answer as spotanswer
 from flwr_faa.verification.spotcheck import commitments, enrolment
+from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.messages import Answer
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
@@ -69,7 +69,7 @@ class Node:
         return Case(nonce, self.node_id, nonce, start, done, len(self.data[1]), commitment.to_bytes())
 
     def answer(self, challenge: bytes, data: Data | None = None) -> bytes:
-        return spotanswer.answer(self.plan, data or self.data, self.device, challenge)
+        return answer(self.plan, data or self.data, self.device, challenge)
 
     def judge(self, case: Case, change: Change | None = None) -> Finding:
         evidence = self.answer(self.verifier.challenge(case))

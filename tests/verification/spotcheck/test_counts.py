@@ -104,9 +104,9 @@ def test_pixels_packed_into_the_outputs_are_read_and_paid_for(tmp_path: Path) ->
 
 
 def _answer(node: Node, device: object, challenge: Challenge) -> bytes:
-    from flwr_faa.verification.spotcheck import answer as spotanswer
+    from flwr_faa.verification.spotcheck.answer import answer
 
-    return spotanswer.answer(node.plan, node.data, device, challenge.to_bytes())  # type: ignore[arg-type]
+    return answer(node.plan, node.data, device, challenge.to_bytes())  # type: ignore[arg-type]
 
 
 def test_a_device_answers_for_no_weights_beyond_the_limit_and_counts_nothing(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from apps.lab.clients.spotcheck_tampering import Tampered
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.base import Finding, Misconfigured
-from flwr_faa.verification.spotcheck import claims as spotclaims
 from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck.claims import positive
 from flwr_faa.verification.spotcheck.first_layer import exact_product
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
@@ -219,7 +219,7 @@ def test_a_wrong_claim_is_caught_in_every_trial(back_end: str) -> None:
     x, kernels = rng.integers(0, 256, (4, 6)), rng.integers(-(2**20), 2**20, (5, 6))
     ciphertexts, truth = ipfe.encrypt_rows(public, x), x @ kernels.T
     for trial in range(1001):
-        sigma, rho = spotclaims.positive(4, 23), spotclaims.positive(5, 32)
+        sigma, rho = positive(4, 23), positive(5, 32)
         y = [int(v) for v in rho.astype(object) @ kernels.astype(object)]
         claims = truth.copy()
         claims[rng.integers(4), rng.integers(5)] += 1 if trial else 0
