@@ -7,7 +7,13 @@ PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check --root-u
 export FLWR_TELEMETRY_ENABLED=0
 export FLWR_DISABLE_UPDATE_CHECK=1
 
-.PHONY: demo drills field quickstart test lint setup clean
+# What a change breaks most often, in two minutes of a quiet machine; `make test` is everything.
+FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py tests/crypto/test_fixedpoint.py \
+  tests/detection/test_geometry.py tests/detection/test_ocsvm.py tests/lomar/paper tests/lomar/test_strategy.py \
+  tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
+  tests/lab/attacks/test_base.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
+
+.PHONY: check demo drills field quickstart test lint setup clean
 
 setup: $(STAMP)
 
@@ -34,6 +40,9 @@ quickstart: $(STAMP)
 # Deaths, outages, wrong keys and clocks, over real processes; longer than `make test` may take.
 drills: $(STAMP)
 	@FAA_DRILLS=1 $(PY) -m pytest -p no:xdist -m slow tests/field/test_drills.py
+
+check: lint
+	@$(PY) -m pytest -n 2 --dist worksteal -m 'not slow' $(FAST)
 
 test: lint
 	@$(PY) -m pytest -n 2 --dist worksteal

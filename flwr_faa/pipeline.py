@@ -34,10 +34,11 @@ from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
 AskNodes = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
-#: Chance of being audited of a node of which as much is known as may be, relative to one of which nothing is. Audits
-#: prefer the least known; but nobody may be able to count on not being drawn.
+#: Audit probability of a node whose disclosure budget is spent, relative to an untouched node. Audits prefer the nodes
+#: that have disclosed least, but no node may count on not being drawn.
 LEAST_CHANCE = 0.25
-#: The update ``w' - w``, shape (d,), from a batch and the kept rows, at least one, in an order that hangs on contents.
+#: The update ``w' - w``, shape (d,), from a batch and the kept rows. At least one row is kept; their order depends on
+#: contents alone.
 Rule = Callable[[Batch, Sequence[int]], npt.NDArray[np.float64]]
 
 
@@ -99,8 +100,8 @@ class Pipeline:
     verifier : Verifier, optional
     policy : Policy
     rule : callable, optional
-        What is made of the kept updates, ``rule(batch, rows) -> update``, e.g. their median. Default: the mean with the
-        weights of the policy.
+        How the kept updates are combined, ``rule(batch, rows) -> update``, e.g. their median. Default: the mean with
+        the weights of the policy.
     observe : bool
         Detect, verify and report, but remove and ban nobody: ``Verdict.withheld`` says what would have been done. Only
         a reply that cannot be averaged is left out.
@@ -326,7 +327,7 @@ class Pipeline:
 
 
 def _asked(ask: AskNodes, challenges: Mapping[int, bytes]) -> Mapping[int, bytes | str | Exhausted]:
-    """What the nodes answer. If asking itself fails, that is the server's line, and nobody's guilt."""
+    """Return what the nodes answer. If asking itself fails, the fault is the server's line, not a node's."""
     try:
         return ask(challenges) if challenges else {}
     except Exception as error:  # noqa: BLE001 - a transport may raise what it likes
@@ -335,7 +336,7 @@ def _asked(ask: AskNodes, challenges: Mapping[int, bytes]) -> Mapping[int, bytes
 
 
 def _dropped(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Verdict:
-    """No evidence: out for this round, but not guilty."""
+    """Return the finding for a node without evidence: it is out for this round, but not convicted."""
     if isinstance(why, Misconfigured):
         logger.error("faa node=%d cannot be verified: %s", verdict.node_id, why)
         return replace(verdict, verdict=Outcome.REJECTED, accepted=False, reason=str(why))

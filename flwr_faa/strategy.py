@@ -40,7 +40,7 @@ class FAADL(FedAvg):
     seed : Optional[int] (default: None)
         Makes batch orders and audits reproducible. If ``None``, drawn from the system: what you want in the field.
     rule : Optional[Callable] (default: None)
-        What is made of the updates that are kept, ``rule(batch, rows) -> update``. If ``None``, their weighted mean.
+        How accepted updates are combined, ``rule(batch, rows) -> update``. If ``None``, their weighted mean.
     observe : bool (default: False)
         Detect, verify and report, but remove and ban nobody: to watch before trusting. ``Verdict.withheld`` says what
         would have been done.

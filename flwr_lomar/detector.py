@@ -44,7 +44,7 @@ PRESETS = {"paper": Preset(0.4, "printed", 1.0, False), "robust": Preset(0.4, "g
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What LoMar makes of a matrix, a row an update."""
+    """The result of LoMar for a matrix with one row per update."""
 
     factor: Factor
     views: list[View]

@@ -294,7 +294,7 @@ def _take(updates: Floats, rows: Indices, columns: Indices, memory: Floats) -> F
 def _centre(chunk: Floats, squares: Floats) -> Floats:
     """The mean of that half of the rows that is nearest to 0.
 
-    Distances do not hang on it, but their precision does: the mean of all rows could be dragged away by one attacker
+    Distances do not depend on it, but their precision does: the mean of all rows could be dragged away by one attacker
     with an enormous update, and the distances between honest updates would drown in rounding.
     """
     half = (len(chunk) + 1) // 2

@@ -1,6 +1,6 @@
 """``python -m apps.field.supernode FOLDER ...``: a device with its data.
 
-Its node id hangs on the key in ``FOLDER/node.key``, made at the first start. The SuperLink refuses it until
+Its node id depends on the key in ``FOLDER/node.key``, made at the first start. The SuperLink refuses it until
 ``FOLDER/node.key.pub`` is registered there: ``python -m apps.field.run ... --node node.key.pub``.
 """
 

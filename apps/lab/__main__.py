@@ -38,7 +38,7 @@ from apps.lab.spotcheck import Enrolled
 def main(config: DictConfig) -> None:
     """Run one scenario and say how it went."""
     for name in ("flwr", "flwr_faa"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # a line a node and round; it is all in rounds.jsonl
+        logging.getLogger(name).setLevel(logging.ERROR)  # one line per node and round; it is all in rounds.jsonl
     told = HydraConfig.get()
     more = [source.path for source in told.runtime.config_sources if source.provider == "command-line"]
     scenario = load(_joined(told.overrides.task, *more))

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--docs", action="store_true", help=f"write the table into {DOC.name} too")
     parser.add_argument("overrides", nargs="*", help="of the setting, e.g. attack.tau=0.1")
     options = parser.parse_intermixed_args(arguments)
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # a line a node and round; it is all in rounds.jsonl
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # one line per node and round; it is all in rounds.jsonl
     console, records = Console(), {}
     for strategy in options.strategies:
         scenario = setting(strategy, options.rounds, options.overrides)

@@ -43,7 +43,7 @@ class PyODDetector(Detector):
     A detector with an attribute ``label_blocks``, as LoMar's, works on the parameters themselves: it gets the updates,
     one row a client, and where ``label_blocks`` is None the columns that feed each label. With an attribute
     ``statistics`` it gets the columns of running statistics too, behind the others, and there their number. One that
-    leaves ``evidence_``, a line a row, has it in the reports.
+    leaves ``evidence_``, one line per row, has it in the reports.
 
     Nobody can hide by breaking the detector, nor have the others held back by that. A detector that raises, or leaves a
     score or a threshold that is not a number, finds everybody odd, or finds nothing odd in one update far from nine

@@ -17,8 +17,9 @@ logger = getLogger("flwr")  # Flower's own, to whose lines these belong
 
 
 class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
-    """A node cannot be asked and it is not its guilt: its data have been asked about as often as they may be (or there
-    is no authority to ask about them).
+    """A node cannot be asked, through no fault of its own.
+
+    Its data have been asked about as often as they may be, or there is no authority to ask about them.
     """
 
 

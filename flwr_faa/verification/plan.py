@@ -316,7 +316,7 @@ def to_arrays(model: nn.Module) -> list[npt.NDArray[Any]]:
 
 
 def step_seed(nonce: int, index: int) -> int:
-    """Of torch's generator in a step of a round."""
+    """Return the torch seed for one step."""
     return int(np.random.SeedSequence([nonce, index]).generate_state(1, np.uint64)[0] >> 1)
 
 

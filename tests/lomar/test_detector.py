@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -88,7 +89,8 @@ class TestPyOD:
         _, confidence = fitted.predict(self.test, return_confidence=True)
         assert ((confidence >= 0) & (confidence <= 1)).all()
         assert fitted._predict_rank(self.test, normalized=True).max() <= 1
-        fitted.predict_with_rejection(self.test)
+        certain, rejecting = fitted.predict(self.test), fitted.predict_with_rejection(self.test)
+        assert ((rejecting == certain) | (rejecting == -2)).all() and (rejecting != -2).any()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             np.testing.assert_array_equal(fitted.fit_predict(self.train), fitted.labels_)
@@ -104,7 +106,7 @@ class TestPyOD:
         unfitted = clone(LoMarDetector(fitted.preset, label_blocks=[np.arange(2), [2, 3]], k=7, bandwidth=0.5))
         assert not hasattr(unfitted, "labels_")
         assert unfitted.get_params()["k"] == 7
-        assert repr(unfitted)
+        assert re.search(rf"k=7,.* preset=.{fitted.preset}", repr(unfitted), re.DOTALL)
         for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):  # noqa: S301
             np.testing.assert_array_equal(again.decision_function(self.test), fitted.decision_function(self.test))
 

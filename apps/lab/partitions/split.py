@@ -70,7 +70,7 @@ def _by_flower(partitioner: Any, labels: Labels, clients: int) -> list[Rows]:
     disable_progress_bar()
     partitioner.dataset = Dataset.from_dict({"row": np.arange(len(labels)), "label": labels})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # datasets' use of pyarrow, a line a call
+        warnings.simplefilter("ignore", FutureWarning)  # datasets' use of pyarrow, one line per call
         warnings.filterwarnings("ignore", "The specified min_partition_size")  # another draw follows
         return [np.array(partitioner.load_partition(i)["row"], np.intp) for i in range(clients)]
 

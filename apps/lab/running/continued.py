@@ -2,7 +2,7 @@
 
 The strategy, the grid and the clients are those of every run over the Message API; the loop is that of Flower's
 ``Strategy.start``, which can only count from 1. After each round the model is kept in ``checkpoint.npz``, beside the
-files that every run leaves. What is drawn in a round hangs on the seed and the round's number alone, as long as every
+files that every run leaves. What is drawn in a round depends on the seed and the round's number alone, as long as every
 client takes part in it (``fraction`` 1).
 """
 
@@ -77,7 +77,7 @@ class Continued(Record):
 
     @property
     def done(self) -> int:
-        """Rounds."""
+        """The number of rounds that are finished."""
         return len(self.wall)
 
     def keep(self, arrays: Arrays, wall: float, cpu: float) -> None:

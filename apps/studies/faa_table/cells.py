@@ -51,7 +51,7 @@ class Cell:
 def all_cells(verifier: str, seeds: int) -> Iterator[Cell]:
     """Every cell of the table, runs with the same yardstick next to each other.
 
-    The OCSVM stands beside the default for its recall, which does not hang on the verifier: replay will do.
+    The OCSVM stands beside the default for its recall, which does not depend on the verifier: replay will do.
     """
     numbers, detectors = range(1, seeds + 1), DETECTORS if verifier == "replay" else DETECTORS[:1]
     for dataset, share, seed, attack, detector in product(DATASETS, SHARES, numbers, ATTACKS, detectors):
