@@ -17,6 +17,7 @@ import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,7 +64,7 @@ class Example:
 
 
 CIFAR, FASHION, MNIST = "uoft-cs/cifar10", "zalando-datasets/fashion_mnist", "ylecun/mnist"
-ADULT, IRIS = "scikit-learn/adult-census-income", "hitorilabs/iris"
+ADULT, IRIS, HIGGS = "scikit-learn/adult-census-income", "hitorilabs/iris", "jxie/higgs"
 EXAMPLES = (
     Example("advanced-pytorch", FASHION, config={"fraction-train": 1.0}),
     Example("custom-mods", CIFAR),
@@ -73,19 +74,18 @@ EXAMPLES = (
     Example("flower-secure-aggregation", FASHION),
     Example("flower-simulation-step-by-step-pytorch/my-awesome-app", FASHION),
     Example("opacus", CIFAR),
-    Example("quickstart-jax", MNIST),
     Example("quickstart-numpy"),
     Example("quickstart-pennylane", CIFAR),
     Example("quickstart-pytorch", CIFAR),
     Example("quickstart-pytorch-lightning", MNIST),
     Example("quickstart-sklearn", IRIS),
-    Example("quickstart-xgboost", ADULT),
+    Example("quickstart-xgboost", HIGGS),
 )
 
 
 def measure(checkout: Path) -> str:
     """Run them all, each in processes of its own, and return the table and what is not in it."""
-    notes, lines = Notes(), []
+    notes, lines, totals = Notes(), [], [[0, 0] for _ in DEFENCES[1:]]
     for example in EXAMPLES:
         data = STANDINS[example.data][0] if example.data else "its own"
         found = {}
@@ -98,9 +98,12 @@ def measure(checkout: Path) -> str:
         if alone.kind is not Kind.WORKS:
             cells = ["not run: " + notes.cell(example.name, alone)] + [""] * (len(DEFENCES) + 1)
         else:
-            alarms = [f"{sum(e.kept_out)} of {sum(e.seen)}" if e.kind is Kind.WORKS else "" for e in found.values()]
+            counts = [(sum(e.kept_out), sum(e.seen)) for e in found.values()]
+            totals = [[sum(pair) for pair in zip(*both, strict=True)] for both in zip(totals, counts, strict=True)]
+            alarms = [f"{out} of {seen}" if seen else "" for out, seen in counts]
             cells = [*(notes.cell(example.name, each, alone) for each in found.values()), *alarms]
         lines.append([example.name.split("/")[0], data, str(example.nodes), *cells])
+    lines.append(["all", *[""] * (len(DEFENCES) + 1), *(f"{out} of {seen}" for out, seen in totals)])
     alarms = [f"kept out: {defence}" for defence in DEFENCES[1:]]
     table = untitled(["example", "data", "nodes", *DEFENCES[1:], *alarms], lines)
     return f"{table}\n\n{notes.text()}\n\n{_others(checkout)}"
@@ -110,13 +113,24 @@ def apart(checkout: Path, example: Example, defence: str) -> Outcome:
     """Run one example in a process of its own, forked from one that has imported what all of them need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        try:
-            return pool.apply_async(run, (checkout, example, defence)).get(SECONDS)
-        except multiprocessing.TimeoutError:
-            return Outcome(Kind.FAILS, f"longer than {SECONDS} s")
-        except Exception as error:  # noqa: BLE001 - an example that cannot be imported is a row too
-            return Outcome(Kind.FAILS, f"{type(error).__name__}: {error}")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(there, checkout, example, defence))  # no pool's: it may have children
+    process.start()
+    there.close()
+    try:
+        found: Outcome = here.recv() if here.poll(SECONDS) else Outcome(Kind.FAILS, f"longer than {SECONDS} s")
+    except EOFError:
+        found = Outcome(Kind.FAILS, "the process died")
+    process.kill()
+    process.join()
+    return found
+
+
+def _tell(there: Connection, checkout: Path, example: Example, defence: str) -> None:
+    try:
+        there.send(run(checkout, example, defence))
+    except Exception as error:  # noqa: BLE001 - an example that cannot be imported is a row too
+        there.send(Outcome(Kind.FAILS, f"{type(error).__name__}: {error}"))
 
 
 def _others(checkout: Path) -> str:
@@ -136,6 +150,7 @@ def run(checkout: Path, example: Example, defence: str) -> Outcome:
     """Run one example in this process, which it leaves changed."""
     folder = checkout / "examples" / example.name
     settings = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    multiprocessing.set_start_method("fork", force=True)  # loaders of data start as in a script
     _in_silence()
     _same_every_time()
     _without_the_hub()

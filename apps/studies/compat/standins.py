@@ -1,7 +1,7 @@
 """Data in place of those that only the Hugging Face hub has: in their form, and small.
 
-Images are MNIST's, in the size and the colours of the data that they stand for. Iris is itself. Adult's columns are
-drawn at random, its categories already numbers, and its label depends on them.
+Images are MNIST's, in the size and the colours of the data that they stand for. Iris is itself. Adult's and Higgs'
+columns are drawn at random, categories already as numbers, and labels depend on them.
 """
 
 from __future__ import annotations
@@ -52,12 +52,18 @@ def _adult(first: int, count: int) -> dict[str, list[Any]]:
     return columns | {"income": (samples[:, :5].sum(axis=1) > 1).astype(np.float64).tolist()}
 
 
+def _higgs(first: int, count: int) -> dict[str, list[Any]]:
+    samples = np.random.default_rng(first).normal(size=(count, 28))
+    return {"inputs": samples.tolist(), "label": (samples[:, :5].sum(axis=1) > 0).astype(np.float64).tolist()}
+
+
 #: By the hub's name: what the rows are, and how to make them.
 STANDINS: dict[str, tuple[str, Callable[[int, int], dict[str, list[Any]]]]] = {
     "uoft-cs/cifar10": ("MNIST in CIFAR-10's form", _images("img", 32, True)),
     "zalando-datasets/fashion_mnist": ("MNIST in Fashion-MNIST's place", _images("image", 28, False)),
     "ylecun/mnist": ("MNIST", _images("image", 28, False)),
     "hitorilabs/iris": ("Iris", _iris),
+    "jxie/higgs": ("random, in Higgs' form", _higgs),
     "scikit-learn/adult-census-income": ("random, in Adult's form", _adult),
 }
 
