@@ -95,7 +95,7 @@ class Differences:
         start, k = columns.start, bisect_right(self._starts, columns.start) - 1
         while start < columns.stop:
             i, first = self._order[k], self._starts[k]
-            stop = min(first + self._base[i].size, columns.stop)
+            stop = min(first + len(self._base[i]), columns.stop)
             yield i, slice(start - first, stop - first), slice(start - columns.start, stop - columns.start)
             start, k = stop, k + 1
 

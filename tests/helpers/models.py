@@ -13,7 +13,8 @@ Model = dict[str, np.ndarray]
 def _parameter(dtype: str, shape: tuple[int, ...], scale: float, seed: int) -> np.ndarray:
     largest = float(np.finfo(dtype).max) * 1e-4  # weighted sums must fit too, in the rules that are compared with
     values = np.random.default_rng(seed).normal(0, scale, shape)
-    return np.asarray(np.clip(values, -largest, largest)).astype(dtype)
+    order: Any = "F" if seed % 3 == 0 else "C"  # as scikit-learn's coefficients are
+    return np.asarray(np.clip(values, -largest, largest)).astype(dtype, order=order)
 
 
 SCALES = (1e-6, 1e-2, 1.0, 1e3)
