@@ -31,7 +31,7 @@ from flwr_faa.verification.base import Case
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, enrolment
 from flwr_faa.verification.spotcheck.answer import answer
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.messages import Challenge
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from flwr_faa.protection import protect
     from flwr_faa.strategy import FAADL
     from flwr_faa.verification.plan import TrainingPlan
-    from flwr_faa.verification.spotcheck.enrolment import Device
+    from flwr_faa.verification.spotcheck.device import Device
     from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Device": "flwr_faa.verification.spotcheck.enrolment",
+    "Device": "flwr_faa.verification.spotcheck.device",
     "FAADL": "flwr_faa.strategy",
     "Ledger": "flwr_faa.ledger.store",
     "Policy": "flwr_faa.pipeline",

@@ -31,7 +31,7 @@ from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.settings import check_agreement, check_data, check_given
 from flwr_faa.verification.spotcheck import answer as spotcheck
 from flwr_faa.verification.spotcheck import commitments, enrolment, messages
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device, own_device
 from flwr_faa.verification.wire import WireError, kind_of
 
 #: Config keys and record names shared with the strategies.
@@ -48,11 +48,13 @@ PROTOCOLS = {
     paper.REQUEST: "paper",
     messages.ENROL: "spotcheck",
     messages.CHALLENGE: "spotcheck",
+    messages.ENCRYPT: "encrypted",
 }
 _SWITCHES = {
     "replay": "plaintext=True (it shows the data)",
     "paper": 'answers=("paper",) (it shows the data)',
     "spotcheck": "device=Device(...)",
+    "encrypted": 'device=Device(authority=...) (or answers=("encrypted",): it trusts whoever sends a public key)',
 }
 
 
@@ -97,9 +99,9 @@ def answer(
         return replay.answer(data, challenge)
     if kind == paper.REQUEST:
         return paper.answer(data, challenge)
-    if kind == messages.ENROL:
-        return enrolment.enrol(device or enrolment.own_device(data), data, challenge)
-    return spotcheck.answer(plan, data, device or enrolment.own_device(data), challenge)
+    if kind in (messages.ENROL, messages.ENCRYPT):
+        return enrolment.enrol(device or own_device(data), data, challenge)
+    return spotcheck.answer(plan, data, device or own_device(data), challenge)
 
 
 def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str]) -> frozenset[str]:
@@ -112,7 +114,9 @@ def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str
             "expected no 'paper' where an authority is pinned, got both: the paper's mode shows the data to whoever "
             "sends a public key"
         )
-    return frozenset(answers) | ({"replay"} if plaintext else set()) | ({"spotcheck"} if device else set())
+    pinned = device is not None and device.authority is not None
+    on = {"replay": plaintext, "spotcheck": device is not None or "encrypted" in answers, "encrypted": pinned}
+    return frozenset(answers) | {protocol for protocol, switched_on in on.items() if switched_on}
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +131,13 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
     plaintext : bool
         Answer the ``replay`` verifier, which asks for the data in the clear. Simulations only.
     device : Device, optional
-        Answer the ``spotcheck`` verifier; here the encrypted data set, the identity key and the checkpoints are kept.
+        Answer the ``spotcheck`` verifier; here the bound data set, the identity key and the checkpoints are kept. Data
+        are encrypted only under a key of the authority that it pins; where it pins none, they are only committed to.
     answers : collection of str
         Protocols to answer besides: ``"paper"``, which hides nothing and is refused where the device pins an authority;
-        ``"spotcheck"`` with a device in the user's data folder (in Ray's
-        simulation a temporary one for each client); ``"replay"``. Nothing else is ever answered.
+        ``"spotcheck"`` with a device in the user's data folder (in Ray's simulation a temporary one for each client);
+        ``"replay"``; ``"encrypted"``, for simulations: a spot check with encryption under whatever key the server
+        sends. Nothing else is ever answered.
     """
 
     plan: TrainingPlan
@@ -176,11 +182,13 @@ class VerifiableClient(NumPyClient):
     plaintext : bool
         Answer the ``replay`` verifier, which asks for the data in the clear. Simulations only.
     device : Device, optional
-        Answer the ``spotcheck`` verifier; here the encrypted data set, the identity key and the checkpoints are kept.
+        Answer the ``spotcheck`` verifier; here the bound data set, the identity key and the checkpoints are kept. Data
+        are encrypted only under a key of the authority that it pins; where it pins none, they are only committed to.
     answers : collection of str
         Protocols to answer besides: ``"paper"``, which hides nothing and is refused where the device pins an authority;
-        ``"spotcheck"`` with a device in the user's data folder (in Ray's
-        simulation a temporary one for each client); ``"replay"``. Nothing else is ever answered.
+        ``"spotcheck"`` with a device in the user's data folder (in Ray's simulation a temporary one for each client);
+        ``"replay"``; ``"encrypted"``, for simulations: a spot check with encryption under whatever key the server
+        sends. Nothing else is ever answered.
     """
 
     def __init__(
@@ -230,7 +238,7 @@ def _train(client: verifiable | VerifiableClient, arrays: Arrays, config: Mappin
     nonce = int(config.get(NONCE, 0))
     if not config.get(COMMIT) or "spotcheck" not in _switched_on(client.device, client.plaintext, client.answers):
         return client.plan.train(arrays, client.data, nonce), b""
-    folder = (client.device or enrolment.own_device(client.data)).checkpoints
+    folder = (client.device or own_device(client.data)).checkpoints
     done, commitment = commitments.train(client.plan, arrays, client.data, nonce, folder)
     return done, commitment.to_bytes()
 

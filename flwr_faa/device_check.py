@@ -321,7 +321,7 @@ def check(
 
     With --plan and --data also what a project must change before its clients can be verified.
     """
-    from flwr_faa.verification.spotcheck.enrolment import Device
+    from flwr_faa.verification.spotcheck.device import Device
 
     if (plan is None) != (data is None):
         typer.echo("faa-device: expected --plan and --data, got one of them", err=True)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from flwr_faa import defence
-from flwr_faa.verification.spotcheck import claims, verifier
+from flwr_faa.verification.spotcheck import encrypted, verifier
 
 # The same examples in every run, and no time limits: a busy machine is no fault of the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,7 +33,7 @@ def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(5)
     secret = SimpleNamespace(SystemRandom=lambda: draw, token_bytes=draw.randbytes)
     monkeypatch.setattr(verifier, "secrets", secret)
-    monkeypatch.setattr(claims, "secrets", secret)
+    monkeypatch.setattr(encrypted, "secrets", secret)
     monkeypatch.setattr(defence, "secrets", SimpleNamespace(token_bytes=lambda count: bytes([5]) * count))
     random.seed(5)
     torch.manual_seed(5)

@@ -34,12 +34,14 @@ PINNED = Device(Path("/nonexistent"), authority=AUTHORITY.verify_key)
 def requests() -> dict[str, bytes]:
     """A well-formed request of every kind that there is, by kind."""
     node = 9
-    enrol = messages.Enrol(node, "arkworks", AUTHORITY.signed_public_key(node, 64).to_bytes())
-    challenge = messages.Challenge(bytes(32), bytes(32), bytes(32), (0,), np.ones((2, 64), np.int64))
+    enrol = messages.Enrol("commitments", node, "arkworks", b"")
+    encrypt = messages.Enrol("encryption", node, "arkworks", AUTHORITY.signed_public_key(node, 64).to_bytes())
+    challenge = messages.Challenge(bytes(32), bytes(32), bytes(32), (0,), bytes(32))
     return {
         replay.REQUEST: Replay(PLAN).challenge(CASE),
         paper.REQUEST: Paper(PLAN, SHAPE, authority=AUTHORITY, max_value=16).challenge(CASE),
         messages.ENROL: enrol.to_bytes(),
+        messages.ENCRYPT: encrypt.to_bytes(),
         messages.CHALLENGE: challenge.to_bytes(),
     }
 
@@ -56,12 +58,13 @@ def ask(api: str, request: bytes, **switches: Any) -> Any:
 @pytest.mark.parametrize("api", ["legacy", "message"])
 @pytest.mark.parametrize(
     "switches",
-    [{}, {"device": PINNED}, {"plaintext": True}, {"answers": ("paper",)}],
-    ids=["nothing", "device", "plaintext", "paper"],
+    [{}, {"device": Device(Path("/nonexistent"))}, {"device": PINNED}, {"plaintext": True}, {"answers": ("paper",)}],
+    ids=["nothing", "device", "pinned", "plaintext", "paper"],
 )
 def test_a_client_answers_only_what_its_own_code_switched_on(api: str, switches: dict[str, Any]) -> None:
     on = {"paper"} & set(switches.get("answers", ()))
     on |= {"spotcheck"} if "device" in switches else set()
+    on |= {"encrypted"} if switches.get("device") == PINNED else set()
     on |= {"replay"} if "plaintext" in switches else set()
     asked = requests()
     assert set(asked) == set(PROTOCOLS)
@@ -69,7 +72,7 @@ def test_a_client_answers_only_what_its_own_code_switched_on(api: str, switches:
         if PROTOCOLS[kind] not in on:
             with pytest.raises(WireError, match=f"{PROTOCOLS[kind]!r}: refused; its own code would have to switch it"):
                 ask(api, request, **switches)
-        elif PROTOCOLS[kind] != "spotcheck":  # which needs an enrolment: tests/verification
+        elif PROTOCOLS[kind] not in ("spotcheck", "encrypted"):  # which needs an enrolment: tests/verification
             assert ask(api, request, **switches)
 
 
@@ -105,7 +108,7 @@ def test_nobody_else_can_read_what_a_device_keeps_nor_recognise_samples_by_their
         os.umask(before)
     modes = {p.relative_to(tmp_path): stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "parent").rglob("*")}
     names = {p.name for p in modes}
-    assert {"disclosed.sqlite", "identity.key", "enrolled", "ciphertexts.npy", "samples.npy", "meta.json"} <= names
+    assert {"disclosed.sqlite", "identity.key", "enrolled", "bound.npy", "samples.npy", "meta.json"} <= names
     for path, mode in modes.items():
         assert mode == (0o700 if (tmp_path / path).is_dir() else 0o600), f"{path}: {mode:o}"
     # The same data on another device have other names: an outsider with the candidates learns nothing from them.
@@ -121,10 +124,8 @@ def test_a_folder_is_one_clients_alone(tmp_path: Path) -> None:
     node = Node(tmp_path, "logistic")
     node.enrol()
     node.enrolled = node.verifier.challenge(case := node.train())  # type: ignore[attr-defined]
-    request = node.verifier.authority.signed_public_key(node.node_id + 1, 64)
-    enrolment.enrol(
-        node.device, slice_of(1), messages.Enrol(node.node_id + 1, "arkworks", request.to_bytes()).to_bytes()
-    )
+    request = node.verifier._binding.enrolment(node.node_id + 1, 64)
+    enrolment.enrol(node.device, slice_of(1), request.to_bytes())
     with pytest.raises(WireError, match="a folder each"):
         node.answer(node.enrolled)  # type: ignore[attr-defined]
     node.enrol()  # as the server asks it to, since the challenge is open: and then it is this client's folder again

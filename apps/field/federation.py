@@ -49,7 +49,9 @@ class Federation:
     samples : int, optional
         At most so many a slice.
     budget : float
-        Share of a sample's dimensions that authority and devices disclose.
+        Share of a sample's dimensions that devices disclose, and the authority.
+    encrypted : bool
+        Bind data by encryption, with a key authority; else by commitments, without.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Federation:
     lab: str
     samples: int | None = None
     budget: float = 0.25
+    encrypted: bool = False
     ids: dict[str, int] = field(default_factory=dict, init=False)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False)
     _ports: dict[str, int] = field(default_factory=dict, init=False)
@@ -71,7 +74,8 @@ class Federation:
             limit = [] if self.samples is None else ["--samples", str(self.samples)]
             cut = [sys.executable, "-m", "apps.lab.slice", str(self.folder / "slices"), *self._lab.split(), *limit]
             subprocess.run(cut, cwd=ROOT, check=True, capture_output=True)
-            self.start_authority()
+            if self.encrypted:
+                self.start_authority()
             self.start_superlink()
             self.link.configure()
             keys = [node_key(self.folder / name).with_suffix(".key.pub") for name in self.attacks]
@@ -124,10 +128,11 @@ class Federation:
             "--data": str(data or self.folder / "slices" / f"{number}.npz"),
             "--superlink": self.address,
             "--ca": str(ca or self.ca),
-            "--authority": Credential.read(self.credential).authority.hex(),
             "--port": str(self._port(name)),
             "--budget": str(self.budget),
         }
+        if self.encrypted:
+            options["--authority"] = Credential.read(self.credential).authority.hex()
         if attack := self.attacks.get(name, ""):
             options["--attack"] = attack
         words = [word for option in options.items() for word in option]
@@ -199,7 +204,8 @@ class Federation:
     def start(self, name: str, overrides: str) -> subprocess.Popen[bytes]:
         """Start a run of the lab's app in the background; what it leaves is in the folder of that name."""
         private.folder(self.folder / name)
-        told = overrides_of(self.folder / name, self.url, self.credential, f"{self._lab} {overrides}")
+        authority = self.url if self.encrypted else ""
+        told = overrides_of(self.folder / name, authority, self.credential, f"{self._lab} {overrides}")
         self._processes[name] = self.link.start(told, self.log(name))
         return self._processes[name]
 

@@ -109,14 +109,25 @@ class Link:
 
 
 def overrides_of(folder: Path, authority: str, credential: Path, more: str) -> str:
-    """What the lab's app is told: whom to ask for keys, and what else was asked for."""
-    values = {
-        "run.dir": folder.absolute(),
-        "verification.url": authority,
-        "verification.key": credential.absolute(),
-    }
+    """What the lab's app is told: how data are bound, by whose keys if by any, and what else was asked for.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    authority : str
+        Address of the key authority; empty if data are bound by commitments.
+    credential : Path
+        For the authority.
+    more : str
+        Other overrides.
+    """
+    values: dict[str, str | Path] = {"run.dir": folder.absolute()}
+    if authority:
+        values |= {"verification.url": authority, "verification.key": credential.absolute()}
     quoted = [shlex.quote(f'{name}="{value}"') for name, value in values.items()]
-    return " ".join(["verification=spotcheck_remote", "run.baseline=false", *quoted, more])
+    chosen = "spotcheck_remote" if authority else "spotcheck"
+    return " ".join([f"verification={chosen}", "run.baseline=false", *quoted, more])
 
 
 def main(
@@ -124,7 +135,7 @@ def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="Of the lab, e.g. dataset=mnist5k rounds=10.")] = None,
     superlink: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:9092",
     ca: Annotated[Path, typer.Option(help="The SuperLink's ca.crt.")] = Path("superlink/ca.crt"),
-    authority: Annotated[str, typer.Option(help="The key authority's address.")] = "https://127.0.0.1:9443",
+    authority: Annotated[str, typer.Option(help="The key authority's address, if there is one.")] = "",
     credential: Annotated[Path, typer.Option(help="The server.json that the authority made.")] = Path("server.json"),
     node: Annotated[list[Path] | None, typer.Option(help="A node.key.pub to register first; repeatable.")] = None,
     nodes: Annotated[int, typer.Option(help="How many must be connected before it starts.")] = 1,

@@ -119,7 +119,7 @@ def main(
     fresh(folder)
     lab = "dataset=digits partition=iid model=logistic"
     failures, began = [], time.monotonic()
-    with Federation(folder, NODES, lab, SAMPLES, 1.0) as federation:
+    with Federation(folder, NODES, lab, SAMPLES, 1.0, encrypted=True) as federation:
         federation.start_nodes()
         soak = Soak(federation, "soak", every, random.Random(seed), rounds)
         told = f"api=message rounds={rounds} timeout={timeout} verification.enrol_timeout={timeout} min_clients=1"

@@ -18,11 +18,11 @@ from flwr_faa.authority.budget import BUDGET
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Its key, its encrypted data and its checkpoints.")],
+    folder: Annotated[Path, typer.Argument(help="Its key, its bound data and its checkpoints.")],
     data: Annotated[Path, typer.Option(help="Its slice, from 'python -m apps.lab.slice'.")] = Path("slice.npz"),
     superlink: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:9092",
     ca: Annotated[Path, typer.Option(help="The SuperLink's ca.crt.")] = Path("ca.crt"),
-    authority: Annotated[str, typer.Option(help="The authority's key, which it printed: 64 hex digits.")] = "",
+    authority: Annotated[str, typer.Option(help="The key of an authority, if there is one: 64 hex digits.")] = "",
     port: Annotated[int, typer.Option(help="For its own processes, on loopback; one a SuperNode.")] = 9094,
     budget: Annotated[float, typer.Option(help="Share of a sample's dimensions that it discloses.")] = BUDGET,
     attack: Annotated[str, typer.Option(help="For drills: be malicious, in one of the ways of conf/attack.")] = "",
@@ -34,10 +34,8 @@ def main(
     if key_only:
         typer.echo(f"to be registered at the SuperLink:  {key}.pub")
         return
-    if len(authority) != 64:
-        raise typer.BadParameter(
-            "expected --authority with 64 hex digits, without which the server could read all data"
-        )
+    if len(authority) not in (0, 64):
+        raise typer.BadParameter("expected --authority with 64 hex digits, or none: data are then never encrypted")
     config = {"data": str(data.absolute()), "device": str(folder), "authority": authority, "budget": budget}
     if attack:
         config["attack"] = attack

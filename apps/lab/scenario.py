@@ -24,7 +24,7 @@ from apps.lab.partitions.split import Rows, choose_malicious
 from flwr_faa import TrainingPlan
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 
 T = TypeVar("T")
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -128,7 +128,8 @@ class Scenario:
         if "data" not in config:
             return self.client(int(config["partition-id"]))
         found = Slice.read(Path(config["data"]), tuple(self.config.dataset.shape))
-        device = Device(Path(config["device"]), float(config["budget"]), bytes.fromhex(config["authority"]))
+        pinned = bytes.fromhex(config["authority"]) or None
+        device = Device(Path(config["device"]), float(config["budget"]), pinned)
         honest = Honest(self.plan, found.data, found.partition, device, public=False)
         return self.with_choices(attack=config["attack"]).corrupt(honest) if "attack" in config else honest
 

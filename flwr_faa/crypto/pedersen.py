@@ -22,8 +22,8 @@ from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import multiples
 
-#: Values above this are not samples; sums of buckets would no longer pay.
-MAX_VALUE = 2**16 - 1
+#: Values above this are not samples (``authority.registration.MAX_TOP``).
+MAX_VALUE = 2**31 - 1
 
 
 def commit_rows(group: Group, rows: npt.NDArray[np.integer], blindings: Sequence[int]) -> list[Point]:

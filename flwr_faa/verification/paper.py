@@ -24,7 +24,7 @@ from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.replay import judge_data
-from flwr_faa.verification.settings import check_given, check_keys
+from flwr_faa.verification.settings import check_authority, check_given
 from flwr_faa.verification.wire import WireError, pack, unpack
 
 REQUEST, EVIDENCE = "paper/request", "paper/evidence"
@@ -70,7 +70,8 @@ class Paper:
         from flwr_faa.verification.integer_layer import check_plan
 
         check_given(self.plan)
-        check_keys(self.authority, self.max_value)
+        check_authority(self.authority)
+        expected.integer("max_value", self.max_value, least=1)
         expected.number("tau", self.tau, above=0)
         object.__setattr__(self, "sample_shape", expected.shape("sample_shape", self.sample_shape))
         aont.transform(np.zeros((1, *self._rows), np.int64))

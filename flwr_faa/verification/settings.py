@@ -114,10 +114,9 @@ def check_given(plan: object) -> None:
     expected.kind("plan", plan, TrainingPlan, "TrainingPlan(model=Net, lr=...) makes one")
 
 
-def check_keys(authority: object, max_value: object) -> None:
-    """Raise TypeError or ValueError unless keys can be asked for, of samples up to a value."""
+def check_authority(authority: object) -> None:
+    """Raise TypeError unless keys can be asked for."""
     expected.having("authority", authority, ("public_key", "functional_keys"), _AUTHORITIES)
-    expected.integer("max_value", max_value, least=1)
 
 
 def _short(value: object) -> str:

@@ -138,7 +138,7 @@ def _parsers() -> dict[str, tuple[Callable[[bytes], object], bytes]]:
         "public key": (lambda b: ipfe.PublicKey.from_bytes(group, b), public.to_bytes()),
         "signed public key": (SignedPublicKey.from_bytes, signed.to_bytes()),
         "ciphertexts": (lambda b: ipfe.ciphertexts_from_bytes(group, b), ciphertexts),
-        "enrol": (Enrol.from_bytes, Enrol(7, group.name, signed.to_bytes()).to_bytes()),
+        "enrol": (Enrol.from_bytes, Enrol("encryption", 7, group.name, signed.to_bytes()).to_bytes()),
         "commitment": (lambda b: Commitment.from_bytes(b, 3, 2), commitment.to_bytes()),
         "challenge": (Challenge.from_bytes, challenge.to_bytes()),
         "answer": (Answer.from_bytes, answer.to_bytes()),

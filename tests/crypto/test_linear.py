@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.crypto import groups, linear, pedersen
@@ -62,7 +62,14 @@ def test_bases_are_different_points_of_the_group(group: Group) -> None:
     assert len(set(group.coordinates([*bases, group.generator]))) == 802
 
 
-@given(st.lists(st.lists(st.integers(0, pedersen.MAX_VALUE), min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4))
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.lists(st.integers(0, 999) | st.just(pedersen.MAX_VALUE), min_size=WIDTH, max_size=WIDTH),
+        min_size=1,
+        max_size=4,
+    )
+)
 @pytest.mark.parametrize("name", ["arkworks", "charm"])
 def test_a_commitment_is_the_sum_it_is_defined_as(name: str, samples: list[list[int]]) -> None:
     group = _open(name)
@@ -73,7 +80,7 @@ def test_a_commitment_is_the_sum_it_is_defined_as(name: str, samples: list[list[
 
 
 @pytest.mark.parametrize(
-    "rows", [np.zeros(3, int), np.full((1, 3), -1), np.full((1, 3), 2**16), np.zeros((1, 3)), np.zeros((2, 3), int)]
+    "rows", [np.zeros(3, int), np.full((1, 3), -1), np.full((1, 3), 2**31), np.zeros((1, 3)), np.zeros((2, 3), int)]
 )
 def test_what_cannot_be_committed_to_is_refused(group: Group, rows: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -12,7 +12,7 @@ from flwr_faa import Ledger, Policy, SpotCheck
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.store import Store
 from flwr_faa.detection import Everyone
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from tests.helpers.federation import RUNNERS, sign_flip
 from tests.helpers.toy import FINE, NARROW, seen_by, slice_of
 

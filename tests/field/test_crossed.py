@@ -10,7 +10,7 @@ from apps.lab.running.local_grid import LocalGrid
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
 from flwr_faa.report import Outcome
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.helpers.federation import RUNNERS
 from tests.helpers.toy import PLANS

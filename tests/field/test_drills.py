@@ -303,7 +303,7 @@ def test_drills(tmp_path: Path) -> None:
     attacks = {**dict.fromkeys(HONEST, ""), POISONER: "sign_flip"}
     # eight pixels by eight, whose budget one check would spend: here everything may be known
     lab = "dataset=digits partition=iid model=logistic"
-    with Federation(tmp_path / "field", attacks, lab, samples=150, budget=1.0) as field:
+    with Federation(tmp_path / "field", attacks, lab, samples=150, budget=1.0, encrypted=True) as field:
         field.start_nodes()
         for drill in DRILLS:
             (folder := tmp_path / drill.__name__).mkdir()

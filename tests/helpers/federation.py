@@ -20,7 +20,7 @@ from flwr_faa import legacy as faa_legacy
 from flwr_faa.client import NONCE
 from flwr_faa.defence import Defence
 from flwr_faa.report import RoundReport
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from tests.helpers.toy import PLANS, seen_by, slice_of
 
 Arrays = list[np.ndarray]
@@ -52,7 +52,7 @@ def device_of(device: Device | Callable[[int], Device] | None, partition: int) -
 
 def answers_of(device: Device | None) -> tuple[str, ...]:
     """All that a client may answer: these data are public."""
-    return () if device is not None and device.authority is not None else ("paper",)
+    return () if device is not None and device.authority is not None else ("paper", "encrypted")
 
 
 class Attacked(VerifiableClient):

@@ -39,7 +39,7 @@ from flwr_faa.authority import LocalAuthority
 from flwr_faa.report import Outcome
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_lomar import LoMar
 from flwr_lomar.legacy import LoMar as LegacyLoMar

@@ -124,7 +124,7 @@ def test_a_later_run_finds_no_older_enrolments_and_progress_is_counted(tmp_path:
     assert shown == [4, 4] and str(enrolled) == ""
     (scenario.device_of(0).folder / "enrolments" / "new-1").mkdir()
     next(scenario.devices.glob("1/enrolments/*/meta.json")).unlink()
-    assert str(enrolled) == "3 of 4 clients have encrypted their data"
+    assert str(enrolled) == "3 of 4 clients are bound to their data"
 
 
 def test_the_budget_is_the_clients_too_and_a_convolution_needs_all_of_it() -> None:

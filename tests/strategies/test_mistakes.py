@@ -21,7 +21,7 @@ from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from tests.helpers import federation
 from tests.helpers.federation import RUNNERS
 from tests.helpers.toy import PLANS, slice_of
@@ -166,7 +166,7 @@ TAU = [({"tau": wrong}, "tau to be a finite number above 0") for wrong in (0.0, 
 SAMPLES_OF = [
     *[({"shape": wrong}, "sample_shape as a tuple of positive integers") for wrong in (64, (), (1, 8.0, 8), (-8, -8))],
     ({"shape": (1, 9, 9)}, r"expected samples that the .* takes, got shape \(1, 9, 9\)"),
-    *[({"authority": wrong}, "expected authority with public_key") for wrong in (LocalAuthority, None, "https://a")],
+    *[({"authority": wrong}, "expected authority with public_key") for wrong in (LocalAuthority, "https://a")],
     *[({"max_value": wrong}, "max_value to be an integer of at least 1") for wrong in (0, -5, 16.0, "255")],
     ({"plan": replace(PLAN, model=lambda: None)}, r"model\(\) to return a new torch module, got NoneType"),
     ({"plan": replace(PLAN, model=lambda width: None)}, r"model\(\) to return a new torch module, got TypeError"),

@@ -15,7 +15,7 @@ from flwr_faa import Ledger, Policy
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
 from flwr_faa.report import Outcome
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.helpers.federation import RUNNERS, sign_flip
 from tests.helpers.federation import Outcome as Run

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = first or (resident() if turn == 3 else 0)
         grown = resident() - first if first else 0
     for name, (sent, refused, slowest) in counts.items():
-        print(f"{name:16} {sent:7.0f} messages, {refused:7.0f} refused, slowest {slowest:.2f} of its share")
+        print(f"{name:24} {sent:7.0f} messages, {refused:7.0f} refused, slowest {slowest:.2f} of its share")
         bad += [f"{name}: a message took {slowest:.2f} of its share"] * (slowest > 1)
     print(f"memory: {resident() / 2**20:.0f} MB, {grown / 2**20:+.1f} MB since the third turn of {turn}")
     bad += [f"memory grew by {grown / 2**20:.1f} MB"] * (grown > GROWTH)

@@ -22,8 +22,9 @@ from tests.verification.hostile import hostile, message, raw, raw_array
 from tests.verification.targets import Target, decoders, targets
 
 NAMES = [
-    "answer", "commitment", "enrolled", "enrol", "challenge", "paper evidence", "paper request", "replay evidence",
-    "replay request",
+    *["answer", "commitment", "enrolled", "enrol", "challenge"],
+    *[f"{name}, commitments" for name in ("answer", "enrolled", "enrol", "challenge")],
+    *["paper evidence", "paper request", "replay evidence", "replay request"],
 ]  # fmt: skip
 
 
@@ -155,5 +156,5 @@ def test_a_message_of_many_fields_is_refused() -> None:
 def test_the_fuzzer_runs_and_reports(capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz.main(["--minutes", "0"]) == 0
     *lines, memory = capsys.readouterr().out.splitlines()
-    sent = {line[:16].strip(): int(line[16:].split()[0]) for line in lines}
+    sent = {line[:24].strip(): int(line[24:].split()[0]) for line in lines}
     assert sent.keys() == set(NAMES) and min(sent.values()) >= 10 and memory.startswith("memory")

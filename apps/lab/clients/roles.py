@@ -15,8 +15,8 @@ from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data
-from flwr_faa.verification.spotcheck.enrolment import Device
-from flwr_faa.verification.spotcheck.messages import ENROL
+from flwr_faa.verification.spotcheck.device import Device
+from flwr_faa.verification.spotcheck.messages import ENCRYPT, ENROL
 from flwr_faa.verification.wire import kind_of
 
 Fit = tuple[list[npt.NDArray[Any]], int, dict[str, Any]]
@@ -52,7 +52,7 @@ class Honest(VerifiableClient):
     device: Device
 
     def __init__(self, plan: TrainingPlan, data: Data, partition: int, device: Device, public: bool) -> None:
-        super().__init__(plan, data, plaintext=public, device=device, answers=("paper",) if public else ())
+        super().__init__(plan, data, plaintext=public, device=device, answers=("paper", "encrypted") if public else ())
         self.partition = partition
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
@@ -86,7 +86,7 @@ class Malicious(NumPyClient):
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
         """Enrol like anybody else, and answer a verification as the attack says."""
         answer = self.scenario.attack.answer
-        if CHALLENGE in config and kind_of(config[CHALLENGE]) == ENROL:
+        if CHALLENGE in config and kind_of(config[CHALLENGE]) in (ENROL, ENCRYPT):
             return self.honest.get_properties(config)
         if answer == Conduct.REFUSE:
             raise RuntimeError("no comment")

@@ -20,14 +20,15 @@ import numpy.typing as npt
 from flwr.client import NumPyClient
 
 from flwr_faa import TrainingPlan, VerifiableClient
-from flwr_faa.authority import SignedPublicKey
 from flwr_faa.client import CHALLENGE, EVIDENCE
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck import enrolment, merkle
 from flwr_faa.verification.spotcheck.answer import answer
-from flwr_faa.verification.spotcheck.enrolment import Device, Enrolment, sample_leaf
-from flwr_faa.verification.spotcheck.messages import ENROL, VECTORS, Answer, Challenge, Enrol
+from flwr_faa.verification.spotcheck.commitments import Run
+from flwr_faa.verification.spotcheck.device import Device
+from flwr_faa.verification.spotcheck.enrolment import Enrolment, sample_leaf
+from flwr_faa.verification.spotcheck.messages import ENCRYPT, ENROL, VECTORS, Answer, Challenge, Enrol
 from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Liar(NumPyClient):
         if CHALLENGE not in config:
             return {}
         request = config[CHALLENGE]
-        if kind_of(request) != ENROL:
+        if kind_of(request) not in (ENROL, ENCRYPT):
             return {EVIDENCE: self.answer(request)}
         self.device.folder.mkdir(parents=True, exist_ok=True)
         self._request.write_bytes(request)  # a client object lives for one message
@@ -88,6 +89,11 @@ class Liar(NumPyClient):
     def request(self) -> Enrol:
         """What it was asked to enrol with."""
         return Enrol.from_bytes(self._request.read_bytes())
+
+    @property
+    def key(self) -> bytes:
+        """As challenges name what its data are bound under."""
+        return key_of(self.device, self.data, self.request)
 
     @property
     def _request(self) -> Any:
@@ -155,7 +161,7 @@ class EncryptsOutOfRange(Liar):
 def within_range(device: Device, data: Data, request: bytes, top: int) -> bytes:
     """Enrol, and sign that no value is above ``top``."""
     enrolment.enrol(device, data, request)
-    found = enrolment.find(device, data, _key(Enrol.from_bytes(request)))
+    found = enrolment.find(device, data, key_of(device, data, Enrol.from_bytes(request)))
     assert found is not None
     meta = json.loads((found.path / "meta.json").read_text())
     (found.path / "meta.json").write_text(json.dumps({**meta, "top": top}))
@@ -164,7 +170,7 @@ def within_range(device: Device, data: Data, request: bytes, top: int) -> bytes:
 
 @dataclass
 class OffTheCurve(Liar):
-    """Enrols ciphertexts in which points are none: a bit of each is wrong.
+    """Enrols samples in which a point is none: a bit of each is wrong.
 
     Parameters
     ----------
@@ -177,30 +183,56 @@ class OffTheCurve(Liar):
     def enrol(self, request: bytes) -> bytes:
         return off_the_curve(self.device, self.data, request, self.samples)
 
+    def answer(self, challenge: bytes) -> bytes:
+        return answer_off_the_curve(self.plan, self.device, self.data, challenge, self.samples)
+
 
 def off_the_curve(device: Device, data: Data, request: bytes, samples: int) -> bytes:
-    """Enrol, spoil the last point of the first few ciphertexts, and sign for that."""
+    """Enrol, spoil the last point that binds the first few samples, and sign for that."""
     enrolment.enrol(device, data, request)
-    found = enrolment.find(device, data, _key(Enrol.from_bytes(request)))
+    found = enrolment.find(device, data, key_of(device, data, Enrol.from_bytes(request)))
     assert found is not None
-    ciphertexts = found.ciphertexts(range(found.samples))
-    ciphertexts[:samples, -1] ^= 1
-    _rewrite(found, ciphertexts, data[1])
+    bound = found.bound(range(found.samples))
+    bound[:samples, -1] ^= 1
+    rewrite(found, bound, data[1])
     return enrolment.enrol(device, data, request)  # signs for the root that is written there now
 
 
-def _rewrite(found: Enrolment, ciphertexts: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> None:
-    leaves = [sample_leaf(row, label) for row, label in zip(ciphertexts, labels.tolist(), strict=True)]
-    np.save(found.path / "ciphertexts.npy", ciphertexts)
+def answer_off_the_curve(plan: TrainingPlan, device: Device, data: Data, challenge: bytes, samples: int) -> bytes:
+    """Answer for such points: by the right ones, of which alone anything can be proved, and then spoilt."""
+    asked = Challenge.from_bytes(challenge)
+    found = enrolment.find(device, data, asked.key)
+    assert found is not None
+    spoilt, tree = found.bound(range(found.samples)), found.tree()
+    right = spoilt.copy()
+    right[:samples, -1] ^= 1
+    rewrite(found, right, data[1])
+    right_root = enrolment.find(device, data, asked.key)
+    assert right_root is not None
+    try:
+        told = answer(plan, data, device, replace(asked, data=right_root.root).to_bytes())
+    finally:
+        rewrite(found, spoilt, data[1])
+    batches = list(plan.batches(len(data[1]), Run.find(plan, device.checkpoints, asked.run).nonce))
+    rows = np.unique(np.concatenate([batches[step] for step in asked.steps]))
+    return changed(bound=lambda _: spoilt[rows], paths=lambda _: tree.paths(rows.tolist()))(
+        Answer.from_bytes(told)
+    ).to_bytes()
+
+
+def rewrite(found: Enrolment, bound: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> None:
+    """Have an enrolment be of something else than it was made of, by another root."""
+    leaves = [sample_leaf(row, label) for row, label in zip(bound, labels.tolist(), strict=True)]
+    np.save(found.path / "bound.npy", bound)
     np.save(found.path / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, merkle.SIZE))
     meta = json.loads((found.path / "meta.json").read_text())
     (found.path / "meta.json").write_text(json.dumps({**meta, "root": merkle.Tree(leaves).root.hex()}))
 
 
-def _key(request: Enrol) -> bytes:
-    """The SHA-256 by which challenges name the public key in a request."""
-    public = SignedPublicKey.from_bytes(request.public_key).public
-    return hashlib.sha256(public).digest()
+def key_of(device: Device, data: Data, request: Enrol) -> bytes:
+    """The SHA-256 by which challenges name what data are bound under."""
+    _, parameters = enrolment.BONDS[request.binding].accept(device, request, int(np.prod(data[0].shape[1:])))
+    return hashlib.sha256(parameters).digest()
 
 
 @dataclass
@@ -273,17 +305,17 @@ def changed(**fields: Callable[[Any], Any]) -> Change:
 
 
 @dataclass
-class SwapsCiphertexts(Liar):
-    """Shows two samples' ciphertexts in each other's place."""
+class SwapsSamples(Liar):
+    """Shows what binds two samples in each other's place."""
 
     def answer(self, challenge: bytes) -> bytes:
         honest = Answer.from_bytes(super().answer(challenge))
         a, b = self.rng(challenge).choice(len(honest.labels), 2, replace=False)
 
-        def swap(ciphertexts: npt.NDArray[np.uint8]) -> None:
-            ciphertexts[[a, b]] = ciphertexts[[b, a]]
+        def swap(bound: npt.NDArray[np.uint8]) -> None:
+            bound[[a, b]] = bound[[b, a]]
 
-        return changed(ciphertexts=swap)(honest).to_bytes()
+        return changed(bound=swap)(honest).to_bytes()
 
 
 @dataclass
@@ -366,7 +398,7 @@ class Colludes(Liar):
     jitter : float
         Each but the first adds ``jitter * |g| * N(0, 1) / sqrt(d)`` of its own to the update.
     adopt : bool
-        Registers the first one's ciphertexts as its own, under its own key; else its own data.
+        Registers what binds the first one as its own, under its own key; else its own data.
     """
 
     jitter: float = 0.0
@@ -392,14 +424,14 @@ class Colludes(Liar):
         own = super().enrol(request)
         if not self.adopt or self.first is self:
             return own
-        found = enrolment.find(self.device, self.data, _key(self.request))
+        found = enrolment.find(self.device, self.data, self.key)
         assert found is not None
-        _rewrite(found, self._shared.ciphertexts(range(self._shared.samples)), self.first.data[1])
+        rewrite(found, self._shared.bound(range(self._shared.samples)), self.first.data[1])
         return super().enrol(request)
 
     def answer(self, challenge: bytes) -> bytes:
         """The first one's device answers about the run, which is the same; its enrolment is the first one's too."""
-        shared = replace(Challenge.from_bytes(challenge), data=self._shared.root, key=_key(self.first.request))
+        shared = replace(Challenge.from_bytes(challenge), data=self._shared.root, key=self.first.key)
         return answer(self.plan, self.first.data, self.first.device, shared.to_bytes())
 
     @property
@@ -407,6 +439,6 @@ class Colludes(Liar):
         first = self.first
         if not first._request.exists():
             raise RuntimeError("the first of them has not enrolled yet")
-        found = enrolment.find(first.device, first.data, _key(first.request))
+        found = enrolment.find(first.device, first.data, first.key)
         assert found is not None
         return found

@@ -93,7 +93,7 @@ class Victim:
 def run(case: Victim, verifier: Curious, rounds: int, device: Device | None) -> str:
     """A real run with one client; the line on what is disclosed in the end."""
     app, server = ClientApp(), ServerApp()
-    client = verifiable(case.plan, case.own, device=device, answers=() if device else ("paper",))
+    client = verifiable(case.plan, case.own, device=device, answers=("encrypted",) if device else ("paper",))
     strategy = FAADL(
         verifier=verifier, detector=Everyone(), seed=1, min_train_nodes=1, min_available_nodes=1,
         fraction_evaluate=0.0, min_evaluate_nodes=0,

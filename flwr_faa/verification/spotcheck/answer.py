@@ -6,12 +6,15 @@ from functools import partial
 
 import numpy as np
 
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.spotcheck import enrolment
 from flwr_faa.verification.spotcheck.commitments import Run
-from flwr_faa.verification.spotcheck.enrolment import Device, sample_leaf
+from flwr_faa.verification.spotcheck.device import Device
+from flwr_faa.verification.spotcheck.enrolment import sample_leaf
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, sizes_of
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
+from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from flwr_faa.verification.wire import WireError
 
 
@@ -33,7 +36,8 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
             "expected a challenge on what was enrolled last from this device's folder, got one on what another client "
             "enrolled: refused; clients on one machine need a folder each"
         )
-    enrolled.check_receipt(device, asked.key, asked.receipt)
+    bond = enrolled.bond
+    bond.check(device, enrolled.registration(device), asked)
     run = Run.find(plan, device.checkpoints, asked.run)
     batches = list(plan.batches(len(labels), run.nonce))
     layer = IntegerLayer.of(plan, samples.shape[1:])
@@ -55,25 +59,32 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
     told = [partial(layer.told, sizes_of(k), top=enrolled.top) for k in kernels]
     enrolled.spend([(b.tolist(), count) for b, count in zip(chosen, told, strict=True)], device.budget)
     try:
-        claims = [layer.apply(samples[batch], k) for batch, k in zip(chosen, kernels, strict=True)]
+        claims = [
+            StepClaims(layer, step, batch.tolist(), k, layer.apply(samples[batch], k))
+            for step, batch, k in zip(asked.steps, chosen, kernels, strict=True)
+        ]
     except ValueError as error:
         raise WireError(str(error)) from error
     trace = run.trace()
-    ciphertexts, tree, checkpoints = enrolled.ciphertexts(rows.tolist()), enrolled.tree(), run.tree()
+    bound, tree, checkpoints = enrolled.bound(rows.tolist()), enrolled.tree(), run.tree()
     paths = tree.paths(rows.tolist())
     stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
-    if any(sample_leaf(c, labels[r]) != stored[r].tobytes() for c, r in zip(ciphertexts, rows, strict=True)):
-        raise RuntimeError(f"{enrolled.path}: expected the ciphertexts that were written, got others: remove it")
+    if any(sample_leaf(b, labels[r]) != stored[r].tobytes() for b, r in zip(bound, rows, strict=True)):
+        raise RuntimeError(f"{enrolled.path}: expected the bound samples that were written, got others: remove it")
     if checkpoints.root != asked.run:
         raise RuntimeError(f"{run.path}: expected the checkpoints that were written, got others")
+    by_row = {row: raw.tobytes() for row, raw in zip(rows.tolist(), bound, strict=True)}
+    group = open_group(enrolled.group)
+    proofs = bond.prove(device, group, asked, claims, samples.reshape(len(labels), -1), by_row)
     return Answer(
         start=checkpoints.paths([0])[0],
         checkpoints=np.frombuffer(b"".join(encoded), np.uint8).reshape(len(encoded), -1),
         checkpoint_paths=checkpoints.paths(opened),
-        ciphertexts=ciphertexts,
+        bound=bound,
         paths=paths,
         labels=labels[rows].astype(np.int64),
-        claims=np.concatenate(claims),
+        claims=np.concatenate([step.outputs for step in claims]),
+        proofs=proofs,
         positions=trace.positions,
         buffers=trace.buffers,
     ).to_bytes()

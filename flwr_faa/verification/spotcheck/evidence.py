@@ -1,7 +1,7 @@
-"""What a suspect shows in a spot check, against what it is bound to and what it was asked. No authority, no state.
+"""What a suspect shows in a spot check, against what it is bound to and what it was asked. No state.
 
-The points of ``spotcheck.py`` one by one, in their order: ``check_form``, ``checkpoints``, ``ciphertexts`` and ``asks``
-(what the authority is to be asked for to test the claims), ``error``.
+The points of ``spotcheck.py`` one by one, in their order: ``check_form``, ``checkpoints``, ``samples`` and ``claims``
+(what is then to be tested), ``error``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority import Registration, Stated
-from flwr_faa.crypto import groups, ipfe
-from flwr_faa.crypto.group import Group
+from flwr_faa.authority import Registration
 from flwr_faa.verification.base import Case, worst
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
-from flwr_faa.verification.spotcheck.claims import Ask, check_range
+from flwr_faa.verification.spotcheck.claims import check_range
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
 from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers
 from flwr_faa.verification.spotcheck.messages import VECTORS, Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
+from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.trace import ROUNDING, SKETCH, Trace
 from flwr_faa.verification.wire import WireError
 
@@ -49,8 +48,8 @@ class Shown:
     ----------
     plan, layer
         What was to be trained.
-    group : Group
-        Of the ciphertexts.
+    sizes : pair of int
+        Bytes of a bound sample, and of a step's proof.
     max_value : int
         Samples are integers from 0 to this.
     case : Case
@@ -60,7 +59,7 @@ class Shown:
 
     plan: TrainingPlan
     layer: IntegerLayer
-    group: Group
+    sizes: tuple[int, int]
     max_value: int
     case: Case
     bound: Bound
@@ -101,10 +100,11 @@ class Shown:
             "start": (high, merkle.SIZE),
             "checkpoints": (opened, self.layout.size),
             "checkpoint_paths": (opened, high, merkle.SIZE),
-            "ciphertexts": (rows, (layer.width + 1) * self.group.point_size),
+            "bound": (rows, self.sizes[0]),
             "paths": (rows, deep, merkle.SIZE),
             "labels": (rows,),
             "claims": (len(self.chosen), layer.outputs + VECTORS, *layer.spatial),
+            "proofs": (len(challenge.steps), self.sizes[1]),
             "positions": (len(self.bound.commitment.moves) + 1, 1 + bool(self.layout.coast), SKETCH),
             "buffers": (len(self.bound.commitment.moves) + 1, self.layout.buffer_count),
         }
@@ -162,33 +162,26 @@ class Shown:
             if (states[:, at] != states[0, at]).any():
                 raise Contradiction(f"array {i}, which is too large a buffer to change, has changed")
 
-    def ciphertexts(self) -> dict[int, ipfe.Ciphertext]:
-        """The batches' ciphertexts by row; raises Contradiction unless enrolled, well-formed and of data in range."""
+    def samples(self) -> dict[int, bytes]:
+        """What binds the batches' samples, by row; raises Contradiction unless enrolled, and of data in range."""
         registration, answer = self.bound.registration, self.answer
-        rows, n = self.rows.tolist(), self.layer.width + 1
-        for row, raw, label, path in zip(rows, answer.ciphertexts, answer.labels, answer.paths, strict=True):
+        rows = self.rows.tolist()
+        for row, raw, label, path in zip(rows, answer.bound, answer.labels, answer.paths, strict=True):
             if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
                 raise Contradiction(f"sample {row} is not the one enrolled")
         check_range(answer.claims[:, self.layer.outputs :], self.vectors, self.max_value)
-        try:
-            points = groups.decode(self.group, answer.ciphertexts.tobytes(), subgroup=False)
-        except ValueError as error:
-            raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
-        return {row: ipfe.Ciphertext(self.group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
+        return {row: raw.tobytes() for row, raw in zip(rows, answer.bound, strict=True)}
 
-    def asks(self, checkpoints: Mapping[int, Checkpoint]) -> list[Ask]:
-        """For every step what is to be asked of the authority to test Z1 and P."""
-        layer, asks = self.layer, []
+    def claims(self, checkpoints: Mapping[int, Checkpoint]) -> list[StepClaims]:
+        """What is claimed of every step's samples."""
+        layer, claims = self.layer, []
         for step, batch, outputs in self._by_step():
             try:
                 own = layer.quantise(checkpoints[step].arrays[layer.weight])
             except ValueError as error:
                 raise Contradiction(f"checkpoint {step} has no usable first layer: {error}") from error
-            functions, values = layer.functions(np.concatenate([own, self.vectors]), outputs)
-            units = 0 if layer.spatial else layer.outputs  # a convolution has disclosed everything already
-            root = self.bound.registration.root
-            asks.append(Ask.about(Stated(root, batch.tolist(), functions, units, bool(layer.spatial)), values))
-        return asks
+            claims.append(StepClaims(layer, step, batch.tolist(), np.concatenate([own, self.vectors]), outputs))
+        return claims
 
     def error(self, checkpoints: Mapping[int, Checkpoint]) -> float:
         """The largest error of any challenged step."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.authority.registration import Registration
 from flwr_faa.verification.spotcheck.merkle import SIZE
-from flwr_faa.verification.wire import WireError, pack, unpack
+from flwr_faa.verification.wire import WireError, kind_of, pack, unpack
 
-ENROL, ENROLLED = "spotcheck/enrol", "spotcheck/enrolled"
+#: Requests to bind a data set, by commitments or by encryption; and the answer to both.
+ENROL, ENCRYPT, ENROLLED = "spotcheck/enrol", "spotcheck/encrypt", "spotcheck/enrolled"
 COMMITMENT, CHALLENGE, ANSWER = "spotcheck/commitment", "spotcheck/challenge", "spotcheck/answer"
 
 #: Random vectors s a challenge. One misses a tampering of relative size r with probability of about tau / r; two, its
@@ -28,22 +30,70 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Enrol:
-    """Server to client: encrypt and register your data set. ``public_key`` is the authority's for it, signed."""
+    """Server to client: bind yourself to your data set.
 
+    Attributes
+    ----------
+    binding : {"commitments", "encryption"}
+    node_id : int
+    group : str
+        Back end of the group.
+    parameters : bytes
+        What the data are bound under: for commitments what ``claim_proofs.parameters`` gives, for encryption the
+        authority's public key for this node, signed.
+    """
+
+    binding: Literal["commitments", "encryption"]
     node_id: int
     group: str
-    public_key: bytes
+    parameters: bytes
 
     def to_bytes(self) -> bytes:
         node = self.node_id.to_bytes(8, "big")
-        return pack(ENROL, {"node": node, "group": self.group, "public_key": self.public_key})
+        kind = ENROL if self.binding == "commitments" else ENCRYPT
+        return pack(kind, {"node": node, "group": self.group, "parameters": self.parameters})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Enrol:
-        fields = unpack(data, ENROL, {"node": bytes, "group": str, "public_key": bytes})
+        kind = ENCRYPT if kind_of(data) == ENCRYPT else ENROL
+        fields = unpack(data, kind, {"node": bytes, "group": str, "parameters": bytes})
         if len(fields["node"]) != 8:
             raise WireError(f"expected a node id of 8 bytes, got {len(fields['node'])}")
-        return cls(int.from_bytes(fields["node"], "big"), fields["group"], fields["public_key"])
+        node = int.from_bytes(fields["node"], "big")
+        return cls("commitments" if kind == ENROL else "encryption", node, fields["group"], fields["parameters"])
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Client to server: this data set is bound, and so much may be asked about it.
+
+    Attributes
+    ----------
+    registration : Registration
+        Signed.
+    allowed, spent : int
+        Dimensions of a sample that the device will tell at most, and the most that it has told of any in this set.
+    """
+
+    FIELDS: ClassVar[dict[str, type]] = {
+        "root": bytes, "samples": int, "width": int, "top": int, "verify_key": bytes, "signature": bytes,
+        "allowed": int, "spent": int,
+    }  # fmt: skip
+
+    registration: Registration
+    allowed: int
+    spent: int
+
+    def to_bytes(self) -> bytes:
+        return pack(ENROLLED, {**asdict(self.registration), "allowed": self.allowed, "spent": self.spent})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Enrolled:
+        fields = unpack(data, ENROLLED, cls.FIELDS)
+        allowed, spent = fields.pop("allowed"), fields.pop("spent")
+        if not (0 <= allowed <= fields["width"] and spent >= 0):
+            raise WireError(f"expected a budget from 0 to {fields['width']} dimensions, got {allowed}, {spent} spent")
+        return cls(Registration(**fields), allowed, spent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +144,13 @@ class Challenge:
     data : bytes
         Root of the registered data set.
     key : bytes
-        SHA-256 of the encoded public key under which it is encrypted.
+        SHA-256 of the parameters under which it is bound.
     steps : tuple of int
         Ascending, from 0.
     seed : bytes
         The server's part in the random vectors s, 32 bytes.
     receipt : bytes
-        The authority's, for the registration of that data set.
+        The authority's, for the registration of that data set, where there is an authority.
     """
 
     run: bytes
@@ -121,6 +171,13 @@ class Challenge:
         drawn = np.frombuffer(hashlib.shake_256(_VECTORS + self.run + self.seed).digest(count), np.uint8)
         s = drawn.astype(np.int64) - VECTOR_MAX
         return (s + (s >= 0)).reshape(VECTORS, *kernel)
+
+    def context(self, verify_key: bytes, samples: int) -> bytes:
+        """What proofs about its answer are bound to: all of it, and the device and the size of its set.
+
+        Node and width are in ``key``, the round and the run in ``run``; no two challenges have one ``seed``.
+        """
+        return pack("spotcheck/context", {"asked": self.to_bytes(), "device": verify_key, "samples": samples})
 
     def to_bytes(self) -> bytes:
         steps = np.array(self.steps, np.int64)
@@ -151,11 +208,13 @@ class Answer:
         Path of checkpoint 0, which the server can compute itself.
     checkpoints, checkpoint_paths : uint8, shapes (c, size), (c, depth, 32)
         Those before and after every challenged step, in order, each once.
-    ciphertexts, paths : uint8, shapes (r, size), (r, depth, 32)
-        Of the samples of all challenged steps, in order of their index, each once.
+    bound, paths : uint8, shapes (r, size), (r, depth, 32)
+        What binds the samples of all challenged steps, in order of their index, each once.
     labels : int64, shape (r,)
     claims : int64, shape (sum of batch sizes, outputs + k, *spatial)
         Z1 and P of every challenged step, one step after the other.
+    proofs : uint8, shape (steps, size)
+        Of every step's claims; of size 0 where the server tests them by itself.
     positions, buffers : float32, float64, shapes (S + 1, k, projections), (S + 1, n)
         The trace that was committed to.
     """
@@ -163,10 +222,11 @@ class Answer:
     start: Bytes
     checkpoints: Bytes
     checkpoint_paths: Bytes
-    ciphertexts: Bytes
+    bound: Bytes
     paths: Bytes
     labels: npt.NDArray[np.int64]
     claims: npt.NDArray[np.int64]
+    proofs: Bytes
     positions: npt.NDArray[np.float32]
     buffers: npt.NDArray[np.float64]
 
@@ -186,10 +246,11 @@ _ANSWER = {
     "start": np.dtype(np.uint8),
     "checkpoints": np.dtype(np.uint8),
     "checkpoint_paths": np.dtype(np.uint8),
-    "ciphertexts": np.dtype(np.uint8),
+    "bound": np.dtype(np.uint8),
     "paths": np.dtype(np.uint8),
     "labels": np.dtype(np.int64),
     "claims": np.dtype(np.int64),
+    "proofs": np.dtype(np.uint8),
     "positions": np.dtype(np.float32),
     "buffers": np.dtype(np.float64),
 }

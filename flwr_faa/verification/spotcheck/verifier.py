@@ -25,10 +25,8 @@ by the information that they can hold (``authority/information.py``). For a conv
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,38 +35,38 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa import expected
-from flwr_faa.authority import (
-    Authority,
-    AuthorityUnavailable,
-    Disclosure,
-    LocalAuthority,
-    Refused,
-    Registration,
-    Stated,
-)
+from flwr_faa.authority import Authority, Disclosure, Registration
 from flwr_faa.authority.budget import allowance
-from flwr_faa.crypto import ipfe
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
 from flwr_faa.verification.integer_layer import check_plan
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.refusals import translated
-from flwr_faa.verification.settings import check_given, check_keys
-from flwr_faa.verification.spotcheck.claims import Ask
+from flwr_faa.verification.settings import check_authority, check_given
+from flwr_faa.verification.spotcheck.binding import Binding
+from flwr_faa.verification.spotcheck.committed import CommittedBinding
+from flwr_faa.verification.spotcheck.encrypted import EncryptedBinding
 from flwr_faa.verification.spotcheck.evidence import Bound, Shown
 from flwr_faa.verification.spotcheck.first_layer import CALM, LARGEST, IntegerLayer
 from flwr_faa.verification.spotcheck.merkle import SIZE
-from flwr_faa.verification.spotcheck.messages import ENROLLED, VECTOR_MAX, VECTORS, Answer, Challenge, Commitment, Enrol
+from flwr_faa.verification.spotcheck.messages import (
+    VECTOR_MAX,
+    VECTORS,
+    Answer,
+    Challenge,
+    Commitment,
+    Enrolled,
+)
 from flwr_faa.verification.spotcheck.plan_check import check_recomputable
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
-from flwr_faa.verification.wire import WireError, unpack
+from flwr_faa.verification.wire import WireError
 
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """Verify some steps of a suspect's run on its encrypted data.
+    """Verify some steps of a suspect's run on the data that it is bound to.
 
     Parameters
     ----------
@@ -76,8 +74,9 @@ class SpotCheck:
         The client's.
     sample_shape : tuple of int, optional
         Of one sample; needed if the first layer is a convolution or the model wants more than vectors.
-    authority : Authority
-        In process if not given.
+    authority : Authority, optional
+        Binds the data by inner-product encryption under its keys. Without one they are bound by commitments, which
+        needs nobody's trust.
     steps : int
         Steps drawn at random, besides the last and those that changed most.
     tau : float, optional
@@ -86,10 +85,12 @@ class SpotCheck:
     max_value : int
         Samples are integers from 0 to this.
     allow_convolution : bool
-        A convolutional first layer discloses the image. It must be allowed here, by the authority's budget, and by
-        the client's own.
+        A convolutional first layer discloses the image. It must be allowed here, by the client's own budget, and by
+        the authority's, if there is one.
     enrol_timeout : float
         Seconds that enrolments may take.
+    back_end : {"arkworks", "charm", "auto"}
+        Group of the commitments. Every installation has arkworks; charm must be on all devices.
 
     Raises
     ------
@@ -101,17 +102,17 @@ class SpotCheck:
 
     plan: TrainingPlan
     sample_shape: tuple[int, ...] | None = None
-    authority: Authority = field(default_factory=LocalAuthority)
+    authority: Authority | None = None
     steps: int = 2
     tau: float | None = None
     max_value: int = 255
     allow_convolution: bool = False
     enrol_timeout: float = 3600.0
+    back_end: str = "arkworks"
     _layer: IntegerLayer = field(init=False, repr=False, compare=False)
+    _binding: Binding = field(init=False, repr=False, compare=False)
     _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _receipts: dict[int, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pending: dict[int, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _owed: dict[int, list[Stated]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _allowed: str = field(default="", init=False, repr=False, compare=False)
     _measures: int = field(default=1, init=False, repr=False, compare=False)
     _lengths: int = field(default=1, init=False, repr=False, compare=False)
@@ -122,7 +123,9 @@ class SpotCheck:
 
     def __post_init__(self) -> None:
         check_given(self.plan)
-        check_keys(self.authority, self.max_value)
+        if self.authority is not None:
+            check_authority(self.authority)
+        expected.integer("max_value", self.max_value, least=1)
         if self.tau is not None:
             expected.number("tau", self.tau, above=0)
         expected.integer("steps", self.steps, least=0)
@@ -137,6 +140,8 @@ class SpotCheck:
             )
         check_plan(self.plan, layer.sample_shape)
         object.__setattr__(self, "_layer", layer)
+        binding = CommittedBinding(self.back_end) if self.authority is None else EncryptedBinding(self.authority)
+        object.__setattr__(self, "_binding", binding)
         layout = StateLayout.of(self.plan)
         object.__setattr__(self, "_measures", layout.measures)
         object.__setattr__(self, "_lengths", layout.lengths)
@@ -168,15 +173,18 @@ class SpotCheck:
         will be is not known yet, but how large a device lets them be.
         """
         told = self._layer.told(self._layer.largest(VECTORS, VECTOR_MAX), smallest, top)
-        return min(self._layer.width, told.opened * min(steps, self.plan.epochs) + told.every * steps)
+        every = told.every * steps if self._binding.tells_all else 0
+        return min(self._layer.width, told.opened * min(steps, self.plan.epochs) + every)
 
     def _affordable(self) -> str:
         """How many checks of full batches the budget allows, in words; raises ValueError if none."""
         size, width = self.plan.batch_size, self._layer.width
         need = self._need(self.most, size, self.max_value)
+        if self.authority is None:
+            return "each device says at enrolment how much it allows"
         try:
-            budget = allowance(width, self.authority.budget)
-        except AuthorityUnavailable:
+            budget = allowance(width, self._binding.budget)
+        except Exhausted:
             return "how often the budget allows it, the authority will say once it is there"
         if need > budget < width:
             wider = self._wide_enough(size, budget)
@@ -200,29 +208,33 @@ class SpotCheck:
         # A node that left a challenge open may have changed its data: it is asked to enrol (again).
         if node_id in self._registered and node_id not in self._pending:
             return None
-        with translated():
-            key = self.authority.signed_public_key(node_id, self._layer.width)
-            return Enrol(node_id, self.authority.group.name, key.to_bytes()).to_bytes()
+        return self._binding.enrolment(node_id, self._layer.width).to_bytes()
 
     def enrol(self, node_id: int, answer: bytes) -> None:
-        expected = {"root": bytes, "samples": int, "width": int, "top": int, "verify_key": bytes, "signature": bytes}
-        registration = Registration(**unpack(answer, ENROLLED, expected))
+        enrolled = Enrolled.from_bytes(answer)
+        registration = enrolled.registration
         if registration.width != self._layer.width:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
             registration.check_form()
-            try:
-                self.check_affordable(registration.samples, registration.top)
-            except Misconfigured as why:
-                raise Misconfigured(f"node {node_id}: {why}") from why
-            receipt = self.authority.register(node_id, registration)
-            self._look(node_id)
+        try:
+            self.check_affordable(registration.samples, registration.top, enrolled.allowed)
+        except Misconfigured as why:
+            raise Misconfigured(f"node {node_id}: {why}") from why
+        self._binding.register(node_id, self._layer.width, enrolled)
+        self._look(node_id)
         self._pending.pop(node_id, None)
-        self._registered[node_id], self._receipts[node_id] = registration, receipt
+        self._registered[node_id] = registration
 
-    def check_affordable(self, samples: int, top: int) -> None:
+    def check_affordable(self, samples: int, top: int, allowed: int | None = None) -> None:
         """Refuse so many samples with values up to ``top`` if they could never be checked: whoever enrols them could
         never be asked, or be convicted.
+
+        Parameters
+        ----------
+        samples, top : int
+        allowed : int, optional
+            Dimensions of a sample that their device allows; as many as the authority does, or all, if not given.
 
         Raises
         ------
@@ -235,7 +247,7 @@ class SpotCheck:
             )
         width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
         need = self._need(min(self.plan.steps(samples), self.most), smallest, top)
-        budget = allowance(width, self.authority.budget)
+        budget = min(width if allowed is None else allowed, allowance(width, self._binding.budget))
         if need > budget < width:
             wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b, top) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
@@ -265,17 +277,9 @@ class SpotCheck:
         steps = min(self.plan.steps(registration.samples), self.most)
         return known.remaining / self._need(steps, self.plan.smallest_batch(registration.samples), registration.top)
 
-    def _settle(self, node_id: int) -> None:
-        """Have claims counted that were stated while the authority was away."""
-        owed = self._owed.get(node_id, [])
-        while owed:
-            with suppress(Refused):  # the node has moved on to another data set, or the budget is spent
-                self.authority.count(node_id, owed[0])
-            owed.pop(0)
-
     def _look(self, node_id: int) -> Disclosure:
-        """Ask the authority, and remember what it says for the report."""
-        self._known[node_id] = self.authority.disclosure(node_id)
+        """Look the count up, and remember it for the report."""
+        self._known[node_id] = self._binding.disclosure(node_id)
         return self._known[node_id]
 
     # The question
@@ -293,18 +297,14 @@ class SpotCheck:
         others = [i for i in range(count) if i not in always]
         drawn = secrets.SystemRandom().sample(others, min(self.steps, len(others)))
         steps = tuple(sorted({*always, *drawn}))
-        with translated():
-            self._settle(case.node_id)
-            disclosure = self._look(case.node_id)
-            public = self.authority.public_key(case.node_id, self._layer.width)
+        disclosure = self._look(case.node_id)
         # Where one sample's budget is spent, nothing is asked at all: a client that could foresee which steps can still
         # be checked would cheat in the others.
         smallest = self.plan.smallest_batch(registration.samples)
         need = self._need(len(steps), smallest, registration.top)  # whichever steps were drawn
         if disclosure.budget < self._layer.width and disclosure.remaining < need:
             raise Exhausted(f"disclosure budget spent: a check discloses up to {need} more; {disclosure}")
-        key = hashlib.sha256(public.to_bytes()).digest()
-        receipt = self._receipts[case.node_id]
+        key, receipt = self._binding.promise(case.node_id, self._layer.width)
         challenge = Challenge(commitment.root, registration.root, key, steps, secrets.token_bytes(SIZE), receipt)
         self._pending[case.node_id] = Bound(challenge, commitment, registration)
         return challenge.to_bytes()
@@ -325,12 +325,15 @@ class SpotCheck:
         if bound is None:
             raise WireError("expected an answer to a challenge, got one without")
         answer = Answer.from_bytes(evidence)
-        shown = Shown(self.plan, self._layer, self.authority.group, self.max_value, case, bound, answer)
+        sizes = self._binding.sizes(self._layer.width)
+        shown = Shown(self.plan, self._layer, sizes, self.max_value, case, bound, answer)
         shown.check_form()
         tau = self.tau or 0.0
         try:
             checkpoints = shown.checkpoints()
-            self._test_claims(case.node_id, shown.ciphertexts(), shown.asks(checkpoints))
+            samples, claims, registration = shown.samples(), shown.claims(checkpoints), bound.registration
+            context = bound.challenge.context(registration.verify_key, registration.samples)
+            self._binding.test(case.node_id, registration.root, context, claims, samples, answer.proofs)
             error = shown.error(checkpoints)
             contradiction = ""
         except Contradiction as why:
@@ -339,7 +342,7 @@ class SpotCheck:
             self._pending.pop(case.node_id)
             raise
         self._pending.pop(case.node_id)
-        with suppress(Exhausted), translated():  # the verdict stands, also if the count cannot be looked up
+        with suppress(Exhausted):  # the verdict stands, also if the count cannot be looked up
             self._look(case.node_id)
         if contradiction:
             return Finding(True, error, tau, contradiction)
@@ -347,20 +350,6 @@ class SpotCheck:
         if not error <= tau:
             return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {told}")
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {told}")
-
-    def _test_claims(self, node_id: int, ciphertexts: Mapping[int, ipfe.Ciphertext], asks: list[Ask]) -> None:
-        """Have the claims counted, and test them in the exponent. Raises Contradiction, or Exhausted."""
-        claims = []
-        for i, ask in enumerate(asks):
-            try:
-                with translated():
-                    key = self.authority.check_key(node_id, ask.stated, ask.seed)
-            except Exhausted:
-                self._owed.setdefault(node_id, []).extend(later.stated for later in asks[i:])
-                raise
-            claims.append(ask.claim(ciphertexts, key))
-        if not ipfe.claims_hold(claims):
-            raise Contradiction("a claim about the first layer is not true of the enrolled data")
 
 
 def _rows(weight: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, enrolment
 from flwr_faa.verification.spotcheck.answer import answer
-from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.messages import Answer
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.helpers.toy import NARROW, PLANS, seen_by, slice_of
@@ -27,6 +28,10 @@ def backends() -> list[str]:
     return ["charm", "arkworks"]
 
 
+#: What can bind a node to its data.
+BINDINGS = ["commitments", "encryption"]
+
+
 @dataclass
 class Node:
     """A node and its server."""
@@ -34,6 +39,7 @@ class Node:
     folder: Path
     name: str = "mlp"
     back_end: str = "arkworks"
+    binding: str = "encryption"
     budget: float = 1.0
     data: Data = field(default_factory=lambda: slice_of(0))
     node_id: int = 2**63 + 7
@@ -44,11 +50,22 @@ class Node:
     def __post_init__(self) -> None:
         self.plan = NARROW if self.name == "narrow" else PLANS[self.name]
         convolution = self.name == "cnn"
-        authority = LocalAuthority(self.back_end, self.budget)
         top = round(1 / self.plan.scale)
         self.data = seen_by(self.plan, self.data)
-        self.verifier = SpotCheck(self.plan, SHAPE, authority, steps=1, max_value=top, allow_convolution=convolution)
+        self.verifier = SpotCheck(
+            self.plan, SHAPE, self.authority, steps=1, max_value=top, allow_convolution=convolution,
+            back_end=self.back_end,
+        )  # fmt: skip
         self.device = Device(self.folder, self.budget, progress=lambda done, total: None)
+
+    @cached_property
+    def authority(self) -> LocalAuthority | None:
+        return LocalAuthority(self.back_end, self.budget) if self.binding == "encryption" else None
+
+    @property
+    def key(self) -> bytes:
+        """As challenges name what its data are bound under."""
+        return self.verifier._binding.promise(self.node_id, self.verifier._layer.width)[0]
 
     def enrol(self, data: Data | None = None) -> None:
         request = self.verifier.enrolment(self.node_id)

@@ -16,9 +16,9 @@ from flwr_faa.authority import AuthorityUnavailable, LocalAuthority, Registratio
 from flwr_faa.verification.base import Exhausted
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import enrolment
-from flwr_faa.verification.spotcheck.messages import ENROLLED, Challenge, Commitment, Enrol
+from flwr_faa.verification.spotcheck.messages import Challenge, Commitment, Enrol, Enrolled
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
-from flwr_faa.verification.wire import WireError, unpack
+from flwr_faa.verification.wire import WireError
 from tests.helpers.toy import EVERY, FINE, NARROW, OPENED, PLANS, slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
 
@@ -26,10 +26,10 @@ from tests.verification.spotcheck.spot import SHAPE, Node
 def test_enrolment_is_kept_over_restarts_and_other_data_are_another(tmp_path: Path) -> None:
     node = Node(tmp_path, "logistic")
     node.enrol()
-    request = Enrol(node.node_id, "arkworks", node.verifier.authority.signed_public_key(node.node_id, 64).to_bytes())
+    request = node.verifier._binding.enrolment(node.node_id, 64)
     assert node.verifier.enrolment(node.node_id) is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(enrolment, "_encrypt", lambda *_: pytest.fail("encrypted again"))
+        patch.setattr(enrolment, "_bind", lambda *_: pytest.fail("bound again"))
         again = replace(node.device)
         answer = enrolment.enrol(again, node.data, request.to_bytes())
         node.verifier.enrol(node.node_id, answer)
@@ -52,10 +52,10 @@ def test_an_enrolment_damaged_on_disk_is_noticed_by_its_owner(tmp_path: Path) ->
     node = Node(tmp_path, "logistic")
     node.enrol()
     (folder,) = (tmp_path / "enrolments").iterdir()
-    stored = np.load(folder / "ciphertexts.npy")
+    stored = np.load(folder / "bound.npy")
     stored[:, 100] ^= 1
-    np.save(folder / "ciphertexts.npy", stored)
-    with pytest.raises(RuntimeError, match="expected the ciphertexts that were written"):
+    np.save(folder / "bound.npy", stored)
+    with pytest.raises(RuntimeError, match="expected the bound samples that were written"):
         node.judge(node.train())
 
 
@@ -120,8 +120,8 @@ def test_a_device_that_pinned_the_authority_encrypts_under_no_other_key(tmp_path
     node = Node(tmp_path, "logistic")
     request = node.verifier.enrolment(node.node_id)
     stranger = LocalAuthority("arkworks").signed_public_key(node.node_id, 64)
-    forged = Enrol(node.node_id, "arkworks", stranger.to_bytes()).to_bytes()
-    other = Enrol(node.node_id + 1, "arkworks", Enrol.from_bytes(request).public_key).to_bytes()
+    forged = Enrol("encryption", node.node_id, "arkworks", stranger.to_bytes()).to_bytes()
+    other = replace(Enrol.from_bytes(request), node_id=node.node_id + 1).to_bytes()
     pinned = replace(node.device, authority=node.verifier.authority.verify_key)
     for bad in (forged, other):
         with pytest.raises(WireError, match="public key"):
@@ -141,14 +141,9 @@ def test_a_server_that_registers_a_node_for_itself_first_is_answered_nothing(tmp
         node.enrol()
     # It goes on as if nothing had happened.
     answer = enrolment.enrol(node.device, node.data, node.verifier.enrolment(node.node_id))
-    fields = unpack(
-        answer,
-        ENROLLED,
-        dict.fromkeys(("root", "verify_key", "signature"), bytes) | {"samples": int, "width": int, "top": int},
-    )
-    node.verifier._registered[node.node_id] = Registration(**fields)
+    node.verifier._registered[node.node_id] = Enrolled.from_bytes(answer).registration
     for forged in (b"", receipt, bytes(64)):
-        node.verifier._receipts[node.node_id] = forged
+        node.verifier._binding._receipts[node.node_id] = forged
         with pytest.raises(WireError, match="expected the authority's receipt"):
             node.judge(node.train())
     node.verifier._pending.clear()
@@ -162,7 +157,7 @@ def test_a_convolution_must_be_allowed_and_says_what_it_shows() -> None:
     with pytest.raises(ValueError, match="discloses the image"):
         SpotCheck(PLANS["cnn"], SHAPE)
     with pytest.raises(ValueError, match="expected a budget that allows a check, 64 of 64"):
-        SpotCheck(PLANS["cnn"], SHAPE, allow_convolution=True)
+        SpotCheck(PLANS["cnn"], SHAPE, LocalAuthority(), allow_convolution=True)
     assert "EVERY IMAGE" in SpotCheck(PLANS["cnn"], SHAPE, LocalAuthority(budget=1), allow_convolution=True).notes[0]
     assert SpotCheck(NARROW, authority=LocalAuthority("arkworks", 0.9), max_value=FINE).tau == 1e-3
 

@@ -20,9 +20,9 @@ from flwr_faa.pipeline import Pipeline
 from flwr_faa.report import Outcome
 from flwr_faa.verification.base import Misconfigured
 from flwr_faa.verification.spotcheck import enrolment
-from flwr_faa.verification.spotcheck.messages import ENROLLED, Commitment
+from flwr_faa.verification.spotcheck.messages import Commitment, Enrolled
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
-from flwr_faa.verification.wire import WireError, pack
+from flwr_faa.verification.wire import WireError
 from tests.helpers.federation import RUNNERS
 from tests.helpers.toy import FINE, NARROW, honest_replies, seen_by, slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
@@ -36,7 +36,7 @@ def stated(node: Node, samples: int, width: int = 64) -> bytes:
         lie = lie.signed(Ed25519PrivateKey.generate(), node.node_id, public)
     except Exception:  # noqa: BLE001 - not even expressible: sent unsigned
         lie = replace(lie, verify_key=bytes(32), signature=bytes(64))
-    return pack(ENROLLED, {n: getattr(lie, n) for n in ("root", "samples", "width", "top", "verify_key", "signature")})
+    return Enrolled(lie, width, 0).to_bytes()
 
 
 def test_a_registration_of_millions_of_samples_costs_nobody_anything(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def honest_case(node: Node) -> Any:
 
 @pytest.mark.parametrize("api", RUNNERS)
 def test_who_enrols_what_could_never_be_checked_takes_no_part(api: str, tmp_path: Path, caplog: Any) -> None:
-    from flwr_faa.verification.spotcheck.enrolment import Device
+    from flwr_faa.verification.spotcheck.device import Device
 
     plan = replace(NARROW, batch_size=39)  # everybody has 40 samples
     verifier = SpotCheck(plan, authority=LocalAuthority("arkworks", 0.65), steps=1, max_value=FINE)

@@ -11,25 +11,25 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.lab.clients.spotcheck_lies import changed, off_the_curve, within_range
+from apps.lab.clients.spotcheck_lies import answer_off_the_curve, changed, off_the_curve, within_range
 from apps.lab.clients.spotcheck_tampering import Tampered
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.base import Finding, Misconfigured
-from flwr_faa.verification.spotcheck import enrolment
-from flwr_faa.verification.spotcheck.claims import positive
+from flwr_faa.verification.spotcheck import encrypted, enrolment
 from flwr_faa.verification.spotcheck.first_layer import exact_product
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.wire import WireError
 from tests.helpers.toy import slice_of
-from tests.verification.spotcheck.spot import SHAPE, Node, backends
+from tests.verification.spotcheck.spot import BINDINGS, SHAPE, Node, backends
 
 
+@pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize("back_end", backends())
 @pytest.mark.parametrize("name", ["logistic", "mlp", "cnn"])
-def test_honest_clients_pass_with_margin(name: str, back_end: str, tmp_path: Path) -> None:
-    node = Node(tmp_path, name, back_end)
+def test_honest_clients_pass_with_margin(name: str, back_end: str, binding: str, tmp_path: Path) -> None:
+    node = Node(tmp_path, name, back_end, binding)
     node.enrol()
     for nonce in range(3):
         finding = node.judge(node.train(nonce))
@@ -49,10 +49,10 @@ def test_a_client_with_other_kernels_is_still_honest(name: str, tmp_path: Path) 
 # Attackers. ``node`` is trained honestly on its enrolled data unless a test says otherwise.
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
+@pytest.fixture(scope="module", params=BINDINGS)
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Node:
     """Enrolled once for all tests: its budget is everything, and checks leave nothing behind."""
-    node = Node(tmp_path_factory.mktemp("device"))
+    node = Node(tmp_path_factory.mktemp("device"), binding=request.param)
     node.enrol()
     return node
 
@@ -69,7 +69,7 @@ LIES = {
     "Z1 off by minus one": (changed(claims=nudge((0, 0), -1)), "claim"),
     "P off by one": (changed(claims=nudge((7, 16))), "claim"),
     "Z1 and P of another sample": (changed(claims=lambda a: a[::-1].copy()), "claim"),
-    "swapped ciphertexts": (changed(ciphertexts=lambda a: np.roll(a, 1, 0)), "not the one enrolled"),
+    "swapped samples": (changed(bound=lambda a: np.roll(a, 1, 0)), "not the one enrolled"),
     "another label": (changed(labels=lambda a: (a + 1) % 10), "not the one enrolled"),
     "a bit of a checkpoint": (changed(checkpoints=nudge((0, 100))), "not the one committed"),
     "a bit of a path": (changed(start=nudge((0, 0))), "does not start"),
@@ -143,9 +143,9 @@ def test_tampering_with_all_steps_a_little_is_found_in_any(node: Node) -> None:
 
 def test_every_other_step_is_drawn_as_often(node: Node) -> None:
     """Of ten steps the first, the last and the longest are opened always; of the other seven one is drawn."""
-    many = SpotCheck(replace(node.plan, batch_size=8), SHAPE, node.verifier.authority, steps=1, max_value=16)
+    many = SpotCheck(replace(node.plan, batch_size=8), SHAPE, node.authority, steps=1, max_value=16)
+    object.__setattr__(many, "_binding", node.verifier._binding)
     many._registered.update(node.verifier._registered)
-    many._receipts.update(node.verifier._receipts)
     case = node.train()
     moves = np.array([[1, 1, 2, 1, 1, 1, 1, 1, 1, 1]] * 2, np.float32).T
     case = replace(case, commitment=Commitment(bytes(32), bytes(32), moves).to_bytes())
@@ -202,13 +202,16 @@ def test_encryptions_out_of_range_are_found(tmp_path: Path) -> None:
     assert finding.convicted and "from 0 to 16" in finding.reason
 
 
+@pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize("back_end", backends())
-def test_points_off_the_curve_are_found(back_end: str, tmp_path: Path) -> None:
-    node = Node(tmp_path, "logistic", back_end)
+def test_points_off_the_curve_are_found(back_end: str, binding: str, tmp_path: Path) -> None:
+    node = Node(tmp_path, "logistic", back_end, binding)
     request = node.verifier.enrolment(node.node_id)
     node.verifier.enrol(node.node_id, off_the_curve(node.device, node.data, request, samples=1))
-    finding = node.judge(node.train())
-    assert finding.convicted and "no ciphertexts" in finding.reason
+    case = node.train()
+    evidence = answer_off_the_curve(node.plan, node.device, node.data, node.verifier.challenge(case), samples=1)
+    finding = node.verifier.judge(case, evidence)
+    assert finding.convicted and "expected a point of" in finding.reason
 
 
 @pytest.mark.parametrize("back_end", backends())
@@ -219,7 +222,7 @@ def test_a_wrong_claim_is_caught_in_every_trial(back_end: str) -> None:
     x, kernels = rng.integers(0, 256, (4, 6)), rng.integers(-(2**20), 2**20, (5, 6))
     ciphertexts, truth = ipfe.encrypt_rows(public, x), x @ kernels.T
     for trial in range(1001):
-        sigma, rho = positive(4, 23), positive(5, 32)
+        sigma, rho = encrypted.positive(4, 23), encrypted.positive(5, 32)
         y = [int(v) for v in rho.astype(object) @ kernels.astype(object)]
         claims = truth.copy()
         claims[rng.integers(4), rng.integers(5)] += 1 if trial else 0
@@ -261,14 +264,14 @@ def test_malformed_answers_and_commitments_are_no_evidence(node: Node) -> None:
         node.verifier.challenge(replace(case, node_id=3))
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_fuzzed_answers_never_raise_anything_else(node: Node, data: st.DataObject) -> None:
     case = node.train()
     honest = node.answer(node.verifier.challenge(case))
     evidence = bytearray(honest)
     for _ in range(data.draw(st.integers(1, 4))):
-        # most of an answer is ciphertexts; aim at its structure and the ends as well
+        # most of an answer is points and scalars; aim at its structure and the ends as well
         share, near = data.draw(st.floats(0, 1, exclude_max=True)), data.draw(st.booleans())
         at = int(share * (400 if near else len(evidence)))
         evidence[at] ^= data.draw(st.integers(1, 255))

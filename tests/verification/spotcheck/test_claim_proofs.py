@@ -17,14 +17,14 @@ from flwr_faa.crypto import groups, linear
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group
-from flwr_faa.verification import bycommitment
 from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.spotcheck import claim_proofs
 from flwr_faa.verification.spotcheck.claims import check_range
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.recompute import Contradiction
-from flwr_faa.verification.stepclaims import StepClaims
+from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from tests.crypto.oracle import CURVES
-from tests.verification import committed
+from tests.verification.spotcheck import independent
 from tests.verification.spotcheck.spot import backends
 
 CONTEXT = b"round 3, node 7, challenge 1"
@@ -37,8 +37,8 @@ def _plan(model: Callable[[], nn.Module]) -> TrainingPlan:
 
 #: Layer, shape of a sample, and where the independent verifier has a sample's values in its outputs.
 LAYERS = {
-    "dense": (IntegerLayer.of(_plan(lambda: nn.Linear(4, 2))), committed.dense(4)),
-    "convolution": (IntegerLayer.of(_plan(lambda: nn.Conv2d(1, 1, 2)), (1, 3, 3)), committed.convolution(3, 2)),
+    "dense": (IntegerLayer.of(_plan(lambda: nn.Linear(4, 2))), independent.dense(4)),
+    "convolution": (IntegerLayer.of(_plan(lambda: nn.Conv2d(1, 1, 2)), (1, 3, 3)), independent.convolution(3, 2)),
 }
 
 
@@ -55,9 +55,9 @@ class Device:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         width = self.layer.width
-        self.key = hashlib.sha256(bycommitment.parameters(self.group, self.node_id, width)).digest()
+        self.key = hashlib.sha256(claim_proofs.parameters(self.group, self.node_id, width)).digest()
         self.samples = rng.integers(0, 256, (8, width))
-        encoded = bycommitment.commit(self.group, self.secret, self.key, self.samples)
+        encoded = claim_proofs.commit(self.group, self.secret, self.key, self.samples)
         self.bound = {i: row.tobytes() for i, row in enumerate(encoded)}
         kernels = [rng.integers(-(2**20), 2**20, (self.layer.outputs + 1, *self.layer.kernel)) for _ in range(4)]
         shaped = self.samples.reshape(-1, *self.layer.sample_shape)
@@ -67,10 +67,10 @@ class Device:
         ]
 
     def prove(self, context: bytes = CONTEXT) -> np.ndarray:
-        return bycommitment.prove(self.group, self.secret, self.key, context, self.claims, self.samples, self.bound)
+        return claim_proofs.prove(self.group, self.secret, self.key, context, self.claims, self.samples, self.bound)
 
     def holds(self, proofs: np.ndarray, claims: list[StepClaims] | None = None, context: bytes = CONTEXT) -> list[bool]:
-        return bycommitment.holds(self.group, context, claims or self.claims, self.bound, proofs)
+        return claim_proofs.holds(self.group, context, claims or self.claims, self.bound, proofs)
 
     def points(self, step: StepClaims) -> list[bytes]:
         return [self.bound[row] for row in step.rows]
@@ -81,10 +81,10 @@ def device(request: pytest.FixtureRequest) -> Device:
     return Device(open_group(request.param))
 
 
-def independent(device: Device, step: StepClaims, proof: bytes, context: bytes = CONTEXT) -> bool:
+def seconded(device: Device, step: StepClaims, proof: bytes, context: bytes = CONTEXT) -> bool:
     where = next(w for layer, w in LAYERS.values() if layer is device.layer)
     kernels, outputs = step.kernels.reshape(len(step.kernels), -1), step.outputs.reshape(len(step.rows), -1)
-    return committed.accepts(
+    return independent.accepts(
         device.group.name, context, step.step, step.rows, kernels.tolist(), outputs.tolist(), device.points(step),
         proof, where, device.layer.width,
     )  # fmt: skip
@@ -98,11 +98,11 @@ def independent(device: Device, step: StepClaims, proof: bytes, context: bytes =
 def test_true_claims_are_proved_and_an_independent_verifier_agrees(name: str, layer: str) -> None:
     device = Device(open_group(name), LAYERS[layer][0])
     proofs = device.prove()
-    assert proofs.shape == (4, bycommitment.proof_size(device.group, device.layer.width))
+    assert proofs.shape == (4, claim_proofs.proof_size(device.group, device.layer.width))
     assert device.holds(proofs) == [True] * 4
-    assert independent(device, device.claims[2], proofs[2].tobytes())
+    assert seconded(device, device.claims[2], proofs[2].tobytes())
     false = replace(device.claims[2], outputs=device.claims[2].outputs + 1)
-    assert not independent(device, false, proofs[2].tobytes())
+    assert not seconded(device, false, proofs[2].tobytes())
 
 
 def test_folding_is_exact_for_weights_of_any_size() -> None:
@@ -122,13 +122,13 @@ def test_folding_is_exact_for_weights_of_any_size() -> None:
 def test_a_commitment_hides_by_a_blinding_of_its_own(device: Device) -> None:
     """Equal samples have other commitments, in one data set, under another node id and with another secret."""
     twice = np.repeat(device.samples[:1], 2, axis=0)
-    made = [bycommitment.commit(device.group, SECRET, device.key, twice) for _ in range(2)]
+    made = [claim_proofs.commit(device.group, SECRET, device.key, twice) for _ in range(2)]
     assert (made[0] == made[1]).all()  # nothing but the secret is kept
-    others = [bycommitment.commit(device.group, s, k, twice) for s, k in ((b"x", device.key), (SECRET, bytes(32)))]
+    others = [claim_proofs.commit(device.group, s, k, twice) for s, k in ((b"x", device.key), (SECRET, bytes(32)))]
     assert len({row.tobytes() for rows in (made[0], *others) for row in rows}) == 6
-    drawn = bycommitment.blindings(device.group, SECRET, device.key, range(8), device.samples)
+    drawn = claim_proofs.blindings(device.group, SECRET, device.key, range(8), device.samples)
     assert len(set(drawn)) == 8 and max(drawn) > 2**250  # of the order's size, no short keys
-    other = bycommitment.blindings(device.group, SECRET, device.key, range(8), device.samples + 1)
+    other = claim_proofs.blindings(device.group, SECRET, device.key, range(8), device.samples + 1)
     assert not set(drawn) & set(other)  # another sample in the same place has another
 
 
@@ -149,7 +149,7 @@ def test_any_wrong_entry_of_any_claim_is_found(device: Device) -> None:
 def test_a_false_claim_cannot_be_proved(device: Device) -> None:
     claims = [replace(device.claims[0], outputs=device.claims[0].outputs + 1)]
     with pytest.raises(ValueError, match="true"):
-        bycommitment.prove(device.group, SECRET, device.key, CONTEXT, claims, device.samples, device.bound)
+        claim_proofs.prove(device.group, SECRET, device.key, CONTEXT, claims, device.samples, device.bound)
 
 
 def test_a_proof_is_for_one_context_step_and_batch(device: Device) -> None:
@@ -197,7 +197,7 @@ def prove_anything(
 ) -> linear.Proof:
     """A proof by the protocol, about openings of any kind; raises ValueError where the claim is not true of them."""
     points = dict(zip(bound, groups.decode(device.group, b"".join(bound.values())), strict=True))
-    statement = bycommitment._statement(device.group, CONTEXT, claims, points, bound)
+    statement = claim_proofs._statement(device.group, CONTEXT, claims, points, bound)
     return linear.prove(statement, [values[i] for i in claims.rows], [r[i] for i in claims.rows])
 
 
@@ -216,7 +216,7 @@ def test_half_a_pixel_passes_only_where_every_output_of_it_is_whole(device: Devi
             if whole:
                 proof = prove_anything(device, claims, bound, values, r)
                 raw = np.frombuffer(proof.to_bytes(device.group), np.uint8)[None]
-                assert bycommitment.holds(device.group, CONTEXT, [claims], bound, raw) == [True]
+                assert claim_proofs.holds(device.group, CONTEXT, [claims], bound, raw) == [True]
             else:
                 with pytest.raises(ValueError, match="true"):
                     prove_anything(device, claims, bound, values, r)
@@ -240,7 +240,7 @@ def test_a_pixel_outside_the_range_is_its_own_integer(pixel: int, device: Device
             prove_anything(device, claims, bound, values, r)
         return
     raw = np.frombuffer(prove_anything(device, claims, bound, values, r).to_bytes(device.group), np.uint8)[None]
-    assert bycommitment.holds(device.group, CONTEXT, [claims], bound, raw) == [True]
+    assert claim_proofs.holds(device.group, CONTEXT, [claims], bound, raw) == [True]
     if pixel != -1:
         with pytest.raises(Contradiction, match="from 0 to 255"):
             check_range(claims.outputs[:, 1:], vectors, 255)
@@ -268,7 +268,7 @@ def test_weights_of_ones_own_choice_do_not_count(device: Device) -> None:
     points = groups.decode(device.group, b"".join(device.points(step)))
     y, value = false.fold([1, 1], [1, 1, 1])  # equal sigma: +1 and -1 cancel
     rows = device.samples[step.rows]
-    r = bycommitment.blindings(device.group, SECRET, device.key, step.rows, rows)
+    r = claim_proofs.blindings(device.group, SECRET, device.key, step.rows, rows)
     statement = linear.Statement(device.group, points, [1, 1], y, value, b"")
     proof = linear.prove(statement, rows.tolist(), r)
     assert linear.verify([statement], [proof]) == [True]
@@ -282,7 +282,7 @@ def test_trying_transcripts_offline_does_not_pay(device: Device) -> None:
     points = dict(zip(step.rows, groups.decode(device.group, b"".join(device.points(step))), strict=True))
     for trial in range(300):
         lie = replace(step, outputs=step.outputs + np.array([[trial, 0, 1], [-1, 0, 0]]))
-        statement = bycommitment._statement(device.group, CONTEXT, lie, points, device.bound)
+        statement = claim_proofs._statement(device.group, CONTEXT, lie, points, device.bound)
         true = sum(
             w * sum(a * b for a, b in zip(x, statement.function, strict=True))
             for w, x in zip(statement.weights, device.samples[step.rows].tolist(), strict=True)
@@ -356,7 +356,7 @@ def test_any_changed_byte_is_refused_and_both_verifiers_say_so(device: Device, w
         told = [False]
     assert told == [False]
     if at % 8 == 0:  # plain Python takes its time
-        assert not independent(other, claims, bytes(proof), bytes(context))
+        assert not seconded(other, claims, bytes(proof), bytes(context))
 
 
 _PROOFS: dict[str, np.ndarray] = {}

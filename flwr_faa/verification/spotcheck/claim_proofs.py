@@ -5,7 +5,7 @@ make false claims fail. A Pedersen commitment does that with one point, and nobo
 (``crypto/pedersen.py``, ``crypto/linear.py``).
 
 1. Enrolment: ``C_i = Com(x_i; r_i)``. The r_i are a PRF of the device's secret, so nothing of them is stored.
-2. The answer holds the C_i of the opened batches, the claims (``stepclaims.py``), and a proof a step.
+2. The answer holds the C_i of the opened batches, the claims (``step_claims.py``), and a proof a step.
 3. ``T = H(context, step, rows, kernels, C_i, outputs)``. The weights sigma_i and rho are 128 bits each, from T. The
    proof says ``<sum_i sigma_i x_i, L^T rho> = sum_i sigma_i <rho, outputs_i>`` modulo the order.
 
@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto import groups, linear, pedersen
 from flwr_faa.crypto.group import Group, Point
-from flwr_faa.verification.stepclaims import StepClaims
+from flwr_faa.verification.spotcheck.step_claims import StepClaims
 
 Bytes = npt.NDArray[np.uint8]
 
