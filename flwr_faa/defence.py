@@ -387,7 +387,7 @@ def readable(node_id: int, read: Callable[[], Reply]) -> Reply:
 
 
 @contextmanager
-def lowered(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
+def lower_minima(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
     """Minimum numbers of nodes, lowered for a while by the banned, which would otherwise be waited for forever."""
     before = {name: getattr(strategy, name) for name in names}
     try:

@@ -22,7 +22,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
-from flwr_faa.defence import Defence, failure, lowered, readable
+from flwr_faa.defence import Defence, failure, lower_minima, readable
 from flwr_faa.replies import npy
 from flwr_faa.replies.metrics import mend
 from flwr_faa.replies.updates import Layout, Reply, blank, complete, plausible, weigh_nodes
@@ -160,7 +160,7 @@ class Guard:
             log(ERROR, "every connected node is banned: nobody is asked this round")
             yield None
             return
-        with lowered(strategy, (minimum, "min_available_nodes"), len(connected & banned)):
+        with lower_minima(strategy, (minimum, "min_available_nodes"), len(connected & banned)):
             yield cast(Grid, _View(grid, banned))
 
     def _to_others(self, messages: Iterable[Message]) -> list[Message]:

@@ -28,7 +28,7 @@ from flwr.server.criterion import Criterion
 from flwr.server.strategy import FedAvg
 
 from flwr_faa.client import CHALLENGE, COMMITMENT, EVIDENCE
-from flwr_faa.defence import Defence, failure, lowered, readable
+from flwr_faa.defence import Defence, failure, lower_minima, readable
 from flwr_faa.guard import ONE_MODEL, limit, read_model
 from flwr_faa.replies import npy
 from flwr_faa.replies.metrics import mend
@@ -219,7 +219,7 @@ class LegacyGuard:
             log(ERROR, "every connected node is banned: nobody is asked this round")
             yield None
             return
-        with lowered(strategy, (minimum, "min_available_clients"), len(connected & banned)):
+        with lower_minima(strategy, (minimum, "min_available_clients"), len(connected & banned)):
             yield cast(ClientManager, _View(manager, {str(n) for n in banned}))
 
     def _to_others(self, instructions: Sequence[tuple[ClientProxy, Ins]]) -> list[tuple[ClientProxy, Ins]]:

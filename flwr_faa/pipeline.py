@@ -90,6 +90,26 @@ class Policy:
             expected.number("drop_above", self.drop_above, least=0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """What the stages of one round share."""
+
+    number: int
+    nonce: int
+    model: Arrays
+    batch: Batch
+    replies: Mapping[int, Reply]
+    ask: AskNodes
+    clock: _Clock
+
+    def case(self, row: int) -> Case:
+        """Return a row's claim."""
+        reply = self.replies[self.batch.node_ids[row]]
+        examples = int(float(reply.num_examples))  # type: ignore[arg-type]
+        models = self.batch.models[row]
+        return Case(self.number, reply.node_id, self.nonce, self.model, models, examples, reply.commitment)
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """One round of FAA-DL over a detector and, where there is one, a verifier.
@@ -152,40 +172,57 @@ class Pipeline:
             The new global model: ``w + sum_i alpha_i g_i`` over the kept (the paper's ``w - alpha g`` has the wrong
             sign for its ``g_i = w_i - w``). ``w`` itself where nobody is kept or the round failed closed.
         """
-        clock = _Clock(dict(seconds or {}))
+        # Read the replies. What cannot be read is rejected, and its node is not asked about it.
         batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting, names, seed))
+        this = _Round(
+            server_round, nonce, model, batch, {r.node_id: r for r in replies}, ask, _Clock(dict(seconds or {}))
+        )
         verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
         detection = Detection(np.empty(0), float("nan"), (), ())
         if len(batch):
-            with clock("detect"):
+            # Score the updates and name suspects.
+            with this.clock("detect"):
                 detection = self.detector.detect(batch, seed)
-            verdicts |= self._verify(server_round, batch, detection, model, ask, nonce, replies, clock)
-        verdicts = {i: self._drop(v) for i, v in verdicts.items()}
+            # Ask the suspects for evidence and judge it.
+            verdicts |= self._verify(this, detection)
+        # Drop, ban, or fail closed.
+        verdicts, failed_closed = self._sanction({i: self._drop(v) for i, v in verdicts.items()}, batch, strikes or {})
+        if self.observe:
+            verdicts = {i: _withhold(v) for i, v in verdicts.items()}
+        # Combine what is accepted.
+        with this.clock("aggregate"):
+            rows = [row for row in batch.canonical if verdicts[batch.node_ids[row]].accepted]
+            arrays = self._combine(batch, rows, model) if rows else [np.array(w) for w in model]
+        known = self._known(verdicts)
+        report = RoundReport(
+            server_round,
+            tuple(verdicts[i] for i in sorted(verdicts)),
+            self.verifier.name if self.verifier else "",
+            detection.threshold,
+            failed_closed,
+            this.clock.seconds,
+            tuple(known[i] for i in sorted(known)),
+        )
+        return arrays, report
+
+    def _sanction(
+        self, verdicts: dict[int, Verdict], batch: Batch, strikes: Mapping[int, int]
+    ) -> tuple[dict[int, Verdict], bool]:
+        """Ban whoever is to be banned, and say whether the round fails closed: then nothing is accepted."""
+        limit = self.policy.assumed_share * len(batch)
         # More convictions than there may be attackers: a mistake of the project's, or the end of what can be assumed.
-        convicted = sum(v.verdict is Outcome.CONVICTED for v in verdicts.values())
-        mistaken = convicted > self.policy.assumed_share * len(batch)
+        mistaken = sum(v.verdict is Outcome.CONVICTED for v in verdicts.values()) > limit
         if self.policy.ban and not mistaken:
-            banned = {i: self._ban(v, (strikes or {}).get(i, 0)) for i, v in verdicts.items()}
+            banned = {i: self._ban(v, strikes.get(i, 0)) for i, v in verdicts.items()}
             # So many silent at once have no handler for the question, or no power: no crime of each.
-            if sum(v.banned for v in banned.values()) > self.policy.assumed_share * len(batch):
+            if sum(v.banned for v in banned.values()) > limit:
                 banned = {i: v if v.verdict is Outcome.CONVICTED else verdicts[i] for i, v in banned.items()}
             verdicts = banned
         out = sum(not v.accepted for i, v in verdicts.items() if i in batch.node_ids)
-        failed_closed = mistaken or (self.policy.fail_closed and out > self.policy.assumed_share * len(batch))
+        failed_closed = mistaken or (self.policy.fail_closed and out > limit)
         if failed_closed:
             verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
-        if self.observe:
-            verdicts = {i: _withhold(v) for i, v in verdicts.items()}
-        with clock("aggregate"):
-            rows = [row for row in batch.canonical if verdicts[batch.node_ids[row]].accepted]
-            arrays = self._combine(batch, rows, model) if rows else [np.array(w) for w in model]
-        nodes = tuple(verdicts[i] for i in sorted(verdicts))
-        name = self.verifier.name if self.verifier else ""
-        known = self._known(verdicts)
-        disclosures = tuple(known[i] for i in sorted(known))
-        return arrays, RoundReport(
-            server_round, nodes, name, detection.threshold, failed_closed, clock.seconds, disclosures
-        )
+        return verdicts, failed_closed
 
     def _as_enrolled(self, replies: Sequence[Reply]) -> list[Reply]:
         """The replies, without those that report another number of examples than their node has enrolled.
@@ -220,18 +257,9 @@ class Pipeline:
             return {}
         return {i: d for i in node_ids if (d := self.verifier.disclosure(i)) is not None}
 
-    def _verify(
-        self,
-        server_round: int,
-        batch: Batch,
-        detection: Detection,
-        model: Arrays,
-        ask: AskNodes,
-        nonce: int,
-        replies: Sequence[Reply],
-        clock: _Clock,
-    ) -> dict[int, Verdict]:
-        """Verdicts on all valid updates."""
+    def _verify(self, this: _Round, detection: Detection) -> dict[int, Verdict]:
+        """Return the verdicts on all valid updates, after asking until the detector names no further suspect."""
+        batch, audited = this.batch, frozenset(detection.audits)
         by_row = {
             row: Verdict(node_id, Outcome.TRUSTED, True, score=float(score), reason=evidence)
             for row, (node_id, score, evidence) in enumerate(
@@ -242,28 +270,19 @@ class Pipeline:
             for row in detection.suspects:
                 by_row[row] = replace(by_row[row], verdict=Outcome.REMOVED, suspect=True, accepted=False)
             return {v.node_id: v for v in by_row.values()}
-        audited = frozenset(detection.audits)
         for row in audited:
             by_row[row] = replace(by_row[row], reason=f"audit; {by_row[row].reason}")
-        by_node = {r.node_id: r for r in replies}
         judged: dict[int, bool] = {}
         done: set[int] = set()
         pending: Iterable[int] = (*detection.suspects, *detection.audits)
         while rows := [row for row in dict.fromkeys(pending) if row not in done]:
-            cases, challenges = {}, {}
-            for row in rows:
-                reply = by_node[batch.node_ids[row]]
-                examples = int(float(reply.num_examples))  # type: ignore[arg-type]
-                case = Case(server_round, reply.node_id, nonce, model, batch.models[row], examples, reply.commitment)
-                try:
-                    with one_node(reply.node_id):
-                        challenges[reply.node_id] = self.verifier.challenge(case)
-                    cases[row] = case
-                except (Exhausted, Misconfigured, WireError) as why:
-                    by_row[row] = _unaudited(by_row[row], why) if row in audited else _dropped(by_row[row], why)
-            with clock("ask"):
-                answers = _asked(ask, challenges)
-            with clock("judge"):
+            # Challenge, ask and judge.
+            cases, challenges, unchallenged = self._challenge(this, rows)
+            for row, why in unchallenged.items():
+                by_row[row] = _unaudited(by_row[row], why) if row in audited else _dropped(by_row[row], why)
+            with this.clock("ask"):
+                answers = _asked(this.ask, challenges)
+            with this.clock("judge"):
                 for row, case in cases.items():
                     answer = answers.get(case.node_id, "no answer in time")
                     by_row[row] = self._judge(by_row[row], case, answer, row in audited)
@@ -276,9 +295,27 @@ class Pipeline:
             ]
             judged |= {row: not by_row[row].accepted for row in rows if row not in unasked}
             detection = replace(detection, audits=(*detection.audits, *unasked))
-            with clock("detect"):
+            # What was found may make others suspect.
+            with this.clock("detect"):
                 pending = self.detector.more(batch, detection, judged) if judged else ()
         return {v.node_id: v for v in by_row.values()}
+
+    def _challenge(
+        self, this: _Round, rows: Iterable[int]
+    ) -> tuple[dict[int, Case], dict[int, bytes], dict[int, Exhausted | Misconfigured | WireError]]:
+        """Return the rows' cases, the challenges by node, and why some rows have no challenge."""
+        assert self.verifier is not None
+        cases, challenges = {}, {}
+        unchallenged: dict[int, Exhausted | Misconfigured | WireError] = {}
+        for row in rows:
+            case = this.case(row)
+            try:
+                with one_node(case.node_id):
+                    challenges[case.node_id] = self.verifier.challenge(case)
+                cases[row] = case
+            except (Exhausted, Misconfigured, WireError) as why:
+                unchallenged[row] = why
+        return cases, challenges, unchallenged
 
     def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str | Exhausted, audit: bool) -> Verdict:
         assert self.verifier is not None

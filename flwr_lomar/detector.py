@@ -26,7 +26,7 @@ from flwr_faa.detection.views import SAME, View, statistics_view
 from flwr_lomar.neighbourhood import Doubles, split_columns
 from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
 from flwr_lomar.robust.threshold import EPS
-from flwr_lomar.robust.views import Sight, looks
+from flwr_lomar.robust.views import Sight, look_again
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
             views.append(statistics_view(matrix[:, d - self.statistics :]))
         limit = self._limit(n, len(views))
         unit = largest_z(max(n, FEWEST), max(len(views), 1)) if self.threshold == "contamination" else limit
-        z = looks(views, limit, unit) if views else np.zeros((0, n))
+        z = look_again(views, limit, unit) if views else np.zeros((0, n))
         top = np.abs(z).argmax(axis=0) if len(z) else ()
         evidence = [views[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
         return Judged(factor, views, limit, np.abs(z).max(axis=0, initial=0.0), evidence)

@@ -190,11 +190,11 @@ class TrainingPlan:
         loss_of = self.loss or cross_entropy
         with contract(nonce):
             model = self.build(start.arrays).train()
-            rows: list[npt.NDArray[np.intp]] = [np.empty(0, np.intp)]
+            rows = np.empty(0, np.intp)  # of the batch that is trained on, for the first layer too
             if first_layer is not None:
                 layer = find_first_layer(model)
                 # An instance attribute shadows the method; state_dict() and its names stay as they are.
-                layer.forward = lambda _: first_layer(layer, rows[0])
+                layer.forward = lambda _: first_layer(layer, rows)
             buffers = [torch.from_numpy(np.array(b)) for b in start.momentum]
             momenta: list[torch.Tensor | None] = [*buffers] if self.momentum else [None for _ in model.parameters()]
             trained = [pair for pair in zip(model.parameters(), momenta, strict=True) if pair[0].requires_grad]
@@ -202,12 +202,12 @@ class TrainingPlan:
             def checkpoint() -> Checkpoint:
                 return Checkpoint(tuple(to_arrays(model)), tuple(np.array(b.numpy()) for b in buffers))
 
-            for index, rows[0] in batches:
+            for index, rows in batches:
                 torch.default_generator.manual_seed(step_seed(nonce, index))  # a step's masks need no other step
-                inputs = torch.from_numpy(samples[rows[0]].astype(np.float32)) * self.scale
+                inputs = torch.from_numpy(samples[rows].astype(np.float32)) * self.scale
                 output = model(inputs)
-                check_labels(labels[rows[0]], tuple(output.shape))
-                loss = loss_of(output, torch.from_numpy(labels[rows[0]]))
+                check_labels(labels[rows], tuple(output.shape))
+                loss = loss_of(output, torch.from_numpy(labels[rows]))
                 gradients = torch.autograd.grad(loss, [p for p, _ in trained], allow_unused=True)
                 # What torch.optim.SGD calls; the class would import torch's compiler first: 1.5 s a process.
                 with torch.no_grad():

@@ -143,13 +143,13 @@ class Sight:
         return views
 
 
-def kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
+def pick_kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
     """The z of each update, all views: of the second look if the first is above the limit and the second below that."""
     before, after = (np.abs(z).max(axis=0, initial=0.0) for z in (first, second))
     return np.where((before > limit) & (after < before), second, first)
 
 
-def looks(views: list[View], limit: float, unit: float) -> Doubles:
+def look_again(views: list[View], limit: float, unit: float) -> Doubles:
     """The z of each update in its kindest look, shape (V, n).
 
     Ends where a look clears nobody else: scores only fall, so a set of updates to measure by that comes again is the
@@ -165,7 +165,7 @@ def looks(views: list[View], limit: float, unit: float) -> Doubles:
         if (calm == among).all():
             return z
         among = calm
-        z = kinder(z, np.stack([view.among(unit, among) for view in views]), limit)
+        z = pick_kinder(z, np.stack([view.among(unit, among) for view in views]), limit)
 
 
 def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:

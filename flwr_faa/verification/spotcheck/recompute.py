@@ -99,12 +99,12 @@ def step_error(
     s = vectors.reshape(len(vectors), -1).T.astype(np.float64)
     gradient = plan.scale * _by_output(delta) @ _by_output(projections.astype(np.float64)).T
     floor = _matrix(before.arrays[layer.weight]) * math.sqrt(float(np.mean(np.square(s))) * s.shape[1])
-    w0, w1, without = (_matrix(c.arrays[layer.weight]) for c in (before, after, ours))
+    w0, w1, w_ours = (_matrix(c.arrays[layer.weight]) for c in (before, after, ours))
     change = -plan.lr * gradient  # ``ours`` took this step without the gradient; the step is linear in it
-    errors.append(_error((w1 - without) @ s - change, (without - w0) @ s + change, floor))
+    errors.append(_error((w1 - w_ours) @ s - change, (w_ours - w0) @ s + change, floor))
     if plan.momentum:
-        m1, without = (_matrix(c.momentum[layer.parameter]) for c in (after, ours))
-        errors.append(_error((m1 - without) @ s - gradient, without @ s + gradient, floor / plan.lr))
+        m1, m_ours = (_matrix(c.momentum[layer.parameter]) for c in (after, ours))
+        errors.append(_error((m1 - m_ours) @ s - gradient, m_ours @ s + gradient, floor / plan.lr))
     return worst(errors)
 
 
