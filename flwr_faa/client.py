@@ -138,6 +138,19 @@ class verifiable:  # noqa: N801 - reads as a function where it is used
         ``"spotcheck"`` with a device in the user's data folder (in Ray's simulation a temporary one for each client);
         ``"replay"``; ``"encrypted"``, for simulations: a spot check with encryption under whatever key the server
         sends. Nothing else is ever answered.
+
+    Examples
+    --------
+    The handlers of a ``ClientApp`` call it:
+
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from flwr_faa import Device, TrainingPlan
+    >>> plan = TrainingPlan(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), lr=0.1)
+    >>> data = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 10
+    >>> handlers = verifiable(plan, data, device=Device("device"))
+    >>> [name for name in ("train", "verify") if callable(getattr(handlers, name))]
+    ['train', 'verify']
     """
 
     plan: TrainingPlan
@@ -189,6 +202,17 @@ class VerifiableClient(NumPyClient):
         ``"spotcheck"`` with a device in the user's data folder (in Ray's simulation a temporary one for each client);
         ``"replay"``; ``"encrypted"``, for simulations: a spot check with encryption under whatever key the server
         sends. Nothing else is ever answered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from flwr_faa import TrainingPlan
+    >>> plan = TrainingPlan(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), lr=0.1)
+    >>> client = VerifiableClient(plan, (np.zeros((20, 8, 8), np.uint8), np.arange(20) % 10))
+    >>> arrays, examples, metrics = client.fit(plan.initial_arrays(0), {"faa.nonce": 1})
+    >>> [a.shape for a in arrays], examples
+    ([(10, 64), (10,)], 20)
     """
 
     def __init__(

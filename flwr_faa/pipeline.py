@@ -69,6 +69,14 @@ class Policy:
         above the detector's own threshold. Verification shows that a node trained on the data it holds; it cannot show
         that the data's labels are right. So the evidence clears the moderately suspicious, honest clients with odd
         data among them, and the score alone decides about the extreme. A score is no proof: nobody is banned for it.
+
+    Examples
+    --------
+    >>> Policy(ban=False, drop_above=12.0).weighting
+    'capped'
+    >>> Policy(max_strikes=0)
+    Traceback (most recent call last):
+    ValueError: expected max_strikes to be an integer of at least 1, got 0
     """
 
     weighting: Weighting = "capped"

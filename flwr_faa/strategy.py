@@ -51,6 +51,13 @@ class FAADL(FedAvg):
     ----------
     reports : list of RoundReport
         One a round.
+
+    Examples
+    --------
+    >>> from flwr_faa import Policy
+    >>> strategy = FAADL(fraction_train=0.5, policy=Policy(max_strikes=2), seed=1)
+    >>> strategy.fraction_train, strategy.reports
+    (0.5, [])
     """
 
     def __init__(

@@ -103,6 +103,15 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     updates_ : ndarray, shape (n, d)
         What was fitted: float32 and float64 matrices in C order are not copied.
     n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> updates = np.random.default_rng(0).normal(size=(50, 200))
+    >>> updates[:3] *= -20
+    >>> detector = LoMarDetector().fit(updates)
+    >>> np.flatnonzero(detector.labels_)
+    array([0, 1, 2])
     """
 
     def __init__(

@@ -1,12 +1,16 @@
 """The distribution: what the wheel holds, and that numbers agree."""
 
+import doctest
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import flwr_faa
+from flwr_lomar import LoMarDetector
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,3 +34,16 @@ def test_one_version() -> None:
 def test_everything_promised_at_the_top_can_be_had() -> None:
     for name in flwr_faa.__all__:
         assert getattr(flwr_faa, name).__name__ == name
+
+
+@pytest.mark.parametrize("public", [*(getattr(flwr_faa, name) for name in flwr_faa.__all__), LoMarDetector])
+def test_the_examples_of_the_docstrings_work(
+    public: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = doctest.DocTestFinder().find(public, globs={public.__name__: public})
+    assert any(test.examples for test in found), f"expected an Examples section in {public.__name__}"
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for test in found:
+        runner.run(test)
+    assert not runner.failures, capsys.readouterr().out

@@ -47,6 +47,13 @@ class Ledger:
     ------
     ValueError
         If the ledger cannot be written, or if a newer release wrote it.
+
+    Examples
+    --------
+    >>> with_names = Ledger("ledger", annotate=lambda node_id: {"name": f"pi-{node_id}"})
+    >>> with_names.bans, dict(with_names.strikes)
+    (..., {})
+    >>> with_names.close()
     """
 
     def __init__(

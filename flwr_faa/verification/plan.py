@@ -71,6 +71,17 @@ class TrainingPlan:
         train on the same integers). Every bit more is a bit more that an output tells of a sample.
     loss : callable, optional
         ``loss(output, labels) -> scalar tensor``; cross entropy if not given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> plan = TrainingPlan(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), lr=0.1, batch_size=10)
+    >>> data = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 10
+    >>> start = plan.initial_arrays(seed=0)
+    >>> once, again = plan.train(start, data, nonce=7), plan.train(start, data, nonce=7)
+    >>> all(np.array_equal(a, b) for a, b in zip(once, again))
+    True
     """
 
     model: Callable[[], nn.Module]
@@ -259,7 +270,7 @@ class TrainingPlan:
         >>> from torch import nn
         >>> plan = TrainingPlan(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), lr=0.1)
         >>> try:
-        ...     plan.check((np.random.rand(200, 28, 28), np.arange(200) % 12))
+        ...     plan.check((np.random.rand(200, 28, 28), np.arange(200) % 12), budget=1.0)
         ... except ValueError as why:
         ...     print("\\n".join(line[:60] for line in str(why).splitlines()))
         expected a plan and data that can be verified; to change:

@@ -64,6 +64,15 @@ class Device:
         read everything.
     progress : callable
         Called with the samples encrypted so far and their number; logs by default.
+
+    Examples
+    --------
+    >>> device = Device("device", authority=bytes(32))
+    >>> device.checkpoints.parts
+    ('device', 'checkpoints')
+    >>> Device("device", budget=2.0)
+    Traceback (most recent call last):
+    ValueError: expected budget to be a finite number above 0 and at most 1, got 2.0
     """
 
     folder: Path = field(default_factory=_home)

@@ -98,6 +98,14 @@ class SpotCheck:
         If the model's first layer is a convolution and that is not allowed, if something other than reshaping happens
         before it, if its steps cannot be recomputed from its first layer (``plancheck.py``), or if the authority's
         budget allows no check at all.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from flwr_faa import FAADL, TrainingPlan
+    >>> from flwr_faa.authority import LocalAuthority
+    >>> plan = TrainingPlan(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), lr=0.1)
+    >>> strategy = FAADL(verifier=SpotCheck(plan, authority=LocalAuthority(budget=1.0)))
     """
 
     plan: TrainingPlan
