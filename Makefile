@@ -13,7 +13,7 @@ FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py t
   tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
   tests/lab/attacks/test_base.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
 
-.PHONY: check demo drills field quickstart test lint setup clean
+.PHONY: bench check demo drills field quickstart test lint setup clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ field: $(STAMP)
 # The oldest and the newest flwr we claim that pip can install; each environment is 5 GB, and is removed afterwards.
 quickstart: $(STAMP)
 	@$(PY) apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
+
+# What a round costs the server, ours and Flower's strategies: writes docs/performance.md (half an hour).
+bench: $(STAMP)
+	@OMP_NUM_THREADS=1 $(PY) -W ignore -m benchmarks.round --docs
 
 # Deaths, outages, wrong keys and clocks, over real processes; longer than `make test` may take.
 drills: $(STAMP)
