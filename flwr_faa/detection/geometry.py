@@ -17,7 +17,7 @@ and a verdict must not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from operator import add
 from typing import Any
@@ -35,7 +35,7 @@ Columns = npt.NDArray[np.intp]
 
 #: Columns handled at a time, at most.
 CHUNK = 2**14
-#: A squared length below this part of the median's is not worked out from products but measured.
+#: An update whose squared length is below this part of the median's is measured in another walk.
 SHORT = 1e-2
 #: Updates are measured as they are if their largest entries are usually between these two. Squares of numbers far
 #: outside leave float32, which LoMar works in.
@@ -90,8 +90,8 @@ class Sums:
     ----------
     gram : ndarray, shape (n + 1, n + 1)
         Inner products of the centred updates, in the last column with the median, in the corner of the median.
-    square : ndarray, shape (n,)
-        Squared norms of the updates as they are.
+    square, to_median, to_mean : ndarray, shape (n,)
+        Inner products of the updates as they are: with themselves, the median and the mean.
     positive, nonzero : ndarray of int, shape (n,)
         Numbers of entries.
     width : int
@@ -99,31 +99,32 @@ class Sums:
 
     gram: Vector
     square: Vector
+    to_median: Vector
+    to_mean: Vector
     positive: npt.NDArray[np.int64]
     nonzero: npt.NDArray[np.int64]
     width: int
 
     def __add__(self, other: Sums) -> Sums:
-        gram, square = self.gram + other.gram, self.square + other.square
-        positive, nonzero = self.positive + other.positive, self.nonzero + other.nonzero
-        return Sums(gram, square, positive, nonzero, self.width + other.width)
+        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def block(self) -> Block:
         """The measures."""
         gram, across, median_square = self.gram[:-1, :-1], self.gram[:-1, -1], float(self.gram[-1, -1])
+        mean_square = max(float(gram.mean() + 2 * across.mean() + median_square), 0.0)
         size, norms = gram.diagonal(), np.sqrt(self.square)
         squared = np.maximum(size[:, None] + size - 2 * gram, 0.0)
         lengths = norms * np.sqrt(median_square)
-        to_median = _ratio(across + median_square, lengths, 0.0)
+        to_median = _ratio(self.to_median, lengths, 0.0)
         # One minus a cosine near 1 would be rounding. It is the squared sine, known from centred rows, over 1 + cos.
         sine = np.maximum(_ratio(size * median_square - across**2, lengths**2, 0.0), 0.0)
-        to_median = np.where(to_median > 0, 1 - sine / (1 + to_median), to_median)
-        inner = gram.mean(axis=1) + across + across.mean() + median_square  # with the mean
+        along = (to_median > 0.5) & (self.square >= SHORT * median_square)
+        to_median = np.where(along, 1 - sine / (1 + to_median), to_median)
         return Block(
             squared,
             norms,
             to_median,
-            np.clip(_ratio(inner, norms * np.sqrt(max(float(inner.mean()), 0.0)), 0.0), -1.0, 1.0),
+            np.clip(_ratio(self.to_mean, norms * np.sqrt(mean_square), 0.0), -1.0, 1.0),
             _ratio(self.positive.astype(np.float64), self.nonzero.astype(np.float64), 0.5),
             self.width,
         )
@@ -239,11 +240,29 @@ class Cloud:
         # Linear algebra may round a row and its clone differently.
         first = np.append(self.place[rows], n)
         gram = gram[np.ix_(first, first)]
-        square = gram.diagonal()[:n] + 2 * gram[:n, n] + gram[n, n]
-        # Of a row much shorter than the median that would be rounding.
-        if len(short := np.flatnonzero(square < SHORT * gram[n, n])):
-            square[short] = sum(np.einsum("ij,ij->i", x, x) for x in self._read(parts, rows[short]))
-        return Sums(gram, square, positive, nonzero, total)
+        across = gram[:n, n] + gram[n, n]
+        products = np.stack(
+            [
+                gram.diagonal()[:n] + gram[:n, n] + across,
+                across,
+                gram[:n, :n].mean(axis=1) + gram[:n, n].mean() + across,
+            ]
+        )
+        # Of an update much shorter than the median that would be rounding.
+        products[:, nonzero == 0] = 0
+        if len(short := np.flatnonzero((products[0] < SHORT * gram[n, n]) & (nonzero > 0))):
+            products[:, short] = self._products(parts, short)
+        return Sums(gram, products[0], products[1], products[2], positive, nonzero, total)
+
+    def _products(self, parts: Sequence[slice], which: npt.NDArray[np.intp]) -> Vector:
+        """Inner products of some rows with themselves, the median and the mean, in another walk, shape (3, m)."""
+        found, rows = np.zeros((3, len(which))), np.array(self.order, np.intp)
+        fast = kernels.fastest(len(rows) * self.width)
+        for x in self._read(parts, rows):
+            own, mean, median = x[which].astype(np.float64), x.mean(axis=0, dtype=np.float64), np.empty_like(x[0])
+            fast.centre(x, median, *np.zeros((2, len(rows)), np.int64))
+            found += np.einsum("ij,ij->i", own, own), own @ median.astype(np.float64), own @ mean
+        return found
 
     def _read(self, parts: Sequence[slice], rows: npt.NDArray[np.intp]) -> Iterator[Floats]:
         """Columns of some rows, some at a time, measurable; in the same memory each time."""
