@@ -306,7 +306,22 @@ class Pipeline:
             # What was found may make others suspect.
             with this.clock("detect"):
                 pending = self.detector.more(batch, detection, judged) if judged else ()
-        return {v.node_id: v for v in by_row.values()}
+        return {v.node_id: v for v in self._benefit_of_the_doubt(batch, detection, by_row).values()}
+
+    def _benefit_of_the_doubt(
+        self, batch: Batch, detection: Detection, by_row: Mapping[int, Verdict]
+    ) -> Mapping[int, Verdict]:
+        """Suspects that could not be asked are judged as where there is no verifier, unless somebody was convicted."""
+        unasked = [row for row in detection.suspects if by_row[row].verdict is Outcome.EXHAUSTED]
+        grave = getattr(self.detector, "grave", None)
+        if not unasked or grave is None or any(v.verdict is Outcome.CONVICTED for v in by_row.values()):
+            return by_row
+        spared = set(unasked) - set(grave(batch, detection))
+        told = "not asked, and suspected by less than what counts without evidence"
+        return dict(by_row) | {
+            row: replace(by_row[row], verdict=Outcome.TRUSTED, accepted=True, reason=f"{told}: {by_row[row].reason}")
+            for row in spared
+        }
 
     def _challenge(
         self, this: _Round, rows: Iterable[int]

@@ -54,3 +54,10 @@ class Detector(Protocol):
         verdict: it is in ``detection.audits`` but not in ``judged``.
         """
         return ()
+
+    def grave(self, batch: Batch, detection: Detection) -> tuple[int, ...]:
+        """Suspects that are left out even if they cannot be asked, for no fault of their own.
+
+        All of them, unless a detector suspects more than it would without a verifier.
+        """
+        return detection.suspects

@@ -65,6 +65,14 @@ class Sequential:
         drawn = sorted(free, key=lambda row: float(tickets[row]))[: self.audits]
         return replace(found, audits=(*oddest, *drawn))
 
+    def grave(self, batch: Batch, detection: Detection) -> tuple[int, ...]:
+        """Those that ``MultiView()`` suspects, whose false alarms are rare enough to go without evidence.
+
+        A threshold for a verifier suspects an honest client of four in most rounds; its budget would be spent by that,
+        and it would be out for good.
+        """
+        return MultiView().detect(batch).suspects if isinstance(self.first, MultiView) else detection.suspects
+
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
         """The unverified clients as odd as the convicted, then those most like one, relative to the nearest cleared.
 

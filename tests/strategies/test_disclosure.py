@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from flwr_faa.detection import Detection, Everyone, Sequential
+from flwr_faa.detection import Detection, Everyone, MultiView, Sequential
 from flwr_faa.pipeline import LEAST_CHANCE, Pipeline
 from flwr_faa.replies.updates import Batch, Reply, read_replies
 from flwr_faa.report import DataDisclosure, Outcome, RoundReport, describe
@@ -96,14 +96,20 @@ def test_the_order_of_replies_changes_nothing_with_disclosure_either(honest: lis
         assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays, again, strict=True))
 
 
-def test_an_outage_leaves_out_who_was_to_be_asked_and_nobody_else(honest: list[Reply]) -> None:
+def test_an_outage_leaves_out_who_would_be_without_a_verifier_and_nobody_else(
+    honest: list[Reply],
+) -> None:
     flipped = [Reply(r.node_id, [-a for a in r.arrays], r.num_examples) for r in honest[:3]]
     replies = [*flipped, *honest[3:]]
     everybody = frozenset(r.node_id for r in replies)
     _, report = run(replies, Counting(PLAN, unaskable=everybody))
     named = Sequential().detect(read_replies(replies, START), 3)
+    grave = MultiView().detect(read_replies(replies, START))
     left_out = report.having(Outcome.EXHAUSTED)
-    assert {v.node_id for v in left_out} == {report.nodes[0].node_id + row for row in named.suspects}
+    assert {v.node_id for v in left_out} == {report.nodes[0].node_id + row for row in grave.suspects}
+    assert {r.node_id for r in flipped} <= {v.node_id for v in left_out}
+    spared = [v for v in report.having(Outcome.TRUSTED) if v.reason.startswith("not asked, and suspected by less")]
+    assert len(spared) == len(set(named.suspects) - set(grave.suspects)) > 0 and all(v.suspect for v in spared)
     assert named.audits
     assert len(report.having(Outcome.TRUSTED)) == len(replies) - len(left_out)
     assert not any(v.banned or v.accepted for v in left_out) and not report.having(Outcome.MISSING)
@@ -115,7 +121,7 @@ def test_who_cannot_be_audited_takes_part(honest: list[Reply]) -> None:
     audited = [v for v in report.nodes if "not audited: no authority to ask" in v.reason]
     assert len(audited) == len(named.audits) > 0
     assert all(v.accepted and not v.suspect for v in audited)
-    assert len(report.accepted) == len(honest) - len(named.suspects)
+    assert len(report.accepted) == len(honest)
 
 
 def test_the_last_check_that_a_budget_allows_is_kept_for_a_suspicion(honest: list[Reply]) -> None:

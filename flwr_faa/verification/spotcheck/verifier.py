@@ -225,10 +225,7 @@ class SpotCheck:
             raise WireError(f"expected samples of {self._layer.width} values, got {registration.width}")
         with translated():
             registration.check_form()
-        try:
-            self.check_affordable(registration.samples, registration.top, enrolled.allowed)
-        except Misconfigured as why:
-            raise Misconfigured(f"node {node_id}: {why}") from why
+        self.check_affordable(registration.samples, registration.top, enrolled.allowed)
         self._binding.register(node_id, self._layer.width, enrolled)
         self._look(node_id)
         self._pending.pop(node_id, None)
