@@ -75,7 +75,6 @@ EXAMPLES = (
     Example("flower-simulation-step-by-step-pytorch/my-awesome-app", FASHION),
     Example("opacus", CIFAR),
     Example("quickstart-numpy"),
-    Example("quickstart-pennylane", CIFAR),
     Example("quickstart-pytorch", CIFAR),
     Example("quickstart-pytorch-lightning", MNIST),
     Example("quickstart-sklearn", IRIS),
