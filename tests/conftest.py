@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from flwr_faa import defence
-from flwr_faa.verification.spotcheck import encrypted, verifier
+from flwr_faa.verification.spotcheck import verifier
+from flwr_faa.verification.spotcheck.binding import encrypted
 
 # The same examples in every run, and no time limits: a busy machine is no fault of the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

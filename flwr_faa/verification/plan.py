@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Data = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 #: Most fractional bits of a first layer: its sums stay exact in float64.
 MAX_BITS = 32
-#: Computes what the model's first layer would, from something else than plain samples (see ``encrypted.py``).
+#: Computes what the model's first layer would, from something else than plain samples (see ``integer_layer.py``).
 FirstLayer = Callable[["nn.Module", npt.NDArray[np.intp]], "torch.Tensor"]
 
 #: torch's thread count and generator belong to the process, so one plan trains at a time.

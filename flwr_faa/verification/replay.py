@@ -57,7 +57,7 @@ def answer(data: Data, request: bytes) -> bytes:
 def judge_data(plan: TrainingPlan, tau: float, case: Case, data: Data, encrypted: bool = False) -> Finding:
     """Train on a suspect's data as it should have, and compare.
 
-    ``encrypted`` replays the first layer in fixed point, from integers (see ``encrypted.py``).
+    ``encrypted`` replays the first layer in fixed point, from integers (see ``integer_layer.py``).
     """
     samples, labels = data
     if samples.dtype.kind not in "iu" or labels.dtype.kind != "i" or labels.ndim != 1 or not samples.ndim > 1:

@@ -17,7 +17,8 @@ from flwr_faa.crypto import groups, linear
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group
-from flwr_faa.verification.spotcheck import claim_proofs, enrolment
+from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck.binding import claim_proofs
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Enrol
 
 Bytes = npt.NDArray[np.uint8]

@@ -9,12 +9,12 @@ import numpy as np
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, sizes_of
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from flwr_faa.verification.wire import WireError
 
 

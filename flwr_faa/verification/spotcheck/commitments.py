@@ -33,7 +33,7 @@ def train(
 ) -> tuple[list[npt.NDArray[Any]], Commitment]:
     """Train as the plan says, keep every checkpoint in a folder, and commit to them.
 
-    The first layer runs in integers, as the server will recompute it (``encrypted.py``). Client and server then agree
+    The first layer runs in integers, as the server will recompute it (``integer_layer.py``). Client and server agree
     on Z1 bit for bit, and no unit of a ReLU behind it can fall on the other side of zero: the one way in which an
     honest client could differ by more than rounding.
     """

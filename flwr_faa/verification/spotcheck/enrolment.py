@@ -1,6 +1,6 @@
 """Enrolment, on the client's device: the data set bound once, before any model is known, and kept.
 
-Every sample is committed to, or encrypted under the public key that an authority made for this node (``binding.py``). A
+Every sample is committed to, or encrypted under the public key that an authority made for this node (``binding/``). A
 Merkle root over that and the labels, signed by the device's own Ed25519 key, is what the client is bound to from then
 on. It is kept on disk, under a hash of the data and of what they are bound under: the same data are never bound twice,
 other data are another enrolment.
@@ -31,10 +31,10 @@ from flwr_faa.authority.registration import MAX_SAMPLES
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck import merkle
-from flwr_faa.verification.spotcheck.binding import Bond
-from flwr_faa.verification.spotcheck.committed import CommittedBond
+from flwr_faa.verification.spotcheck.binding.base import Bond
+from flwr_faa.verification.spotcheck.binding.committed import CommittedBond
+from flwr_faa.verification.spotcheck.binding.encrypted import EncryptedBond
 from flwr_faa.verification.spotcheck.device import Device
-from flwr_faa.verification.spotcheck.encrypted import EncryptedBond
 from flwr_faa.verification.spotcheck.messages import Enrol, Enrolled
 from flwr_faa.verification.wire import WireError
 

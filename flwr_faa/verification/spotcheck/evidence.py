@@ -18,13 +18,13 @@ from flwr_faa.verification.base import Case, worst
 from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.claims import check_range
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
 from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers
 from flwr_faa.verification.spotcheck.messages import VECTORS, Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.trace import ROUNDING, SKETCH, Trace
 from flwr_faa.verification.wire import WireError
 

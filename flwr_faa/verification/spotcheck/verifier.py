@@ -43,9 +43,9 @@ from flwr_faa.verification.integer_layer import check_plan
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.settings import check_authority, check_given
-from flwr_faa.verification.spotcheck.binding import Binding
-from flwr_faa.verification.spotcheck.committed import CommittedBinding
-from flwr_faa.verification.spotcheck.encrypted import EncryptedBinding
+from flwr_faa.verification.spotcheck.binding.base import Binding
+from flwr_faa.verification.spotcheck.binding.committed import CommittedBinding
+from flwr_faa.verification.spotcheck.binding.encrypted import EncryptedBinding
 from flwr_faa.verification.spotcheck.evidence import Bound, Shown
 from flwr_faa.verification.spotcheck.first_layer import CALM, LARGEST, IntegerLayer
 from flwr_faa.verification.spotcheck.merkle import SIZE

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from flwr_faa.authority.registration import Disclosure, Registration
 from flwr_faa.crypto.group import Group
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.messages import Challenge, Enrol, Enrolled
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
 
 if TYPE_CHECKING:
     from flwr_faa.verification.spotcheck.device import Device

@@ -27,10 +27,10 @@ from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.base import Exhausted
 from flwr_faa.verification.refusals import translated
-from flwr_faa.verification.spotcheck.binding import Bytes
+from flwr_faa.verification.spotcheck.binding.base import Bytes
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.messages import Challenge, Enrol, Enrolled
 from flwr_faa.verification.spotcheck.recompute import Contradiction
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from flwr_faa.verification.wire import WireError
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.spotcheck import claim_proofs
+from flwr_faa.verification.spotcheck.binding import claim_proofs
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.claims import check_range
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.recompute import Contradiction
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from tests.crypto.oracle import CURVES
 from tests.verification.spotcheck import independent
 from tests.verification.spotcheck.spot import backends

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto import groups, linear, pedersen
 from flwr_faa.crypto.group import Group, Point
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 
 Bytes = npt.NDArray[np.uint8]
 

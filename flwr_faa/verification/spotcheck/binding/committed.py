@@ -21,12 +21,12 @@ from flwr_faa.authority.registration import Disclosure, Registration
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.refusals import translated
-from flwr_faa.verification.spotcheck import claim_proofs
-from flwr_faa.verification.spotcheck.binding import Bytes
+from flwr_faa.verification.spotcheck.binding import claim_proofs
+from flwr_faa.verification.spotcheck.binding.base import Bytes
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.first_layer import sizes_of
 from flwr_faa.verification.spotcheck.messages import Challenge, Enrol, Enrolled
 from flwr_faa.verification.spotcheck.recompute import Contradiction
-from flwr_faa.verification.spotcheck.step_claims import StepClaims
 from flwr_faa.verification.wire import WireError
 
 if TYPE_CHECKING:
