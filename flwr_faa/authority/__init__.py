@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flwr_faa.authority.base import Authority, AuthorityUnavailable, SignedPublicKey
+from flwr_faa.authority.base import Authority, AuthorityUnavailable, CheckKey, SignedPublicKey, Stated
 from flwr_faa.authority.budget import BUDGET
-from flwr_faa.authority.check import CheckKey, Stated
 from flwr_faa.authority.local import LocalAuthority
 from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration
 

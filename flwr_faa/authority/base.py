@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flwr_faa.authority.check import CheckKey, Stated
+from flwr_faa.authority.information import RHO_BITS
 from flwr_faa.authority.registration import Disclosure, Registration, holds
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.group import Group
@@ -20,6 +21,8 @@ MAX_NODE = 2**64 - 1
 _HEAD = struct.Struct(">5sQI")  # magic and version, node, length of the public key
 _MAGIC = b"FAAK\x01"
 _PURPOSE = b"faa-authority/public-key/1\n"
+_RHO = b"flwr-anomaly/authority/rho/1\n"
+_RHO_BYTES = 8  # of the hash for one weight: biased by 2^-40
 
 
 class AuthorityUnavailable(ConnectionError):  # noqa: N818
@@ -76,6 +79,58 @@ class SignedPublicKey:
         if magic != _MAGIC or len(data) != _HEAD.size + size + 64:
             raise ValueError(f"expected a version 1 signed public key, got {len(data)} other bytes")
         return cls(node_id, data[_HEAD.size : -64], data[-64:])
+
+
+@dataclass(frozen=True, eq=False)
+class Stated:
+    """Functions whose values a client has stated of some of its samples.
+
+    Attributes
+    ----------
+    root : bytes
+        The registered set.
+    rows : sequence of int
+        These samples.
+    functions : sequence of integer vectors
+    units : int
+        So many of them are units of a layer whose gradient, summed over the rows, is shown too.
+    whole : bool
+        Everything is known of the rows by what was stated: the outputs of a convolution.
+    """
+
+    root: bytes
+    rows: Sequence[int]
+    functions: Sequence[Sequence[int]]
+    units: int = 0
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class CheckKey:
+    """The key for ``combine(weights(seed, len(functions)), functions)``, a random combination of what was stated.
+
+    A server that could choose what a key opens would pack several values of a sample into one. The seed is a hash of
+    the request, the server's own seed in it, under a secret of the authority: the server cannot steer the weights, the
+    client cannot foresee them, and the same request, which may be repeated, has the same key.
+    """
+
+    seed: bytes
+    key: ipfe.FunctionalKey
+
+
+def weights(seed: bytes, count: int) -> list[int]:
+    """The weights rho, from 1 to below ``2^RHO_BITS``. Not zero: that would overlook a single wrong claim."""
+    raw = hashlib.shake_256(_RHO + seed).digest(_RHO_BYTES * count)
+    draws = (int.from_bytes(raw[i : i + _RHO_BYTES], "big") for i in range(0, len(raw), _RHO_BYTES))
+    return [draw % (2**RHO_BITS - 1) + 1 for draw in draws]
+
+
+def combine(rho: Sequence[int], functions: Sequence[Sequence[int]]) -> list[int]:
+    """The function ``y = sum_k rho_k f_k``, exactly."""
+    total = [0] * len(functions[0])
+    for factor, function in zip(rho, functions, strict=True):
+        total = [t + factor * int(v) for t, v in zip(total, function, strict=True)]
+    return total
 
 
 class Authority(Protocol):

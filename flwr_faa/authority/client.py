@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 
-from flwr_faa.authority.base import AuthorityUnavailable, SignedPublicKey
-from flwr_faa.authority.check import CheckKey, Stated, combine, weights
+from flwr_faa.authority.base import AuthorityUnavailable, CheckKey, SignedPublicKey, Stated, combine, weights
 from flwr_faa.authority.credential import SIGNATURE, Credential, loopback, reply_message
 from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, holds
 from flwr_faa.crypto import ipfe

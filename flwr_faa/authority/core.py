@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa import expected
-from flwr_faa.authority.base import MAX_NODE, SignedPublicKey
+from flwr_faa.authority.base import MAX_NODE, CheckKey, SignedPublicKey, Stated, combine, weights
 from flwr_faa.authority.budget import BUDGET, Account, Digests, allowance, digests, gradient, parts, spend
-from flwr_faa.authority.check import CheckKey, Stated, combine, weights
 from flwr_faa.authority.information import RHO_BITS, carried, of_gradient, of_key
 from flwr_faa.authority.registration import Disclosure, Refused, Registration
 from flwr_faa.authority.store import SampleSet, Store

@@ -27,8 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flwr_faa.authority import web
-from flwr_faa.authority.base import MAX_NODE
-from flwr_faa.authority.check import Stated
+from flwr_faa.authority.base import MAX_NODE, Stated
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, reply_message, request_message
 from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, holds

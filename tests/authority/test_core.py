@@ -19,7 +19,7 @@ from flwr_faa.authority import (
     SignedPublicKey,
     Stated,
 )
-from flwr_faa.authority.check import combine, weights
+from flwr_faa.authority.base import combine, weights
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.information import of_function, of_key
 from flwr_faa.crypto import ipfe

@@ -2,14 +2,19 @@
 
 ::
 
-    python -m apps.studies.curious_server                        # paper and spotcheck on mnist5k, a 10-unit first layer
-    python -m apps.studies.curious_server --keep runs/curious    # the same; transcripts are kept, or read if found
+    python -m apps.studies.curious_server                        # paper and spotcheck, MNIST and digits
+    python -m apps.studies.curious_server --keep runs/curious    # the same, transcripts kept; found there they are read
 
-One honest client of 100 images is verified every round: by ``spotcheck`` at the default budget until that is spent, and
-once more with a budget of everything, to show what the budget keeps from happening. ``paper`` and ``spotcheck`` run as
-they do in deployment; nothing is simulated but the network. Printed is the share of the images' variance (about the
-mean of public images, so that a prior alone recovers 0) that is recovered, for ``spotcheck`` also without the opened
-checkpoints' gradients; drawn are originals and reconstructions.
+One honest client is verified every round: by ``spotcheck`` at the default budget until that is spent, and once more
+with a budget of everything, to show what the budget keeps from happening. ``paper`` and ``spotcheck`` run as they do in
+deployment; nothing is simulated but the network. Printed is the share of the images' variance (about the mean of public
+images, so that a prior alone recovers 0) that each attack recovers, and how many images exactly:
+
+* linear algebra, with nothing but the mean of public images, and with their covariance ("PCA");
+* the same with a prior for each label, and pixels that stay in range;
+* on digits lattice reduction (``lattice.py``), which uses that claims and pixels are integers;
+* a server that deviates: it packs pixels into the outputs of the first layer by the model that it sends. It asks for
+  keys of its own choice, too, and is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -33,10 +39,12 @@ from flwr.serverapp import Grid, ServerApp
 from apps.lab import models
 from apps.lab.datasets import Dataset, digits, mnist5k
 from apps.lab.running.local_grid import LocalGrid, run_server_app
-from apps.studies.curious_server.algebra import Equations, Prior, reconstruct, recovered
+from apps.studies.curious_server.algebra import Equations, Prior, constrained, reconstruct, recovered
+from apps.studies.curious_server.lattice import solve
 from apps.studies.curious_server.transcript import Curious, CuriousEnroller, Exchange, Keeper, exchanges
 from flwr_faa import FAADL, Device, TrainingPlan, verifiable
-from flwr_faa.authority import BUDGET, LocalAuthority
+from flwr_faa.authority import BUDGET, LocalAuthority, Refused, Registration
+from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.detection import Everyone
@@ -44,7 +52,7 @@ from flwr_faa.report import describe
 from flwr_faa.verification.paper import EVIDENCE, REQUEST, Paper
 from flwr_faa.verification.plan import Checkpoint
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
-from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.first_layer import CALM, IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 from flwr_faa.verification.spotcheck.recompute import claimed_layer
 from flwr_faa.verification.spotcheck.state import StateLayout
@@ -54,9 +62,14 @@ from flwr_faa.verification.wire import unpack
 Floats = npt.NDArray[np.float64]
 
 DATASETS = {"mnist5k": (mnist5k, (1, 28, 28), 255), "digits": (digits, (1, 8, 8), 16)}
-SAMPLES = 100
+#: Samples of the client, and in a batch: of MNIST so many that the default budget allows a check.
+SIZES = {"mnist5k": (300, 300), "digits": (100, 50)}
+#: Most values of a sample for which lattices are reduced: seconds.
+SMALL = 64
+#: Exact values that are more than enough for these.
+ENOUGH = 40
 #: Of a client that refuses nothing.
-CHALLENGES = 8
+CHALLENGES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,26 +85,35 @@ class Victim:
     @classmethod
     def of(cls, name: str) -> Victim:
         load, shape, top = DATASETS[name]
-        plan = TrainingPlan(partial(models.logistic, shape, classes=10), lr=0.3, batch_size=50, scale=1 / top)
+        batch = SIZES[name][1]
+        plan = TrainingPlan(partial(models.logistic, shape, classes=10), lr=0.3, batch_size=batch, scale=1 / top)
         return cls(name, load(), shape, top, plan)
+
+    @property
+    def samples(self) -> int:
+        return SIZES[self.name][0]
 
     @property
     def own(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         samples, labels = self.data.train
-        return samples[:SAMPLES], labels[:SAMPLES]
+        return samples[: self.samples], labels[: self.samples]
 
     @property
     def truth(self) -> Floats:
-        return self.own[0].reshape(SAMPLES, -1).astype(np.float64)
+        return self.own[0].reshape(self.samples, -1).astype(np.float64)
 
     @property
     def public(self) -> Floats:
-        others = np.concatenate([self.data.train[0][SAMPLES:], self.data.test[0]])
+        others = np.concatenate([self.data.train[0][self.samples :], self.data.test[0]])
         return others.reshape(len(others), -1).astype(np.float64)
 
+    @property
+    def public_labels(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([self.data.train[1][self.samples :], self.data.test[1]])
 
-def run(case: Victim, verifier: Curious, rounds: int, device: Device | None) -> str:
-    """A real run with one client; the line on what is disclosed in the end."""
+
+def run(case: Victim, verifier: Curious, rounds: int, device: Device | None, start: Any = None) -> str:
+    """A real run with one client, from this model if one is given; the line on what is disclosed in the end."""
     app, server = ClientApp(), ServerApp()
     client = verifiable(case.plan, case.own, device=device, answers=("encrypted",) if device else ("paper",))
     strategy = FAADL(
@@ -109,18 +131,19 @@ def run(case: Victim, verifier: Curious, rounds: int, device: Device | None) -> 
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy.start(grid, ArrayRecord(case.plan.initial_arrays(1)), num_rounds=rounds)
+        strategy.start(grid, ArrayRecord(start or case.plan.initial_arrays(1)), num_rounds=rounds)
 
     run_server_app(server, LocalGrid(app, 1))
     return describe(strategy.reports[-1].disclosures)
 
 
-def run_spotcheck(case: Victim, folder: Path, budget: float, rounds: int) -> str:
+def run_spotcheck(case: Victim, folder: Path, budget: float, rounds: int, start: Any = None) -> str:
     """Every round a challenge, while the budget covers it. Raises ValueError if it covers none."""
     with tempfile.TemporaryDirectory() as home:
         keeper: Any = Keeper(LocalAuthority(budget=budget))
         verifier = CuriousEnroller(SpotCheck(case.plan, authority=keeper, max_value=case.top), folder)
-        return run(case, verifier, rounds, Device(Path(home), budget, progress=lambda done, total: None))
+        device = Device(Path(home), budget, progress=lambda done, total: None)
+        return run(case, verifier, rounds, device, start)
 
 
 def run_paper(case: Victim, folder: Path) -> str:
@@ -148,7 +171,7 @@ def read_spotcheck(case: Victim, found: Sequence[Exchange]) -> Equations:
     layer, layout = IntegerLayer.of(case.plan, case.shape), StateLayout.of(case.plan)
     if layer.spatial:
         raise ValueError("expected a dense first layer, got a convolution: it discloses the image itself")
-    view, seen = Equations(SAMPLES, layer.width), set[int]()
+    view, seen = Equations(case.samples, layer.width), set[int]()
     for exchange in found:
         challenge, answer = Challenge.from_bytes(exchange.challenge), Answer.from_bytes(exchange.evidence)
         batches = list(case.plan.batches(exchange.samples, exchange.nonce))
@@ -161,6 +184,7 @@ def read_spotcheck(case: Victim, found: Sequence[Exchange]) -> Equations:
             kernels = np.concatenate([layer.quantise(at[step].arrays[layer.weight]), challenge.vectors(layer.kernel)])
             for row, values in zip(batch.tolist(), claims, strict=True):
                 view.tell(row, kernels.astype(np.float64), values.astype(np.float64))
+                view.integers.setdefault(row, []).append((kernels, values))
             labels = answer.labels[np.searchsorted(rows, batch)]
             delta = _deltas(case.plan, layer, at[step], claims, labels, exchange.nonce, step)
             view.tell_step(batch.tolist(), delta, _gradient(case.plan, layer, at[step], at[step + 1]) / case.plan.scale)
@@ -188,6 +212,67 @@ def _gradient(plan: TrainingPlan, layer: IntegerLayer, before: Checkpoint, after
         m0, m1 = (c.momentum[layer.parameter].astype(np.float64) for c in (before, after))
         return np.asarray(m1 - plan.momentum * m0 - plan.weight_decay * w0)
     return np.asarray((w0 - w1) / plan.lr - plan.weight_decay * w0)
+
+
+def packed(case: Victim) -> list[npt.NDArray[Any]]:
+    """A model whose first layer's outputs are several pixels each, written behind one another, as many as a device
+    answers for. First come the pixels that vary most.
+    """
+    arrays, base = case.plan.initial_arrays(1), case.top + 1
+    for unit, places in enumerate(_packed_places(case)):
+        arrays[0][unit] = 0
+        for digit, place in enumerate(places):
+            arrays[0][unit, place] = base**digit / 2**case.plan.bits
+    return arrays
+
+
+def _packed_places(case: Victim) -> list[list[int]]:
+    base, room = case.top + 1, CALM << case.plan.bits  # beyond that this server's own verifier does not ask
+    deep = max(k for k in range(1, 64) if sum(base**i for i in range(k)) <= room)
+    units = len(case.plan.initial_arrays(1)[0])
+    first = np.argsort(-case.public.var(0))[: deep * units].tolist()
+    return [first[unit * deep : (unit + 1) * deep] for unit in range(units)]
+
+
+def unpack_pixels(case: Victim, exchange: Exchange, view: Equations) -> int:
+    """Tell the pixels that the first step's outputs are; how many of each sample that is."""
+    answer, challenge = Answer.from_bytes(exchange.evidence), Challenge.from_bytes(exchange.challenge)
+    if challenge.steps[0] != 0:
+        raise ValueError(f"expected the first step to be opened, as it always is, got {challenge.steps}")
+    batch = next(iter(case.plan.batches(exchange.samples, exchange.nonce))).tolist()
+    places, eye, base = _packed_places(case), np.eye(view.n), case.top + 1
+    for row, values in zip(batch, answer.claims, strict=False):
+        for value, found in zip(values.tolist(), places, strict=False):
+            view.tell(row, eye[found], np.array([value // base**i % base for i in range(len(found))], float))
+    return sum(map(len, places))
+
+
+def refused_keys(case: Victim) -> str:
+    """What the authority says to a server that asks for keys to read four pixels at a time."""
+    authority = KeyAuthority(LocalAuthority().store)
+    width = case.truth.shape[1]
+    public = authority.public_key(1, width).to_bytes()
+    registration = Registration(bytes(32), case.samples, width, case.top, b"")
+    authority.register(1, registration.signed(Ed25519PrivateKey.generate(), 1, public))
+    y = [(case.top + 1) ** i if i < 4 else 0 for i in range(width)]
+    try:
+        authority.functional_keys(1, [y])
+    except Refused as why:
+        return f"refused: {why}"
+    raise RuntimeError("expected the authority to refuse keys of the server's choice, got one")
+
+
+def lattice(case: Victim, view: Equations, prior: Prior, near: Floats) -> Floats:
+    """Samples by lattice reduction, one for all that have the same functions; others as they were."""
+    guess, groups = near.copy(), dict[bytes, list[int]]()
+    for row, found in view.integers.items():
+        functions = np.vstack([kernels for kernels, _ in found])[:ENOUGH]
+        groups.setdefault(functions.tobytes(), []).append(row)
+    for raw, rows in groups.items():
+        functions = np.frombuffer(raw, np.int64).reshape(-1, view.n)
+        values = np.array([np.concatenate([v for _, v in view.integers[row]])[:ENOUGH] for row in rows])
+        guess[rows] = np.clip(solve(functions, values, near[rows], prior.inverse), 0, case.top)
+    return guess
 
 
 def _flat(images: Any) -> Floats:
@@ -219,44 +304,73 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, reconstruct, print and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--dataset", choices=DATASETS, default="mnist5k")
+    parser.add_argument("--dataset", choices=DATASETS, action="append", help="these alone")
     parser.add_argument("--keep", type=Path, help="folder of transcripts: read if there, else made")
     parser.add_argument("--picture", type=Path, default=Path("docs/curious.png"))
     options = parser.parse_args(argv)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    case = Victim.of(options.dataset)
+    for name in options.dataset or DATASETS:
+        with _folder(options.keep) as folder:
+            study(Victim.of(name), folder / name, options.picture if name == "mnist5k" else None)
+    return 0
+
+
+def study(case: Victim, folder: Path, picture: Path | None) -> None:
+    """Everything about one data set."""
     truth, mean = case.truth, case.public.mean(0)
+    runs: dict[str, Callable[[Victim, Path], object]] = {
+        "paper": run_paper,
+        "default": partial(run_spotcheck, budget=BUDGET, rounds=CHALLENGES),
+        "spotcheck": partial(run_spotcheck, budget=1.0, rounds=CHALLENGES),
+        "packed": partial(run_spotcheck, budget=least_budget(case), rounds=1, start=packed(case)),
+    }
+    print(f"\n{case.name}: {case.samples} images of pixels from 0 to {case.top}, batches of {case.plan.batch_size}")
+    for name, start in runs.items():
+        if not (folder / name).is_dir():
+            try:
+                print(f"{name}: {start(case, folder / name)}", flush=True)
+            except ValueError as none:  # the default budget allows no check
+                print(f"{name}: {none}")
+                (folder / name).mkdir(parents=True, exist_ok=True)
+    blind, exact = read_paper(case, next(exchanges(folder / "paper")))
 
     def share(guess: Floats) -> str:
-        return f"{recovered(truth, np.clip(guess, 0, case.top), mean):.3f}"
+        clipped = np.clip(guess, 0, case.top)
+        whole = int((np.rint(clipped) == truth).all(1).sum())
+        return f"{recovered(truth, clipped, mean):.3f}" + (f" ({whole} exact)" if whole else "")
 
-    with _folder(options.keep) as folder:
-        runs: dict[str, Callable[[Victim, Path], object]] = {
-            "paper": run_paper,
-            "default": partial(run_spotcheck, budget=BUDGET, rounds=CHALLENGES),
-            "spotcheck": partial(run_spotcheck, budget=1.0, rounds=CHALLENGES),
-        }
-        for name, start in runs.items():
-            if not (folder / name).is_dir():
-                try:
-                    print(f"{name}: {start(case, folder / name)}")
-                except ValueError as none:  # the default budget allows no check
-                    print(f"{name}: {none}")
-        blind, exact = read_paper(case, next(exchanges(folder / "paper")))
-        found = list(exchanges(folder / "spotcheck"))[:CHALLENGES]
-        allowed = list(exchanges(folder / "default"))
-    print(f"\npaper: the clear rows without any key {share(blind)}, with the keys {share(exact)}\n")
-    pictures = [("original", truth), ("paper, no key", blind)]
-    print("| spotcheck, challenges | claims and keys | with a PCA prior | and gradients | with a PCA prior |")
-    print("|---|---|---|---|---|")
+    print(f"paper: the clear rows without any key {share(blind)}, with the keys {share(exact)}")
+    print(f"keys for pixels packed into one value: {refused_keys(case)}")
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
+    priors = Prior.by_label(case.public, case.public_labels)
+    each = [priors[int(label)] for label in case.own[1]]
+    print("\n| spotcheck, challenges | linear algebra | a PCA prior | one for each label, in range | lattice |")
+    print("|---|---|---|---|---|")
+    found, allowed = list(exchanges(folder / "spotcheck")), list(exchanges(folder / "default"))
     rows = [(f"{len(allowed)}, the default budget", allowed)] if allowed else []
-    rows += [(f"{n}, nothing refused", found[:n]) for n in (1, 2, 4, 8)]
+    rows += [(f"{n}, nothing refused", found[:n]) for n in (1, 2, 4)]
+    pictures = [("original", truth), ("paper, no key", blind)]
     for name, seen in rows:
         view = read_spotcheck(case, seen)
-        guesses = [reconstruct(view, prior, gradients) for gradients in (False, True) for prior in (flat, pca)]
-        print(f"| {name} | " + " | ".join(map(share, guesses)) + " |", flush=True)
+        guesses = [reconstruct(view, prior, True) for prior in (flat, pca)]
+        guesses.append(constrained(view, each, case.top))
+        last = share(lattice(case, view, pca, guesses[-1])) if view.n <= SMALL else "-"
+        print(f"| {name} | {' | '.join(map(share, guesses))} | {last} |", flush=True)
         pictures.append((f"spotcheck, {name.replace(', ', chr(10))}", guesses[-1]))
-    draw(case, pictures, options.picture)
-    print(f"\noriginals and reconstructions: {options.picture}")
-    return 0
+    (exchange,) = exchanges(folder / "packed")
+    view = read_spotcheck(case, [exchange])
+    read = unpack_pixels(case, exchange, view)
+    guess = constrained(view, each, case.top)
+    print(f"| 1, a model that packs pixels: {read} of {view.n} read exactly | | | {share(guess)} | - |", flush=True)
+    if picture is not None:
+        draw(case, pictures, picture)
+        print(f"\noriginals and reconstructions: {picture}")
+
+
+def least_budget(case: Victim) -> float:
+    """The default, where that allows a check, else everything."""
+    try:
+        SpotCheck(case.plan, authority=LocalAuthority(budget=BUDGET), max_value=case.top)
+    except ValueError:
+        return 1.0
+    return BUDGET

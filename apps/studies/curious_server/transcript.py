@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flwr_faa.authority import Authority
+from flwr_faa.authority import Authority, CheckKey
 from flwr_faa.crypto import ipfe
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
@@ -69,6 +69,12 @@ class Keeper:
         """Pass on, and keep."""
         found = self.inner.functional_keys(*args, **kwargs)
         self.keys += found
+        return found
+
+    def check_key(self, *args: Any, **kwargs: Any) -> CheckKey:
+        """Pass on, and keep."""
+        found = self.inner.check_key(*args, **kwargs)
+        self.keys.append(found.key)
         return found
 
     def __getattr__(self, name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.authority.check import weights
+from flwr_faa.authority.base import weights
 from flwr_faa.authority.information import Told, of_step
 from flwr_faa.crypto.fixedpoint import encode
 from flwr_faa.verification.plan import TrainingPlan, find_first_layer

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.authority import Authority, Disclosure, Refused, Registration, SignedPublicKey, Stated
-from flwr_faa.authority.check import CheckKey, weights
+from flwr_faa.authority.base import CheckKey, weights
 from flwr_faa.authority.registration import holds
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.backends import open_group
