@@ -7,9 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.studies.curious_server.algebra import Equations, Prior, reconstruct, recovered
-from apps.studies.curious_server.study import Victim, draw, read_paper, read_spotcheck, run_paper, run_spotcheck
+from apps.studies.curious_server.algebra import Equations, Prior, constrained, reconstruct, recovered
+from apps.studies.curious_server.lattice import reduce, solve
+from apps.studies.curious_server.study import (
+    Victim,
+    draw,
+    packed,
+    read_paper,
+    read_spotcheck,
+    refused_keys,
+    run_paper,
+    run_spotcheck,
+    unpack_pixels,
+)
 from apps.studies.curious_server.transcript import exchanges
+from flwr_faa.crypto.fixedpoint import encode
 
 RNG = np.random.default_rng(0)
 M, N = 12, 20
@@ -53,6 +65,45 @@ def test_gradients_are_left_aside_on_request() -> None:
     assert without < with_them < 1
 
 
+def test_a_prior_for_each_sample_and_a_range_come_closer() -> None:
+    """Half of the pixels are 0, which the equations alone do not know."""
+    rng = np.random.default_rng(1)
+    truth = np.maximum(rng.normal(0, 50, (M, N)), 0)
+    view = Equations(M, N)
+    for row in range(M):
+        y = rng.normal(size=(8, N))
+        view.tell(row, y, y @ truth[row])
+    delta = rng.normal(size=(M, 4))
+    view.tell_step(range(M), delta, delta.T @ truth)
+    prior = Prior.pca(np.maximum(rng.normal(0, 50, (500, N)), 0))
+    guess = constrained(view, [prior] * M, 255, rounds=6)
+    assert guess.min() >= 0
+    mean = np.full(N, truth.mean())
+    assert recovered(truth, guess, mean) > recovered(truth, reconstruct(view, prior, True), mean) + 0.02
+
+
+def test_a_lattice_basis_is_reduced_and_spans_the_same_lattice() -> None:
+    rng = np.random.default_rng(2)
+    basis = np.hstack([np.eye(8), rng.integers(-500, 500, (8, 2)) * 1e3])
+    reduced, u = reduce(basis)
+    assert abs(round(np.linalg.det(u))) == 1
+    np.testing.assert_allclose(u @ basis, reduced, atol=1e-6)
+    r = np.abs(np.diagonal(np.linalg.qr(reduced.T)[1]))
+    assert (r[1:] > 0.7 * r[:-1]).all() and np.linalg.norm(reduced[0]) < 20 < np.linalg.norm(basis[0])
+
+
+@pytest.mark.parametrize(("bits", "least"), [(24, 18), (8, 0)])
+def test_what_few_exact_values_of_digits_tell_by_lattice_reduction(bits: int, least: int) -> None:
+    """The issue's attack (c), 12 claims: nearly all images at 24 fractional bits (32 then), none at the 8 that clients train on now."""
+    case = Victim.of("digits")
+    prior, truth = Prior.pca(case.public), case.truth[:20].astype(np.int64)
+    weight = case.plan.initial_arrays(1)[0]
+    kernels = np.vstack([encode(weight, bits), np.random.default_rng(0).integers(-128, 129, (2, 64))])
+    found = solve(kernels, truth @ kernels.T, np.tile(prior.mean, (20, 1)), prior.inverse)
+    assert (found @ kernels.T == truth @ kernels.T).all()  # whatever is found has these values
+    assert least <= (found == truth).all(1).sum() <= (20 if least else 0)
+
+
 def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
     case = Victim.of("digits")
     mean = case.public.mean(0)
@@ -66,13 +117,22 @@ def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
     (only,) = exchanges(tmp_path / "spotcheck")
     view = read_spotcheck(case, [only])
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
+    priors = Prior.by_label(case.public, case.public_labels)
+    each = [priors[int(label)] for label in case.own[1]]
     assert recovered(case.truth, reconstruct(Equations(*case.truth.shape), pca, True), mean) == 0  # a prior alone
-    shares = [
-        recovered(case.truth, reconstruct(view, prior, gradients), mean)
-        for gradients in (False, True)
-        for prior in (flat, pca)
-    ]
-    assert 0.1 < shares[0] < shares[1] < 0.7
-    assert shares[0] < shares[2] < shares[3] < 0.85
+    guesses = [reconstruct(view, prior, True) for prior in (flat, pca)]
+    shares = [recovered(case.truth, guess, mean) for guess in [*guesses, constrained(view, each, case.top)]]
+    assert 0.5 < shares[0] < shares[1] < shares[2] < 0.95  # of one check; nothing is promised for such images
     draw(case, [("original", case.truth)], tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_pixels_packed_into_the_model_are_read_and_keys_for_them_refused(tmp_path: Path) -> None:
+    case = Victim.of("digits")
+    run_spotcheck(case, tmp_path, budget=1.0, rounds=1, start=packed(case))
+    (exchange,) = exchanges(tmp_path)
+    view = Equations(*case.truth.shape)
+    assert unpack_pixels(case, exchange, view) == 40
+    for row, (known,) in ((row, [np.vstack(found)]) for row, found in view.functions.items()):
+        np.testing.assert_array_equal(known[:, :64] @ case.truth[row], known[:, 64])
+    assert "never registered data" in refused_keys(case)
