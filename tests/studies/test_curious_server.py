@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apps.studies.curious_server.algebra import Equations, Prior, constrained, reconstruct, recovered
-from apps.studies.curious_server.lattice import reduce, solve
+from apps.studies.curious_server.lattice import EXACT, reduce, solve
 from apps.studies.curious_server.study import (
     Victim,
     draw,
@@ -84,8 +84,9 @@ def test_a_prior_for_each_sample_and_a_range_come_closer() -> None:
 
 def test_a_lattice_basis_is_reduced_and_spans_the_same_lattice() -> None:
     rng = np.random.default_rng(2)
-    basis = np.hstack([np.eye(8), rng.integers(-500, 500, (8, 2)) * 1e3])
-    reduced, u = reduce(basis)
+    exact = rng.integers(-500, 500, (8, 2))
+    basis = np.hstack([np.eye(8), exact * EXACT])
+    reduced, u = reduce(np.eye(8), exact)
     assert abs(round(np.linalg.det(u))) == 1
     np.testing.assert_allclose(u @ basis, reduced, atol=1e-6)
     r = np.abs(np.diagonal(np.linalg.qr(reduced.T)[1]))
@@ -94,7 +95,7 @@ def test_a_lattice_basis_is_reduced_and_spans_the_same_lattice() -> None:
 
 @pytest.mark.parametrize(("bits", "least"), [(24, 18), (8, 0)])
 def test_what_few_exact_values_of_digits_tell_by_lattice_reduction(bits: int, least: int) -> None:
-    """The issue's attack (c), 12 claims: nearly all images at 24 fractional bits (32 then), none at the 8 that clients train on now."""
+    """Attack (c), 12 claims: nearly all images at 24 fractional bits, none at the 8 that clients train on."""
     case = Victim.of("digits")
     prior, truth = Prior.pca(case.public), case.truth[:20].astype(np.int64)
     weight = case.plan.initial_arrays(1)[0]
