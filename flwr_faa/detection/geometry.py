@@ -77,9 +77,19 @@ class Block:
     @cached_property
     def nearest(self) -> Vector:
         """Distances to the other rows, the nearest first, shape (n, n - 1)."""
-        n = len(self.squared)
-        others = self.squared[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+        return np.sqrt(np.sort(self._others, axis=1))
+
+    def few(self, k: int) -> Vector:
+        """The first k columns of ``nearest``, without sorting the others."""
+        others = self._others
+        if k < others.shape[1]:
+            others = np.partition(others, k - 1, axis=1)[:, :k]
         return np.sqrt(np.sort(others, axis=1))
+
+    @property
+    def _others(self) -> Vector:
+        n = len(self.squared)
+        return self.squared[~np.eye(n, dtype=bool)].reshape(n, n - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +123,10 @@ class Sums:
         gram, across, median_square = self.gram[:-1, :-1], self.gram[:-1, -1], float(self.gram[-1, -1])
         mean_square = max(float(gram.mean() + 2 * across.mean() + median_square), 0.0)
         size, norms = gram.diagonal(), np.sqrt(self.square)
-        squared = np.maximum(size[:, None] + size - 2 * gram, 0.0)
+        squared = -2 * gram
+        squared += size
+        squared += size[:, None]
+        np.maximum(squared, 0.0, out=squared)
         lengths = norms * np.sqrt(median_square)
         to_median = _ratio(self.to_median, lengths, 0.0)
         # One minus a cosine near 1 would be rounding. It is the squared sine, known from centred rows, over 1 + cos.
@@ -239,7 +252,8 @@ class Cloud:
             gram[n, n] += median @ median
         # Linear algebra may round a row and its clone differently.
         first = np.append(self.place[rows], n)
-        gram = gram[np.ix_(first, first)]
+        if (first[1:] <= first[:-1]).any():
+            gram = gram[np.ix_(first, first)]
         across = gram[:n, n] + gram[n, n]
         products = np.stack(
             [

@@ -188,7 +188,7 @@ def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
     if cloud.classifier is not None:
         views += block_views(cloud.classifier, "classifier", slack, same)
     if cloud.labels:
-        near = [log_nearest(block, 3, same * block.length) for block in cloud.labels]
+        near = [_log_mean(block.few(3), same * block.length) for block in cloud.labels]
         # The MAD of few values is no measure for others: without verification it is the factor that counts.
         z = np.array([robust_z(values, 1.0 if same else 0.0) for values in near])
         what = "log of the distance to 3 nearest neighbours over the usual" if same else "z of 3 nearest neighbours"
@@ -255,7 +255,10 @@ def statistics_view(changes: Floats) -> View:
 
 def log_nearest(block: Block, k: int, least: float = 0.0) -> Vector:
     """Log of the mean distance to the ``k`` nearest others; distances below ``least`` are as good as that."""
-    near = block.nearest[:, :k]
+    return _log_mean(block.nearest[:, :k], least)
+
+
+def _log_mean(near: Vector, least: float) -> Vector:
     return _log(near.mean(axis=1), least) if near.size else np.zeros(len(near))
 
 
