@@ -3,9 +3,12 @@
 import argparse
 import importlib
 import importlib.util
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -13,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import typer
+from sklearn.datasets import load_digits
 from typer.main import get_command
 
 from apps.lab.__main__ import check as check_lab
 from apps.lab.check import ConfigError
 from apps.lab.config import load
+from flwr_faa.ledger.store import Ledger
+from flwr_faa.report import Outcome, RoundReport, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,7 +36,9 @@ TOOLS = {
     "faa-device": "flwr_faa.device_check",
     "faa-ledger": "flwr_faa.ledger.cli",
 }
-SYSTEM = {"apt", "apt-get", "cp", "install", "journalctl", "ssh-keygen", "systemctl", "useradd", "python3"}
+SYSTEM = {"apt", "apt-get", "cp", "install", "journalctl", "ssh-keygen", "systemctl", "useradd", "python3",
+    "grep", "pytest", "ssh",
+}  # fmt: skip
 PROGRAMS = {"python", "pip", "flwr", "make", *TOOLS, *SYSTEM}
 #: What a placeholder stands for.
 MEANT = {
@@ -57,6 +66,9 @@ NOT_TRIED = {
     "cp": "root on a Pi",
     "systemctl": "root on a Pi",
     "journalctl": "a Pi",
+    "ssh": "another machine",
+    "grep": "a log",
+    "pytest": "a suite of its own",
 }
 
 
@@ -255,3 +267,90 @@ def test_every_module_that_is_named_exists() -> None:
     }
     assert len(named) > 20
     assert [name for name in sorted(named) if importlib.util.find_spec(name) is None] == []
+
+
+def unknown(text: str) -> str | None:
+    """The program of what looks like a command, an option behind a word, if this file does not know it."""
+    try:
+        words = shlex.split(text, comments=True)
+    except ValueError:
+        return None
+    while words and (words[0] == "sudo" or "=" in words[0]):
+        words = words[3 if words[:2] == ["sudo", "-u"] else 1 :]
+    program = words[0].rpartition("/")[2] if words else ""
+    if program in PROGRAMS or not re.fullmatch(r"[a-z][a-z0-9.-]{2,}", program):
+        return None
+    return program if any(re.fullmatch(r"--?[A-Za-z][\w-]*(=.*)?", word) for word in words[1:]) else None
+
+
+def test_a_program_that_nobody_knows_is_an_error() -> None:
+    found = {unknown(p) for page in PAGES for text in texts(page.read_text()) for p in text.split(" && ")} - {None}
+    assert found <= {"init"}, "add it to PROGRAMS, and say in NOT_TRIED why it is not tried"
+    assert unknown("sudo conda install -y torch") == "conda" and unknown("faa-ledgr nodes --all") == "faa-ledgr"
+
+
+#: Run as printed, where seconds are enough: by page, the starts of the commands.
+RUN = {
+    "operating.md": (
+        "faa-ledger node",
+        "faa-ledger nodes",
+        "faa-ledger rounds",
+        "faa-ledger lift",
+        "faa-ledger export",
+    ),
+    "authority.md": ("faa-authority init", "faa-authority show"),
+    "quickstart.md": ("faa-device check --plan",),
+    "README.md": ("python -m apps.lab --help", "python -m apps.lab experiments"),
+    "data.md": ("python -m apps.lab.slice slices",),
+    "field.md": ("python -m apps.field.supernode node --key-only",),
+}
+TO_RUN = [
+    (place, text)
+    for place, text in COMMANDS
+    if any(f"{shlex.join(words_of(text))} ".startswith(f"{start} ") for start in RUN.get(place, ()))
+]
+
+
+def prepared(folder: Path) -> None:
+    """What the commands find in the folder that they are run in: a ledger, an authority, a project with its data."""
+    ledger = Ledger(folder / "DIR")
+    out = Verdict(7, Outcome.CONVICTED, False, True, 9.0, reason="a lie", banned=True)
+    ledger.record(RoundReport(1, (out, Verdict(8, Outcome.CLEARED, True, True, 6.0)), "spotcheck", 5.0))
+    ledger.close()
+    shutil.copytree(ROOT / "apps" / "quickstart-message" / "verified" / "quickstart", folder / "quickstart")
+    samples, labels = load_digits(return_X_y=True)
+    np.savez(folder / "slice.npz", samples=samples[:1000].reshape(-1, 8, 8).astype(np.uint8), labels=labels[:1000])
+
+
+def as_printed(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, with this checkout's programs."""
+    for pattern, meant in MEANT.items():
+        text = re.sub(pattern, meant, text)
+    program, *args = words_of(text)
+    start = ["-c", f"from {TOOLS[program]} import main; main()"] if program in TOOLS else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]), "HOME": str(folder)}
+    return subprocess.run(
+        [sys.executable, *start, *args], cwd=folder, env=environment, text=True, capture_output=True, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "text"), TO_RUN)
+def test_a_printed_command_does_what_it_says(place: str, text: str, tmp_path: Path) -> None:
+    prepared(tmp_path)
+    if words_of(text)[:2] == ["faa-authority", "show"]:
+        assert as_printed("faa-authority init DIR --host localhost", tmp_path).returncode == 0
+    done = as_printed(text, tmp_path)
+    told = done.stdout + done.stderr
+    if "--plan" in text:  # digits of eight by eight, which no budget below 1 hides, and the page's own words for that
+        assert done.returncode in (0, 1) and "plan" in told, told
+        assert done.returncode == 0 or "expected a budget that allows a check" in told.replace("\n", " "), told
+    else:
+        assert done.returncode == 0, told
+
+
+def test_the_list_of_what_is_run_names_what_is_printed() -> None:
+    run = {
+        (place, start) for place, text in TO_RUN for start in RUN[place] if shlex.join(words_of(text)).startswith(start)
+    }
+    assert run == {(place, start) for place, starts in RUN.items() for start in starts}
