@@ -41,6 +41,7 @@ RUNS = {
     "FAA-DL, replay": f"{FAA} verification=replay",
     "FAA-DL, paper": f"{FAA} verification=paper",
     "FAA-DL, spotcheck": f"{FAA} verification=spotcheck",
+    "FAA-DL, spotcheck, encrypted": f"{FAA} verification=spotcheck_encrypted",
     "FE, paper": "strategy=fe verification=paper",
 }
 #: Who spends CPU time on what: a phase, and the function that all of it passes through.

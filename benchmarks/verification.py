@@ -1,6 +1,7 @@
 """What the spot check costs: CPU time by phase, and as a ratio to the same round without verification.
 
-    python -m benchmarks.verification [--back-end charm arkworks] [--models logistic mlp wide cnn] [--docs]
+    python -m benchmarks.verification [--bindings commitments encryption] [--back-end charm arkworks]
+        [--models logistic mlp wide cnn] [--docs]
 
 Images of the shape of digits and of MNIST, random pixels (the cost does not hang on their values), 200 of them in
 batches of 50, one epoch: all four steps are challenged, the last, the one that moved most, and two others. CPU time,
@@ -27,12 +28,13 @@ from apps.lab.markdown import markdown, write_region
 from apps.lab.models import cnn, logistic, mlp
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.crypto import groups
+from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.base import Case
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, enrolment
 from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.device import Device
-from flwr_faa.verification.spotcheck.messages import Challenge
+from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
 DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
@@ -49,19 +51,24 @@ MODELS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
 }
 #: Lines of the table, and how a figure is written.
 FIGURES = {
-    "enrolment, ms a sample, once": "{:.0f}",
+    "enrolment, ms a sample, once": "{:.2f}",
     "plain round, s": "{:.3f}",
     "committed round / plain round": "{:.1f}",
     "answering / plain round": "{:.1f}",
+    "of it proving, ms a challenged step": "{:.0f}",
     "server: challenge, ms a suspect": "{:.1f}",
     "server: judging, s a suspect": "{:.2f}",
     "server: judging / plain round": "{:.0f}",
     "server: judging, s a challenged step": "{:.3f}",
+    "of it testing the claims": "{:.3f}",
     "the same in thousand additions": "{:.0f}",
     "an addition, us": "{:.2f}",
     "on the device's disk, kB a sample": "{:.1f}",
-    "evidence, MB a challenged step": "{:.1f}",
+    "evidence, kB a challenged step": "{:.0f}",
+    "of it what binds, and proofs": "{:.0f}",
 }
+#: Where the tables of each binding stand in the docs.
+REGIONS = {"commitments": "cost-commitments", "encryption": "cost"}
 
 
 def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -70,15 +77,29 @@ def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def measure(back_end: str, dataset: str, name: str) -> list[float]:
+def timed(owner: Any, name: str) -> list[float]:
+    """CPU seconds of each call of an object's method from now on."""
+    method, spent = getattr(owner, name), list[float]()
+
+    def call(*arguments: Any) -> Any:
+        took, result = cpu(lambda: method(*arguments))
+        spent.append(took)
+        return result
+
+    object.__setattr__(owner, name, call)
+    return spent
+
+
+def measure(binding: str, back_end: str, dataset: str, name: str) -> list[float]:
     """`FIGURES` of one run."""
     shape, largest = DATASETS[dataset]
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, largest + 1, (SAMPLES, *shape)) * (rng.random((SAMPLES, *shape)) < 0.2)
     data = pixels.astype(np.uint8), rng.integers(0, 10, SAMPLES)
     plan = TrainingPlan(model=partial(MODELS[name], shape, 10), lr=0.05, batch_size=50, momentum=0.9)
-    authority = LocalAuthority(back_end, 1.0)
-    verifier = SpotCheck(plan, shape, authority, max_value=largest, allow_convolution=name == "cnn")
+    authority = LocalAuthority(back_end, 1.0) if binding == "encryption" else None
+    verifier = SpotCheck(plan, shape, authority, max_value=largest, allow_convolution=name == "cnn", back_end=back_end)
+    testing, proving = timed(verifier._binding, "test"), timed(enrolment.BONDS[binding], "prove")
     start = plan.initial_arrays(0)
     with tempfile.TemporaryDirectory() as folder:
         device = Device(Path(folder), 1.0, progress=lambda done, total: None)
@@ -95,32 +116,35 @@ def measure(back_end: str, dataset: str, name: str) -> list[float]:
         judging, finding = cpu(lambda: verifier.judge(case, evidence))
     assert not finding.convicted, finding
     steps = len(Challenge.from_bytes(challenge).steps)
-    group = authority.group
+    group, shown = open_group(back_end), Answer.from_bytes(evidence)
     points = groups.multiples(group, group.generator, list(range(5000, 10000)))
     addition = min(cpu(lambda: groups.total(group, points))[0] for _ in range(3)) / len(points)
-    figures = [1e3 * enrolled / SAMPLES, plain, committed / plain, answering / plain, 1e3 * asking, judging]
-    figures += [judging / plain, judging / steps, judging / steps / addition / 1e3, 1e6 * addition]
-    return [*figures, stored / 1e3 / SAMPLES, len(evidence) / 1e6 / steps]
+    figures = [1e3 * enrolled / SAMPLES, plain, committed / plain, answering / plain, 1e3 * proving[-1] / steps]
+    figures += [1e3 * asking, judging, judging / plain, judging / steps, testing[-1] / steps]
+    figures += [judging / steps / addition / 1e3, 1e6 * addition, stored / 1e3 / SAMPLES, len(evidence) / 1e3 / steps]
+    return [*figures, (shown.bound.nbytes + shown.proofs.nbytes) / 1e3 / steps]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--bindings", nargs="+", default=list(REGIONS), choices=REGIONS)
     parser.add_argument("--back-end", nargs="+", default=["charm", "arkworks"])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tables = []
-    for back_end, dataset in product(options.back_end, DATASETS):
-        columns = [
-            [median(of) for of in zip(*(measure(back_end, dataset, m) for _ in range(RUNS)), strict=True)]
-            for m in options.models
-        ]
-        lines = [[name, *(form.format(c[i]) for c in columns)] for i, (name, form) in enumerate(FIGURES.items())]
-        tables.append(markdown(f"{back_end}, {dataset}", ["", *options.models], lines))
-        print(tables[-1], flush=True)
-    if options.docs:
-        write_region(DOC, "cost", "\n".join(tables))
+    for binding in options.bindings:
+        tables = []
+        for back_end, dataset in product(options.back_end, DATASETS):
+            columns = [
+                [median(of) for of in zip(*(measure(binding, back_end, dataset, m) for _ in range(RUNS)), strict=True)]
+                for m in options.models
+            ]
+            lines = [[name, *(form.format(c[i]) for c in columns)] for i, (name, form) in enumerate(FIGURES.items())]
+            tables.append(markdown(f"{binding}, {back_end}, {dataset}", ["", *options.models], lines))
+            print(tables[-1], flush=True)
+        if options.docs:
+            write_region(DOC, REGIONS[binding], "\n".join(tables))
 
 
 if __name__ == "__main__":

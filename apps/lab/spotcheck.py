@@ -14,13 +14,19 @@ from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
 
 def spot_check(
-    plan: TrainingPlan, shape: Iterable[int], budget: float, steps: int, back_end: str, encrypted: bool = False
+    plan: TrainingPlan,
+    shape: Iterable[int],
+    budget: float,
+    steps: int,
+    back_end: str,
+    enrol_timeout: float,
+    encrypted: bool = False,
 ) -> SpotCheck:
     """The verifier of ``conf/verification/spotcheck.yaml``, and of ``spotcheck_encrypted.yaml``.
 
     Parameters
     ----------
-    plan, shape, steps
+    plan, shape, steps, enrol_timeout
         See ``SpotCheck``.
     budget : float
         Of the devices, and of the authority.
@@ -37,6 +43,7 @@ def spot_check(
         max_value=round(1 / plan.scale),  # pixels become 0 to 1
         allow_convolution=budget == 1,  # it discloses everything, and here everything may be
         back_end=back_end,
+        enrol_timeout=enrol_timeout,
     )
     try:  # no device could ever answer: better said now than by each of them
         verifier.check_affordable(plan.batch_size, verifier.max_value, int(budget * math.prod(tuple(shape))))

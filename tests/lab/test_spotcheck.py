@@ -20,7 +20,7 @@ from apps.lab.scenario import CONF
 from apps.lab.spotcheck import Enrolled
 from apps.studies.demo import disclosed
 from apps.studies.spotcheck_lies import study
-from apps.studies.spotcheck_lies.study import all_cells, holds, run_missing, table
+from apps.studies.spotcheck_lies.study import all_cells, binding_cells, holds, run_missing, table
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
 from flwr_faa.authority.budget import allowance
 from flwr_faa.verification.plan import Checkpoint
@@ -185,7 +185,7 @@ def test_what_is_not_as_stated_is_noticed() -> None:
 def test_finished_lines_are_not_run_again_and_the_table_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, cells = tmp_path / "table.jsonl", list(all_cells(200))
+    out, cells = tmp_path / "table.jsonl", [*all_cells(200), *binding_cells(200)]
     assert all(cell.trials >= 200 or cell.counts == "cleared" for cell in cells)
     assert sum(cell.trials for cell in cells if cell.counts == "cleared") >= 1000
     assert sum(cell.trials for cell in cells if "wrong by one" in cell.name) >= 1000
@@ -198,7 +198,7 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
     docs.write_text("before\n<!-- table:spotcheck -->\nstale\n<!-- /table -->\nafter\n")
     write_region(docs, "spotcheck", table(rows))
     text = docs.read_text()
-    assert "| two samples' ciphertexts swapped | 200 | 199 | 1 | 0 | 0 | 200 (1.000) | 1 = 1 |" in text
+    assert "| two samples in each other's place, committed | 200 | 199 | 1 | 0 | 0 | 200 (1.000) | 1 = 1 |" in text
     assert "| cnn, 2 threads, mkldnn off | 200 | 0 | 1.0e-06 |" in text and "stale" not in text
 
 

@@ -156,3 +156,19 @@ def test_what_is_disclosed_is_in_the_report_and_in_the_ledger(api: str, tmp_path
     assert [line["disclosures"] for line in lines] == [[asdict(d) for d in r.disclosures] for r in done.reports]
     rows = sqlite3.connect(tmp_path / "ledger" / "ledger.sqlite").execute("SELECT max_rank FROM disclosures").fetchall()
     assert rows == [(ONCE,)] * 4 + [(2 * ONCE,)] * 8
+
+
+def test_both_bindings_give_the_same_verdicts(tmp_path: Path) -> None:
+    """One attacker, everybody verified, two rounds: commitments and encryption judge alike."""
+    told = []
+    for binding in ("commitments", "encryption"):
+        authority = LocalAuthority("arkworks", 1.0) if binding == "encryption" else None
+        device = Device(tmp_path / binding, 1.0, progress=lambda done, total: None)
+        verifier = SpotCheck(PLAN, authority=authority, steps=1, max_value=FINE)
+        done = RUNNERS["message"](
+            PLAN, nodes=4, rounds=2, verifier=verifier, detector=Everyone(), device=device, seed=3,
+            attacks={1: sign_flip},
+        )  # fmt: skip
+        told.append([[(v.node_id, v.verdict, v.accepted, v.banned) for v in r.nodes] for r in done.reports])
+        told[-1].append([a.tobytes() for a in done.arrays])
+    assert told[0] == told[1]

@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from itertools import product
 from math import comb, exp
 from pathlib import Path
@@ -48,25 +49,26 @@ def unseen(value: int, highest: int, width: int) -> float:
     return min(1.0, width * highest / (4 * value)) ** 2
 
 
+def lie_of(
+    usual: int, name: str, attack: str, stated: str, probability: float = 1.0, share: str = ONE, **more: Any
+) -> Cell:
+    """Return a line, of so many trials as usual if not told otherwise."""
+    more = {"trials": usual, **more}
+    return Cell(name, f"attack=spot_{attack} {share}", stated, probability, **more)
+
+
 def all_cells(trials: int) -> Iterator[Cell]:
-    """Every line of the table.
+    """Every line of the table of lies that the binding has no part in.
 
     Parameters
     ----------
     trials : int
         Of a line; 200 is what the figures in the docs are made of.
     """
-
-    def lie(name: str, attack: str, stated: str, probability: float = 1.0, share: str = ONE, **more: Any) -> Cell:
-        more = {"trials": trials, **more}
-        return Cell(name, f"attack=spot_{attack} {share}", stated, probability, **more)
-
+    lie = partial(lie_of, trials)
     yield lie("fresh clean data after the challenge", "fresh_data", "1")
     yield lie("data optimised after the challenge (gradient matching)", "gradient_matching", "1")
-    claims: dict[str, Any] = {"probability": CLAIMS, "at_least": True}
-    only = "gradient_matching attack.client.claims_only=true"
-    yield lie("claims about optimised data, enrolled ciphertexts", only, "at least 1 - 2^-22", **claims)
-    yield lie("two samples' ciphertexts swapped", "swap", "1")
+    yield lie("claims about optimised data", "gradient_matching attack.client.claims_only=true", "1")
     for bad, times in ((1, 2), (2, 1)):
         # Which steps are always opened depends on the run. The last and the first are, so five are left at most.
         formula = f"at least 1 - C(5-{bad}, 2) / C(5, 2): S = 7, c = 2, b = {bad}"
@@ -84,12 +86,6 @@ def all_cells(trials: int) -> Iterator[Cell]:
         name, chance = f"the last step in one unit, r = {size:g} = {size / TAU:g} tau", exp(-((TAU / size) ** 2))
         yield lie(name, attack, "exp(-(tau / r)^2)", chance, trials=times * trials)
     yield lie("all steps a little, r = .05", "tamper_all", "1")
-    for part, back_end in product(("z1", "p"), ("charm", "arkworks")):
-        name = f"{part.upper()} wrong by one in one entry, {back_end}"
-        yield lie(name, f"lie_{part} {FEW}", "1", trials=5 * trials // 4, back_end=back_end)
-    for part in ("z1", "p"):
-        attack = f"lie_{part} attack.client.everywhere=true attack.client.by=1000 {FEW}"
-        yield lie(f"{part.upper()} wrong everywhere", attack, "at least 1 - 2^-22", **claims)
     yield from kicks_and_budgets(lie)
     yield lie("an older round's answer", "replay", "1 (convicted or no evidence)", counts="stopped", warm_up=1)
     for dataset, value, clients, highest, width in (("digits", 1000, 40, 16, 64), ("mnist5k", 10**6, 800, 255, 784)):
@@ -103,9 +99,6 @@ def all_cells(trials: int) -> Iterator[Cell]:
             f"attack.share={1 / clients}",
             afresh=True,
         )
-    for back_end in ("charm", "arkworks"):
-        name = f"one sample's points off the curve, opened, {back_end}"
-        yield lie(name, f"off_curve {WHOLE}", "1", afresh=True, back_end=back_end)
     banned: dict[str, Any] = {"counts": "banned"}
     yield lie("silent whenever challenged, 3 rounds", "drop_out", "1 (banned)", rounds=3, **banned)
     half = 1 - sum(comb(6, k) for k in range(3)) / 2**6
@@ -114,14 +107,59 @@ def all_cells(trials: int) -> Iterator[Cell]:
     together: dict[str, Any] = {"share": f"{THREE} {FEW}", "first": False}
     yield lie("clones that share one's answers", "collude", "1", **together)
     yield lie("jittered clones that do", "collude attack.client.jitter=0.1", "1", **together)
-    adopt = "collude attack.client.adopt=true"
-    yield lie("clones that register one's ciphertexts", adopt, "at least 1 - 2^-22", **together, **claims)
     for model, threads, mkldnn in product(("logistic", "mlp", "cnn"), (1, 2), (True, False)):
         kernels = f"{threads} thread{'s' * (threads > 1)}, mkldnn {'on' if mkldnn else 'off'}"
         yield Cell(
             f"honest: {model}, {kernels}", f"model={model} clients=20 {WHOLE}", "cleared: 1", counts="cleared",
             trials=21 * max(1, trials // 50), rounds=21, threads=threads, mkldnn=mkldnn,
         )  # fmt: skip
+
+
+def binding_cells(trials: int) -> Iterator[Cell]:
+    """Lies about which what binds the data decides: told to both bindings, and those that commitments invite."""
+    lie = partial(lie_of, trials)
+    yield from proofs(lie)
+    for encrypted, stated, chance in ((False, "at least 1 - 2^-100", 1.0), (True, "at least 1 - 2^-22", CLAIMS)):
+        bound = f", {'encrypted' if encrypted else 'committed'}"
+        chosen = " verification=spotcheck_encrypted" if encrypted else ""
+        claims: dict[str, Any] = {"probability": chance, "at_least": True}
+        yield lie(f"two samples in each other's place{bound}", f"swap{chosen}", "1")
+        for part, back_end in product(("z1", "p"), ("charm", "arkworks")):
+            name = f"{part.upper()} wrong by one in one entry{bound}, {back_end}"
+            yield lie(name, f"lie_{part} {FEW}{chosen}", "1", trials=5 * trials // 4, back_end=back_end)
+        for part in ("z1", "p"):
+            attack = f"lie_{part} attack.client.everywhere=true attack.client.by=1000 {FEW}{chosen}"
+            yield lie(f"{part.upper()} wrong everywhere{bound}", attack, stated, **claims)
+        for back_end in ("charm", "arkworks"):
+            name = f"one sample's points off the curve, opened{bound}, {back_end}"
+            yield lie(name, f"off_curve {WHOLE}{chosen}", "1", afresh=True, back_end=back_end)
+        adopt: dict[str, Any] = {"share": f"{THREE} {FEW}", "first": False, **claims}
+        yield lie(
+            f"clones that register what binds one{bound}", f"collude attack.client.adopt=true{chosen}", stated, **adopt
+        )
+
+
+def proofs(lie: Callable[..., Cell]) -> Iterator[Cell]:
+    """Lies that commitments invite."""
+    yield lie("proofs for an earlier challenge", f"proofs {FEW}", "1", warm_up=1)
+    named = {
+        "another_step": "each proof for another step",
+        "a_bit": "a bit of a proof",
+        "malleated": "a scalar z as z + q",
+        "cancelling": "two proofs off by G_0 and -G_0",
+        "identity": "the identity as a proof's point",
+        "off_curve": "a proof's point off the curve",
+        "outside": "a proof's point outside the subgroup",
+    }
+    for how, name in named.items():
+        yield lie(name, f"proofs attack.client.how={how}", "1", back_end="arkworks")
+    yield lie("weights of its own choice", f"weights {FEW}", "1")
+    for to, name in {
+        "half": "commitments to halves modulo the order",
+        "negative": "commitments to the order less each value",
+        "swapped": "commitments by bases in another order",
+    }.items():
+        yield lie(name, f"commit attack.client.to={to} {FEW}", "1")
 
 
 def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
@@ -161,14 +199,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m apps.studies.spotcheck_lies", description=__doc__.split("\n", maxsplit=1)[0]
     )
     parser.add_argument("--trials", type=int, default=200, help="a line")
+    parser.add_argument("--bindings", action="store_true", help="the lies about which what binds the data decides")
     parser.add_argument("--only", default="", help="lines with this in their name")
     parser.add_argument("--out", type=Path, default=Path("runs/spot_table.jsonl"), help="one line a finished line")
     parser.add_argument("--write", action="store_true", help="write the table into docs/spotcheck.md too")
     options = parser.parse_args(arguments)
-    rows = run_missing([c for c in all_cells(options.trials) if options.only in c.name], options.out)
+    cells = binding_cells(options.trials) if options.bindings else all_cells(options.trials)
+    rows = run_missing([c for c in cells if options.only in c.name], options.out)
     text = table(rows)
     if options.write:
-        write_region(DOCS, "spotcheck", text)
+        write_region(DOCS, "bindings" if options.bindings else "spotcheck", text)
     print(text)
     bad = [row["name"] for row in rows if not holds(row)]
     for name in bad:
