@@ -24,7 +24,7 @@ from apps.lab.markdown import Table, markdown, write_region
 from apps.lab.scenario import CONF
 from apps.studies.faa_table.cells import ATTACKS, HARD, Cell, all_cells, run_cell
 
-README = CONF.parent / "README.md"
+DOC = CONF.parent / "docs" / "faa.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,15 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--paper-seeds", type=int, default=0, help="with the paper's verifier, of those")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, default=Path("runs/table.jsonl"), help="one line a finished run")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args(arguments)
     cells = [*all_cells("replay", options.seeds), *all_cells("paper", min(options.paper_seeds, options.seeds))]
     rows = run_missing(cells, options.out, options.jobs)
     parts = [main_table(rows), hard_table(rows)]
     if options.paper_seeds:
         parts.append(comparison(rows))
-    if options.readme:
-        write_region(README, "faa", "\n".join(markdown(*part) for part in parts))
+    if options.docs:
+        write_region(DOC, "faa", "\n".join(markdown(*part) for part in parts))
     console = Console()
     for part in parts:
         if console.is_terminal:

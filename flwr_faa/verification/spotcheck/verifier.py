@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ from flwr_faa.verification.spotcheck.trace import largest
 from flwr_faa.verification.wire import WireError
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SpotCheck:
     """Verify some steps of a suspect's run on the data that it is bound to.
 
@@ -96,7 +96,7 @@ class SpotCheck:
     ------
     ValueError
         If the model's first layer is a convolution and that is not allowed, if something other than reshaping happens
-        before it, if its steps cannot be recomputed from its first layer (``plancheck.py``), or if the authority's
+        before it, if its steps cannot be recomputed from its first layer (``plan_check.py``), or if the authority's
         budget allows no check at all.
 
     Examples
@@ -117,14 +117,6 @@ class SpotCheck:
     allow_convolution: bool = False
     enrol_timeout: float = 3600.0
     back_end: str = "arkworks"
-    _layer: IntegerLayer = field(init=False, repr=False, compare=False)
-    _binding: Binding = field(init=False, repr=False, compare=False)
-    _registered: dict[int, Registration] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _pending: dict[int, Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _allowed: str = field(default="", init=False, repr=False, compare=False)
-    _measures: int = field(default=1, init=False, repr=False, compare=False)
-    _lengths: int = field(default=1, init=False, repr=False, compare=False)
-    _known: dict[int, Disclosure] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name = "spotcheck"
     simulation_only = False
@@ -140,23 +132,27 @@ class SpotCheck:
         expected.flag("allow_convolution", self.allow_convolution)
         expected.number("enrol_timeout", self.enrol_timeout, above=0)
         if self.sample_shape is not None:
-            object.__setattr__(self, "sample_shape", expected.shape("sample_shape", self.sample_shape))
+            self.sample_shape = expected.shape("sample_shape", self.sample_shape)
         layer = IntegerLayer.of(self.plan, self.sample_shape)
         if layer.spatial and not self.allow_convolution:
             raise ValueError(
                 "expected a dense first layer, got a convolution: checking it discloses the image (allow_convolution)"
             )
         check_plan(self.plan, layer.sample_shape)
-        object.__setattr__(self, "_layer", layer)
-        binding = CommittedBinding(self.back_end) if self.authority is None else EncryptedBinding(self.authority)
-        object.__setattr__(self, "_binding", binding)
+        self._layer = layer
+        self._binding: Binding = (
+            CommittedBinding(self.back_end) if self.authority is None else EncryptedBinding(self.authority)
+        )
         layout = StateLayout.of(self.plan)
-        object.__setattr__(self, "_measures", layout.measures)
-        object.__setattr__(self, "_lengths", layout.lengths)
+        self._measures, self._lengths = layout.measures, layout.lengths
         if self.tau is None:
-            object.__setattr__(self, "tau", 0.02 if layer.spatial else 1e-3)
-        check_recomputable(self.plan, layer, self.tau or 0.0)
-        object.__setattr__(self, "_allowed", self._affordable())
+            self.tau = 0.02 if layer.spatial else 1e-3
+        check_recomputable(self.plan, layer, self.tau)
+        self._allowed = self._affordable()
+        # What is remembered of each node: its enrolment, the question that is open, and how much is known of its data.
+        self._registered: dict[int, Registration] = {}
+        self._pending: dict[int, Bound] = {}
+        self._known: dict[int, Disclosure] = {}
 
     @property
     def notes(self) -> tuple[str, ...]:

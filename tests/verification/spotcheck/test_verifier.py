@@ -145,7 +145,7 @@ def test_tampering_with_all_steps_a_little_is_found_in_any(node: Node) -> None:
 def test_every_other_step_is_drawn_as_often(node: Node) -> None:
     """Of ten steps the first, the last and the longest are opened always; of the other seven one is drawn."""
     many = SpotCheck(replace(node.plan, batch_size=8), SHAPE, node.authority, steps=1, max_value=16)
-    object.__setattr__(many, "_binding", node.verifier._binding)
+    many._binding = node.verifier._binding
     many._registered.update(node.verifier._registered)
     case = node.train()
     moves = np.array([[1, 1, 2, 1, 1, 1, 1, 1, 1, 1]] * 2, np.float32).T
