@@ -176,11 +176,12 @@ def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
     yield lie("a running variance of 100 in one step and channel", one, "1")
     ahead = f"{normed} attack.client.buffer=num_batches_tracked attack.client.value=-1000"
     yield lie("a counter of -1000 in one step", ahead, "1")
-    logistic = "model=logistic model.batch_size=35 verification.budget=0.58"
+    # Digits are too small for a budget: one check tells all of them.
+    narrow = "dataset=mnist5k model=mlp +model.model.units=2 model.batch_size=35 verification.budget=0.35"
     apart = "1 (not enrolled)"
-    yield lie("a last batch of one, which no budget covers", f"unaffordable {logistic}", apart, counts="rejected")
+    yield lie("a last batch of one, which no budget covers", f"unaffordable {narrow}", apart, counts="rejected")
     kept = {"counts": "kept out", "rounds": 4, "afresh": True}
-    yield lie("signs flipped once the budget is spent, 4 rounds", f"budget_spent {logistic}", "1 (kept out)", **kept)
+    yield lie("signs flipped once the budget is spent, 4 rounds", f"budget_spent {narrow}", "1 (kept out)", **kept)
 
 
 def holds(row: dict[str, Any]) -> bool:
