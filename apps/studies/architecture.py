@@ -6,6 +6,7 @@ An import that longer paths imply has no arrow of its own.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -26,9 +27,12 @@ Arrows = Mapping[str, Set[str]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the pictures, and with ``--write`` put them into docs/architecture.md."""
+    parser = argparse.ArgumentParser(prog="python -m apps.studies.architecture", description=main.__doc__)
+    parser.add_argument("--write", action="store_true", help="into docs/architecture.md")
+    write = parser.parse_args(arguments).write
     for name, text in pages().items():
         print(text)
-        if "--write" in (sys.argv[1:] if arguments is None else arguments):
+        if write:
             write_region(DOC, name, text)
     return 0
 

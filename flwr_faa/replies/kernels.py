@@ -65,7 +65,7 @@ class _Plain:
 
     def hash(self, words: Words, keys: Keys, totals: Keys) -> None:
         for i, row in enumerate(words):
-            totals[i] += np.multiply(row, keys, dtype=np.uint64).sum(dtype=np.uint64)
+            totals[i : i + 1] += np.multiply(row, keys, dtype=np.uint64).sum(dtype=np.uint64)  # a slice: it may wrap
 
     def largest(self, x: Floats) -> Floats:
         return np.asarray(np.maximum(x.max(axis=1, initial=0), -x.min(axis=1, initial=0)))  # NaN comes through

@@ -165,7 +165,7 @@ PLAN_MISTAKES = [
 TAU = [({"tau": wrong}, "tau to be a finite number above 0") for wrong in (0.0, -1, float("nan"), "0.1", True)]
 SAMPLES_OF = [
     *[({"shape": wrong}, "sample_shape as a tuple of positive integers") for wrong in (64, (), (1, 8.0, 8), (-8, -8))],
-    ({"shape": (1, 9, 9)}, r"expected samples that the .* takes, got shape \(1, 9, 9\)"),
+    ({"shape": (1, 9, 9)}, r"expected samples that the .* takes?, got shape \(1, 9, 9\)"),
     *[({"authority": wrong}, "expected authority with public_key") for wrong in (LocalAuthority, "https://a")],
     *[({"max_value": wrong}, "max_value to be an integer of at least 1") for wrong in (0, -5, 16.0, "255")],
     ({"plan": replace(PLAN, model=lambda: None)}, r"model\(\) to return a new torch module, got NoneType"),
