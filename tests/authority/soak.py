@@ -133,7 +133,7 @@ def _parsers() -> dict[str, tuple[Callable[[bytes], object], bytes]]:
     root, ints, raw = bytes(merkle.SIZE), np.zeros((2, 3), np.int64), np.zeros((2, 3), np.uint8)
     commitment = Commitment(root, root, np.ones((3, 2), np.float32))
     challenge = Challenge(root, root, root, (0, 2), root, bytes(64))
-    answer = Answer(raw, raw, raw, raw, raw, ints[0], ints, np.zeros((2, 3), np.float32), np.zeros((2, 3)))
+    answer = Answer(raw, raw, raw, raw, raw, ints[0], ints, raw, np.zeros((2, 3), np.float32), np.zeros((2, 3)))
     return {
         "public key": (lambda b: ipfe.PublicKey.from_bytes(group, b), public.to_bytes()),
         "signed public key": (SignedPublicKey.from_bytes, signed.to_bytes()),
