@@ -102,10 +102,11 @@ def describe(disclosures: Sequence[DataDisclosure]) -> str:
     worst = max(disclosures, key=lambda d: d.max_rank / d.dimension)
     opened, samples = sum(d.samples_opened for d in disclosures), sum(d.samples for d in disclosures)
     again = sum(max(0, d.enrolments - 1) for d in disclosures)
+    limited = f"the budget allows {worst.budget}, {worst.remaining} are left"
     return (
-        f"{opened} of {samples} samples of {len(disclosures)} nodes opened; at most {worst.max_rank} of "
-        f"{worst.dimension} dimensions known (node {worst.node_id}), budget {worst.budget}, {worst.remaining} left; "
-        f"{again} changed data sets"
+        f"{opened} of {samples} samples of {len(disclosures)} nodes opened; at most {worst.max_rank} of a sample's "
+        f"{worst.dimension} dimensions known (node {worst.node_id}), "
+        f"{limited if worst.budget < worst.dimension else 'no budget limits it'}; {again} changed data sets"
     )
 
 

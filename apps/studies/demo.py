@@ -77,9 +77,11 @@ def disclosed(nodes: Sequence[Mapping[str, Any]]) -> str:
     most, dimension, budget = (max(n[key] for n in nodes) for key in ("max_rank", "dimension", "budget"))
     asked = sum(n["samples_opened"] > 0 for n in nodes)
     left = sorted(n["remaining"] for n in nodes)
+    limited = f"the budget allows {budget}, {left[0]} to {left[-1]} are left"
+    limit = limited if budget < dimension else "no budget limits it"
     return (
-        f"Disclosed to the server: at most {most} of {dimension} dimensions of any image (budget {budget}, left "
-        f"{left[0]} to {left[-1]} by client), {opened} of {samples} images of {asked} of {len(nodes)} clients opened"
+        f"Disclosed to the server: at most {most} of {dimension} dimensions of any image ({limit}), "
+        f"{opened} of {samples} images of {asked} of {len(nodes)} clients opened"
     )
 
 

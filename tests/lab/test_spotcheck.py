@@ -205,5 +205,6 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
 def test_the_demos_line_says_what_is_known() -> None:
     one = {"samples": 9, "samples_opened": 5, "max_rank": 14, "dimension": 64, "budget": 32, "remaining": 18}
     line = disclosed([one, {**one, "samples_opened": 0, "max_rank": 0, "remaining": 32}])
-    assert "at most 14 of 64 dimensions of any image (budget 32, left 18 to 32 by client)" in line
+    assert "at most 14 of 64 dimensions of any image (the budget allows 32, 18 to 32 are left)" in line
+    assert "(no budget limits it)" in disclosed([{**one, "budget": 64, "remaining": 64}])
     assert "5 of 18 images of 1 of 2 clients opened" in line

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -75,7 +75,10 @@ def test_whose_data_are_less_known_is_more_likely_to_be_audited_and_nobody_never
     by_node = dict(zip(sorted(r.node_id for r in honest), chances, strict=True))
     assert [by_node[n] for n in (1000, 999, 998, 997, 996)] == [1.0, 0.5, LEAST_CHANCE, LEAST_CHANCE, 1.0]
     assert [d.node_id for d in report.disclosures] == [997, 998, 999, 1000]
-    assert "at most 16 of 64 dimensions known (node 997), budget 16, 0 left" in describe(report.disclosures)
+    told = describe(report.disclosures)
+    assert "at most 16 of a sample's 64 dimensions known (node 997), the budget allows 16, 0 are left" in told
+    free = [replace(d, budget=64, remaining=64) for d in report.disclosures]
+    assert "at most 16 of a sample's 64 dimensions known (node 997), no budget limits it; " in describe(free)
 
 
 def test_a_verifier_that_does_not_count_leaves_all_chances_equal(honest: list[Reply]) -> None:

@@ -59,8 +59,8 @@ def test_the_last_that_is_known_of_every_node() -> None:
     found = summarise(rounds, attackers=0)["disclosure"]
     assert found["nodes"] == [known(10, 9, enrolments=2), known(11, 14)]
     assert found["line"] == (
-        "10 of 18 samples of 2 nodes opened; at most 14 of 64 dimensions known (node 11), budget 16, 2 left; "
-        "1 changed data sets"
+        "10 of 18 samples of 2 nodes opened; at most 14 of a sample's 64 dimensions known (node 11), "
+        "the budget allows 16, 2 are left; 1 changed data sets"
     )
 
 
