@@ -164,7 +164,7 @@ class Guard:
             yield cast(Grid, _View(grid, banned))
 
     def _to_others(self, messages: Iterable[Message]) -> list[Message]:
-        """Those that go to nobody banned: a project's own sampling may remember nodes from before."""
+        """Return the messages to nodes that are not banned: a project's own sampling may remember others."""
         banned = self.defence.ledger.bans.keys()
         return [m for m in messages if m.metadata.dst_node_id not in banned]
 

@@ -223,7 +223,7 @@ class LegacyGuard:
             yield cast(ClientManager, _View(manager, {str(n) for n in banned}))
 
     def _to_others(self, instructions: Sequence[tuple[ClientProxy, Ins]]) -> list[tuple[ClientProxy, Ins]]:
-        """Those for nobody banned: a project's own sampling may remember clients from before."""
+        """Return the instructions for clients that are not banned: a project's own sampling may remember others."""
         banned = self.defence.ledger.bans.keys()
         return [(client, ins) for client, ins in instructions if node_id(client) not in banned]
 

@@ -371,7 +371,7 @@ class Pipeline:
         return replace(verdict, verdict=Outcome.DROPPED, accepted=False, reason=reason)
 
     def _combine(self, batch: Batch, rows: Sequence[int], model: Arrays) -> list[npt.NDArray[Any]]:
-        """The new model from the kept rows."""
+        """Return the new model from the kept rows."""
         if self.rule is None:
             return average(batch, rows, model, renormalise=self.policy.renormalise)
         update = np.asarray(self.rule(batch, rows), np.float64)
@@ -407,14 +407,14 @@ def _dropped(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Ve
 
 
 def _unaudited(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Verdict:
-    """Nothing spoke against it, and it could not be asked all the same: it takes part as if it had not been drawn."""
+    """Return the verdict on an audited node that could not be asked: it takes part as if it had not been drawn."""
     if isinstance(why, Exhausted):
         return replace(verdict, reason=f"not audited: {why}; {verdict.reason.removeprefix('audit; ')}")
     return _dropped(verdict, why)
 
 
 def _withhold(verdict: Verdict) -> Verdict:
-    """The same finding without its consequences."""
+    """Return the same finding without its consequences."""
     if verdict.accepted or verdict.verdict is Outcome.REJECTED:
         return verdict
     return replace(verdict, accepted=True, banned=False, withheld="removed and banned" if verdict.banned else "removed")

@@ -96,7 +96,7 @@ class DataDisclosure:
 
 
 def describe(disclosures: Sequence[DataDisclosure]) -> str:
-    """One line on all of these; empty if there are none."""
+    """Return one line on all of these; empty if there are none."""
     if not disclosures:
         return ""
     worst = max(disclosures, key=lambda d: d.max_rank / d.dimension)

@@ -70,7 +70,7 @@ class Link:
             return launch(command, environment(self.home), output)
 
     def status(self) -> str:
-        """Of the last run, ``finished:completed`` if all went well."""
+        """Return the status of the last run, ``finished:completed`` if all went well."""
         return str(self._ask("list", CONNECTION, "--limit", "1")["runs"][0]["status"])
 
     def wait(self, run: subprocess.Popen[bytes], seconds: float, watch: Callable[[], None] = lambda: None) -> None:

@@ -65,7 +65,7 @@ class Soak:
     _next: float = 0.0
 
     def __call__(self) -> None:
-        """To be called often while the run runs."""
+        """Kill and restart what is due; called often while the run runs."""
         done = len(rounds_of(self.federation.rounds(self.name)))
         if done > len(self.memory):
             self.memory.append((done, {name: self.federation.memory(name) for name in MEASURED}))

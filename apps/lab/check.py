@@ -156,7 +156,7 @@ def _mistake(key: str, value: Any, known: Plain, config: Plain) -> str | None:
 
 
 def _by_default(default: Any) -> Rule | None:
-    """Of the default's type; what a text may be is for its target's signature to say."""
+    """Return the rule of the default's type; what a text may be, its target's signature says."""
     if default is None or isinstance(default, str):
         return None
     if isinstance(default, list):

@@ -22,7 +22,7 @@ def logistic(shape: Sequence[int], classes: int, zero: bool = False) -> nn.Modul
 
 
 def mlp(shape: Sequence[int], classes: int, units: int = 32) -> nn.Module:
-    """One hidden layer."""
+    """Return a network with one hidden layer."""
     from torch import nn
 
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), units), nn.ReLU(), nn.Linear(units, classes))

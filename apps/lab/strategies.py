@@ -45,7 +45,7 @@ class Census:
 
 
 class LabFAADL(FAADL):
-    """For the Message API."""
+    """The lab's strategy for the Message API."""
 
     def __init__(self, *args: Any, census: Census, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,7 +71,7 @@ class LabFAADL(FAADL):
 
 
 class LegacyLabFAADL(legacy.FAADL):
-    """For the legacy API."""
+    """The lab's strategy for the legacy API."""
 
     def __init__(self, *args: Any, census: Census, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -23,8 +23,9 @@ from typing import Any
 
 from apps.lab.journal import Row, lines, run_missing
 from apps.lab.markdown import Table, markdown, write_region
-from apps.studies.lomar_accuracy.cells import PARTITIONS, AccuracyCell, key_of, run, run_accuracy, verdicts
+from apps.studies.lomar_accuracy.cells import AccuracyCell, key_of, run, run_accuracy, verdicts
 from apps.studies.lomar_accuracy.study import DOC
+from apps.studies.lomar_detection.cells import PARTITIONS
 
 DATASETS, SHARE, ROUNDS = ("digits", "mnist5k"), 0.2, 10
 #: Candidates for ``drop_above``, in the detector's unit.

@@ -80,7 +80,7 @@ def setting(strategy: str, rounds: int, overrides: Sequence[str] = ()) -> Scenar
 
 
 def table(records: Mapping[str, Continued]) -> Table:
-    """One line a strategy."""
+    """Return a table with one line per strategy."""
     head = ["strategy", "accuracy, round 20", "rounds", "accuracy", "accuracy on 7", "7 taken for 1", "other labels"]
     head += ["attackers left out", "honest left out", "minutes, first 20 rounds", "CPU minutes, first 20"]
     head += ["minutes, all", "seconds a round: training and messages", "detection", "aggregation"]

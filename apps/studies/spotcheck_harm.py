@@ -168,7 +168,7 @@ def plan_of(normed: bool) -> TrainingPlan:
 
 
 def normed_mlp(shape: Sequence[int], classes: int) -> nn.Module:
-    """As ``mlp``, with batch norm."""
+    """Return ``mlp`` with batch norm."""
     from torch import nn
 
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, classes))
@@ -205,7 +205,7 @@ def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
 
 
 def length(layout: StateLayout, arrays: Vectors) -> float:
-    """Of the parameters."""
+    """Return the length of the parameters."""
     return math.sqrt(sum(float(np.sum(np.square(arrays[i]))) for i in layout.parameters))
 
 

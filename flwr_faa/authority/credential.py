@@ -55,7 +55,7 @@ class Credential:
         return found
 
     def write(self, path: Path) -> None:
-        """To a new file for its owner's eyes only."""
+        """Write it to a new file that only its owner can read."""
         fields = {"authority": self.authority.hex(), "certificate": self.certificate, "key": self.key.hex()}
         write_secret(path, json.dumps(fields, indent=2).encode() + b"\n")
 

@@ -215,7 +215,7 @@ class Cloud:
 
     @cached_property
     def labels(self) -> tuple[Block, ...]:
-        """One block a label."""
+        """The columns in one block per label."""
         return tuple(sums.block() for sums in self._labels)
 
     @cached_property

@@ -61,7 +61,7 @@ def fastest(entries: int) -> Kernels:
 
 
 class _Plain:
-    """With NumPy."""
+    """The kernels in NumPy."""
 
     def hash(self, words: Words, keys: Keys, totals: Keys) -> None:
         for i, row in enumerate(words):
@@ -174,7 +174,7 @@ def _add(total, values, weight):  # type: ignore[no-untyped-def]
 
 
 class _Compiled:
-    """With numba."""
+    """The kernels as numba compiles them."""
 
     def __init__(self, compile: Callable[[Any], Any]) -> None:
         self._hash, self._largest, self._add = compile(_hash), compile(_largest), compile(_add)

@@ -157,7 +157,7 @@ class Batch:
             return np.asarray(-np.log1p(-uniform) / (1.0 if self.chances is None else self.chances))
 
     def drawable(self, rows: Sequence[int]) -> list[int]:
-        """Those of some rows that may be drawn at all."""
+        """Return those of the rows that may be drawn at all."""
         return [row for row in rows if self.chances is None or self.chances[row] > 0]
 
 

@@ -97,7 +97,7 @@ class Verifier(Protocol):
 
     @property
     def name(self) -> str:
-        """As in reports."""
+        """The name that reports use."""
         ...
 
     @property
@@ -107,7 +107,7 @@ class Verifier(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What an operator must know; logged at start-up and kept in the ledger."""
+        """What an operator must know. Logged at start-up and kept in the ledger."""
         ...
 
     def challenge(self, case: Case) -> bytes:
@@ -137,10 +137,10 @@ class Verifier(Protocol):
 
 @runtime_checkable
 class Disclosing(Protocol):
-    """What a verifier has besides if it knows how much it, and everybody before it, has learnt of a node's data."""
+    """A verifier that knows how much of a node's data has been disclosed, to it and to others before."""
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
-        """As last heard, without asking anybody; None for a node of which nothing has been heard."""
+        """Return what was last heard, without asking anybody; None if nothing has been heard of the node."""
         ...
 
     def affordable(self, node_id: int) -> float:

@@ -333,7 +333,7 @@ def step_seed(nonce: int, index: int) -> int:
 
 @contextmanager
 def contract(seed: int) -> Iterator[None]:
-    """One thread, deterministic kernels, torch's generator seeded; everything as before afterwards."""
+    """Use one thread, deterministic kernels and a seeded generator of torch; restore everything afterwards."""
     import torch
 
     _GLOBALS.acquire()

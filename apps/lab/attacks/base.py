@@ -184,5 +184,5 @@ def z_max(clients: int, attackers: int) -> float:
 
 
 def like(values: npt.NDArray[Any], original: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """In the original's dtype; counters of batch norm stay as they are."""
+    """Return values in the original's dtype; counters of batch norm stay as they are."""
     return np.asarray(values, original.dtype) if original.dtype.kind == "f" else original

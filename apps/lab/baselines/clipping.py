@@ -70,5 +70,5 @@ def _clip(lengths: Vector, radius: float) -> Vector:
 
 
 def _length(batch: Batch, vector: npt.NDArray[np.floating]) -> float:
-    """Of the parameters: running statistics are measured in other units."""
+    """Return the length of the parameters; running statistics have other units."""
     return float(np.linalg.norm(vector[batch.layout.parameters].astype(np.float64)))

@@ -44,25 +44,25 @@ class Claim:
 
 
 def mean(metric: str = "final_accuracy", **conditions: Any) -> Measure:
-    """By seed the mean of the runs with these values."""
+    """Measure the mean of the runs with these values, by seed."""
     return lambda of: select(of.runs, conditions).groupby("seed")[metric].mean()
 
 
 def best(of_each: list[Measure]) -> Measure:
-    """By seed the largest."""
+    """Measure the largest of some measures, by seed."""
     return lambda of: pd.concat([m(of) for m in of_each], axis=1).max(axis=1)
 
 
 def least(of_each: list[Measure]) -> Measure:
-    """By seed the smallest."""
+    """Measure the smallest of some measures, by seed."""
     return lambda of: pd.concat([m(of) for m in of_each], axis=1).min(axis=1)
 
 
 def minus(one: Measure, other: Measure) -> Measure:
-    """By seed the difference."""
+    """Measure a difference, by seed."""
     return lambda of: one(of) - other(of)
 
 
 def over(one: Measure, other: Measure) -> Measure:
-    """By seed how many times as much, less one: 0 is equal."""
+    """Measure by how much one exceeds the other, relative to the other, by seed; 0 is equal."""
     return lambda of: one(of) / other(of) - 1

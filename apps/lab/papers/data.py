@@ -35,7 +35,7 @@ class Results:
 
     @property
     def axes(self) -> list[str]:
-        """In the order of the grid."""
+        """The axes in the order of the grid."""
         return list(dict.fromkeys(axis for block in self.spec.grid for axis in block))
 
     @property
@@ -44,7 +44,7 @@ class Results:
         return bool((self.runs["rounds"] < self.runs["planned_rounds"]).any())
 
     def values(self, axis: str) -> list[Any]:
-        """Of an axis, in the order of the grid, as far as there are runs."""
+        """Return an axis's values in the order of the grid, as far as there are runs."""
         if axis not in self.runs:
             return []
         there = set(self.runs[axis].dropna())

@@ -70,7 +70,7 @@ class Cell:
 
 
 def names() -> list[str]:
-    """Of all experiments."""
+    """Return the names of all experiments."""
     return sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.glob("*/*.yaml"))
 
 

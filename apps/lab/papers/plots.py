@@ -57,7 +57,7 @@ def heat(table: Table) -> Figure:
 
 
 def svg(picture: Figure) -> str:
-    """For a page: text stays text, nothing is fetched."""
+    """Return a picture for a page: text stays text, nothing is fetched."""
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "flwr-anomaly", "font.family": "sans-serif"}):

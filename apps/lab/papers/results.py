@@ -111,7 +111,7 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
 
 
 def timings(quick: Mapping[str, Results]) -> dict[str, dict[str, float | int | str]]:
-    """By experiment the CPU seconds of all its runs, those that it shares with others included."""
+    """Return each experiment's CPU seconds, including runs that it shares with others."""
     return {
         name: {
             "cpu_seconds": round(float(of.runs.drop_duplicates(["cell", "seed"])["cpu_seconds"].sum()), 1),

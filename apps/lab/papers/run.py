@@ -248,7 +248,7 @@ def _wanted(cell: Cell, order: Order) -> bool:
 
 
 def _key(cell: Cell, seed: int, order: Order) -> str:
-    """Of a run in the store; one with a limit is another run, wherever it ended."""
+    """Return a run's key in the store; a run with a limit is another run, wherever it ended."""
     return f"{cell.digest}-{seed}" + (f"-{order.minutes:g}min" if order.minutes is not None else "")
 
 

@@ -55,7 +55,7 @@ def table(of: Results, view: Mapping[str, Any]) -> Table:
 
 
 def name(across: Any, label: str, count: int) -> str:
-    """Of a column."""
+    """Return the name of a column."""
     return f"{across} {label}" if count > 1 else str(across)
 
 

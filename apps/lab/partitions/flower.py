@@ -38,7 +38,7 @@ class MajorLabelPartitioner(Partitioner):  # type: ignore[misc]
         return major_label(labels, self._num_partitions, self._seed, self._share, self._size)
 
     def load_partition(self, partition_id: int) -> Dataset:
-        """One client's rows."""
+        """Return one client's rows."""
         return self.dataset.select(self._rows[partition_id])
 
     @property

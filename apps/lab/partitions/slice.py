@@ -27,7 +27,7 @@ class Slice:
     partition: int
 
     def write(self, path: Path) -> None:
-        """To a new file, or instead of an older one."""
+        """Write it to a new file, or in place of an older one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, samples=self.data[0], labels=self.data[1], partition=self.partition)
 

@@ -134,7 +134,7 @@ class Record:
 
     @property
     def _by_label(self) -> dict[str, Any]:
-        """By round, starting with the untrained model; nothing where the attack is not after a label."""
+        """Return the accuracies by round, from the untrained model on; empty if no label is attacked."""
         return {"labels": {k: [row[k] for row in self.labels] for k in self.labels[0]}} if self.labels else {}
 
     def write(self, yardsticks: Mapping[str, Sequence[float]]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Continued(Record):
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """As every run's; the seconds are those of all the processes that worked at it."""
+        """Return a run's summary; the seconds are those of all processes that worked on it."""
         plain = super().summary
         plain["seconds"]["total"] = round(sum(self.wall), 3)
         return {**plain, "wall_by_round": self.wall, "cpu_by_round": self.cpu}
@@ -173,7 +173,7 @@ def _rewind(folder: Path, done: int) -> Sequence[RoundReport]:
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    """Of ``rounds.jsonl``; a last line that was cut off is none."""
+    """Return the lines of ``rounds.jsonl``; a last line that was cut off is left out."""
     lines = []
     for text in (folder / "rounds.jsonl").read_text().splitlines():
         try:

@@ -41,7 +41,7 @@ class Fleet(Scenario):
 
     @cached_property
     def data(self) -> list[Data]:
-        """Of each partition."""
+        """The data of each partition."""
         return [super(Fleet, self).data_of(i) for i in range(self.config.clients)]
 
     def data_of(self, partition: int) -> Data:
@@ -56,7 +56,7 @@ class Fleet(Scenario):
         return self._once(model, nonce, lambda: train_together(self.plan, model, self.data, nonce))
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
-        """Those of the attackers."""
+        """Return what the attackers' training gives."""
         trained = self.train(model, nonce)
         return [trained[i] for i in sorted(self.malicious)]
 
@@ -111,7 +111,7 @@ def train_together(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], non
 
 
 def _train_stack(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce: int) -> list[Arrays]:
-    """Those with the most samples first, so that whoever still has batches left is at the front."""
+    """Train models in one stack, most samples first, so that those with batches left stay at the front."""
     import torch
     from torch.func import functional_call, grad, vmap
     from torch.nn.functional import cross_entropy

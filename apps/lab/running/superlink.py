@@ -99,7 +99,7 @@ class SuperLink:
         return done.stdout + done.stderr
 
     def _status(self) -> str:
-        """Of the last run. The exit code of ``flwr run --stream`` is 0 for a failed run too."""
+        """Return the status of the last run: ``flwr run --stream`` exits with 0 after a failed run too."""
         command = ["flwr", "list", "lab", "--format", "json", "--limit", "1"]
         listing = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=True)
         return str(json.loads(listing.stdout)["runs"][0]["status"])

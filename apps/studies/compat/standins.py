@@ -69,7 +69,7 @@ STANDINS: dict[str, tuple[str, Callable[[int, int], dict[str, list[Any]]]]] = {
 
 
 def load_dataset(path: str, name: str | None = None, split: str | None = None, **_: Any) -> Any:
-    """As ``datasets.load_dataset`` for the sets that have a stand-in; a set without one ends the run."""
+    """Replace ``datasets.load_dataset`` for sets that have a stand-in; a set without one ends the run."""
     from datasets import Dataset, DatasetDict
 
     rows = STANDINS[path][1]

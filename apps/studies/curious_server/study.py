@@ -206,7 +206,7 @@ def _deltas(
 
 
 def _gradient(plan: TrainingPlan, layer: IntegerLayer, before: Checkpoint, after: Checkpoint) -> Floats:
-    """Of the first layer's weight, from the checkpoints around a step, shape (units, n)."""
+    """Return the gradient of the first layer's weight, shape (units, n), from the checkpoints around a step."""
     w0, w1 = (c.arrays[layer.weight].astype(np.float64) for c in (before, after))
     if plan.momentum:
         m0, m1 = (c.momentum[layer.parameter].astype(np.float64) for c in (before, after))

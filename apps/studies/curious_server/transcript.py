@@ -146,6 +146,6 @@ class CuriousEnroller(Curious):
 
 
 def exchanges(folder: Path) -> Iterator[Exchange]:
-    """In the order in which they happened."""
+    """Read the exchanges in the order in which they happened."""
     for path in sorted(folder.glob("*.bin")):
         yield Exchange.from_bytes(path.read_bytes())

@@ -63,7 +63,7 @@ def run_missing(cells: Sequence[Cell], out: Path, jobs: int) -> list[Row]:
 
 
 def main_table(rows: Iterable[Row]) -> Table:
-    """One line a data set, attack and share; both detectors side by side."""
+    """Return a table with one line per data set, attack and share; both detectors side by side."""
     title = "Two-label shards, 20 clients, 20 rounds; sums, means and the worst gap over seeds"
     figures: dict[str, Callable[[Sequence[Row]], str]] = {
         "recall": lambda g: f"{mean(r['recall'] for r in g):.2f}",

@@ -11,6 +11,7 @@ from apps.lab.config import load
 from apps.lab.recording.record import Record
 from apps.lab.running.direct import run_directly
 from apps.lab.running.fleet import Fleet
+from apps.studies.lomar_detection.cells import PARTITIONS
 
 #: Name in the tables, to overrides.
 ATTACKS = {
@@ -23,11 +24,6 @@ ATTACKS = {
     "sign flip": "attack=sign_flip",
     "ALIE z_max": "attack=alie",
     "clones": "attack=clones",
-}
-PARTITIONS = {
-    "lambda 0": "partition=lambda partition.share=0",
-    "lambda .5": "partition=lambda partition.share=0.5",
-    "two labels": "partition=shards",
 }
 #: Four steps a round on the 4,000 training images, whichever the number of clients.
 STEPS = {20: "", 100: "model.batch_size=20 model.epochs=2"}
@@ -85,7 +81,7 @@ def run_accuracy(cell: AccuracyCell) -> dict[str, Any]:
 
 
 def key_of(row: Any) -> tuple[Any, ...]:
-    """Of a cell, or of a line that came of it."""
+    """Return the key of a cell, or of a line that came of it."""
     plain = asdict(row) if isinstance(row, AccuracyCell) else row
     return tuple(plain[name] for name in AccuracyCell.__dataclass_fields__)
 

@@ -18,7 +18,8 @@ from typing import Any
 from apps.lab.journal import Row, lines, run_missing
 from apps.lab.markdown import Table, markdown, write_region
 from apps.lab.scenario import CONF
-from apps.studies.lomar_accuracy.cells import ATTACKS, PARTITIONS, AccuracyCell, key_of, run_accuracy
+from apps.studies.lomar_accuracy.cells import ATTACKS, AccuracyCell, key_of, run_accuracy
+from apps.studies.lomar_detection.cells import PARTITIONS
 
 BEST_OF = ("krum", "foolsgold", "median", "trimmed_mean")
 STRATEGIES = ("lomar", "lomar_paper", *BEST_OF, "fedavg")

@@ -119,7 +119,7 @@ def _last_round(group: Group) -> tuple[Round, npt.NDArray[np.float32]]:
 
 
 def key_of(row: Any) -> tuple[Any, ...]:
-    """Of a cell, or of a line that came of it."""
+    """Return the key of a cell, or of a line that came of it."""
     plain = {**asdict(row.group), "attack": row.attack, "share": row.share} if isinstance(row, Cell) else row
     return (*(plain[f.name] for f in fields(Group)), plain["attack"], plain["share"])
 
@@ -182,7 +182,7 @@ class Round:
 
     @property
     def nonce(self) -> int:
-        """Of the batch order, the same for all clients, as in the strategies."""
+        """The nonce of the batch order, the same for all clients, as in the strategies."""
         return 1000 * int(self.scenario.config.seed) + self.number
 
     def flat(self, arrays: Arrays) -> npt.NDArray[np.float32]:

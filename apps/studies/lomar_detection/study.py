@@ -64,7 +64,7 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """One line a partition and number of clients."""
+    """Return a table with one line per partition and number of clients."""
     head = ["clients", "partition", "cells", "reach the goal", "AUC", "AUC of the worst cell", "TPR", "FPR"]
     head += ["FPR, nobody attacks", "`paper`: AUC", "TPR", "FPR", "reversed: AUC", "TPR", "FPR"]
     lines = []
@@ -97,7 +97,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def by_attack(rows: Sequence[Row]) -> str:
-    """One line an attack: 100 clients, over models and shares."""
+    """Return a table with one line per attack: 100 clients, over models and shares."""
     head = ["attack", *(f"{p}: {x}" for p in PARTITIONS for x in ("AUC", "TPR", "FPR"))]
     lines = []
     for attack in _names(rows):

@@ -91,5 +91,5 @@ def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> by
 
 
 def opened_checkpoints(steps: tuple[int, ...]) -> list[int]:
-    """Those before and after every step, ascending, each once."""
+    """Return the checkpoints before and after each step, ascending, each once."""
     return sorted({i for step in steps for i in (step, step + 1)})

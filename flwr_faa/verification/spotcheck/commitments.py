@@ -108,6 +108,6 @@ class Run:
 
 
 def parameters_of(plan: TrainingPlan) -> list[bool]:
-    """For every array of the model, whether it is trained (the others are buffers)."""
+    """Return for every array of the model whether it is trained; the others are buffers."""
     layout = StateLayout.of(plan)
     return [i not in layout.buffers + layout.fixed for i in range(layout.arrays)]

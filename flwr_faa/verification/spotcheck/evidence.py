@@ -67,7 +67,7 @@ class Shown:
 
     @cached_property
     def layout(self) -> StateLayout:
-        """Of the plan's checkpoints."""
+        """The layout of the plan's checkpoints."""
         return StateLayout.of(self.plan)
 
     @cached_property

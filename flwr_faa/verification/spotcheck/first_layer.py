@@ -216,7 +216,7 @@ class IntegerLayer:
 
 
 def sizes_of(kernels: Integers) -> list[int]:
-    """Of each kernel the sum of its weights' sizes, exactly."""
+    """Return for each kernel the exact sum of its weights' sizes."""
     return [sum(map(abs, kernel)) for kernel in kernels.reshape(len(kernels), -1).tolist()]
 
 

@@ -60,7 +60,7 @@ class Trace:
 
     @classmethod
     def of(cls, layout: StateLayout, states: Encoded, root: bytes) -> Trace:
-        """Of encoded checkpoints, the first of which is the run's start, shape (m, bytes)."""
+        """Return the trace of encoded checkpoints, shape (m, bytes); the first is the run's start."""
         total = np.zeros((1 + bool(layout.coast), len(states), SKETCH))
         number = 0
         for w_at, m_at, size, dtype in layout.spans():

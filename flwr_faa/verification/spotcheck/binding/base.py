@@ -93,7 +93,7 @@ class Bond(Protocol):
 
     @property
     def tells_all(self) -> bool:
-        """As for :class:`Binding`: the device counts it."""
+        """Whether testing claims tells the server something of samples that stay closed, too; the device counts it."""
         ...
 
     def accept(self, device: Device, asked: Enrol, width: int) -> tuple[Group, bytes]:

@@ -147,7 +147,7 @@ class Ask:
 
     @classmethod
     def about(cls, root: bytes, step: StepClaims) -> Ask:
-        """With weights and seed drawn now, when the claims are in."""
+        """Draw the weights and the seed, now that the claims are in."""
         functions, values = step.layer.functions(step.kernels, step.outputs)
         units = 0 if step.layer.spatial else step.layer.outputs  # a convolution has disclosed everything already
         stated = Stated(root, step.rows, functions, units, bool(step.layer.spatial))
