@@ -63,6 +63,9 @@ LIES = {
     "drop_out": {"missing"},
     "collude attack.share=0.5": {"convicted", "cleared"},  # the first of them is honest
     "reorder": {"rejected"},
+    "commit": {"convicted"},
+    "proofs attack.client.how=a_bit": {"convicted"},
+    "weights": {"convicted"},
     "kick_momentum": {"convicted"},  # of the parameters, where there is none
     "kick_momentum +model.momentum=0.9 attack.client.steps=2": {"convicted", "missing"},  # see above
     "kick_buffer model=cnn +model.model.batch_norm=true": {"rejected"},  # a variance that no reply may hold
