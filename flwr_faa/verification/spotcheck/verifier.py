@@ -252,10 +252,11 @@ class SpotCheck:
         if need > budget < width:
             wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b, top) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
+            add = f"{fewer}add {wider - smallest}, or change the batch size"
             raise Misconfigured(
                 f"expected samples that a check can be afforded of, got {samples} in batches of "
                 f"{size}, the last of an epoch of {smallest}: a check discloses {need} of {width} dimensions of these, "
-                f"the budget is {budget}; {fewer}add {wider - smallest}, or change the batch size"
+                f"the budget is {budget}; {add if smallest < size else 'take larger batches'}"
             )
 
     def samples(self, node_id: int) -> int | None:
