@@ -111,7 +111,9 @@ def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
     run_paper(case, tmp_path / "paper")
     with pytest.raises(ValueError, match="64 of 64 dimensions"):  # so small that a check may tell everything
         run_spotcheck(case, tmp_path / "none", budget=0.99, rounds=3)
-    assert "at most 64 of a sample's 64 dimensions known" in run_spotcheck(case, tmp_path / "spotcheck", budget=1.0, rounds=1)
+    assert "at most 64 of a sample's 64 dimensions known" in run_spotcheck(
+        case, tmp_path / "spotcheck", budget=1.0, rounds=1
+    )
     blind, exact = read_paper(case, next(exchanges(tmp_path / "paper")))
     np.testing.assert_array_equal(exact, case.truth)
     assert recovered(case.truth, blind, mean) > 0.5  # and all of MNIST, whose images have a dark border

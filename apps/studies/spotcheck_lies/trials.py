@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +32,7 @@ from flwr_faa.verification.wire import WireError
 
 #: Small nodes: 35 samples of 64 pixels in seven steps, of which four are opened.
 COMMON = "clients=40 model.batch_size=5 verification=spotcheck run.baseline=false"
+BYSTANDERS = 4
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,20 @@ def _hit(cell: Cell, verdict: Verdict) -> bool:
 
 
 class House:
-    """A server and the nodes of a cell: all attackers, or one honest node where there are none."""
+    """A server and the nodes of a cell: all attackers, or one honest node where there are none.
+
+    Where bans are counted, honest ones stand by: nobody is banned for a silence of most.
+    """
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         overrides = f"{COMMON} verification.back_end={cell.back_end} run.dir={folder} {cell.overrides}"
         self.cell, self.scenario = cell, load(overrides)
         self.verifier = instantiate(self.scenario.config.verification, _convert_="all")
         self.partitions = {1000 + i: i for i in sorted(self.scenario.malicious) or [0]}
+        self.lying = list(self.partitions)[0 if cell.first else 1 :]
+        if cell.counts == "banned":
+            honest = (i for i in range(len(self.scenario.partitions)) if i not in self.scenario.malicious)
+            self.partitions |= {1000 + i: i for i in islice(honest, BYSTANDERS)}
 
     def live(self, number: int) -> dict[int, list[Verdict]]:
         """The verdicts on every node that lies, in a life of its own."""
@@ -138,8 +147,7 @@ class House:
             present = [node for node in self.partitions if node not in defence.ledger.bans]
             if present:
                 model, _ = self._round(defence, server_round, present, model)
-        lying = list(self.partitions)[0 if self.cell.first else 1 :]
-        return {node: [v for r in defence.reports for v in r.nodes if v.node_id == node] for node in lying}
+        return {node: [v for r in defence.reports for v in r.nodes if v.node_id == node] for node in self.lying}
 
     def _round(
         self, defence: Defence, server_round: int, present: list[int], model: Arrays
