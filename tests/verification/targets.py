@@ -12,7 +12,7 @@ import numpy as np
 from flwr_faa.authority import LocalAuthority, SignedPublicKey
 from flwr_faa.crypto import backends, groups, ipfe
 from flwr_faa.verification import paper, replay
-from flwr_faa.verification.base import Case, Exhausted, Finding
+from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
 from flwr_faa.verification.spotcheck import enrolment, messages
@@ -132,7 +132,7 @@ def spotcheck_targets(node: Node) -> tuple[Case, dict[str, Target]]:
 def read(fields: Mapping[str, tuple[str, bytes, Any, Callable[[bytes], object]]]) -> dict[str, Target]:
     """Targets from the kind of a message, an honest one, the types of its fields, and who reads it."""
     return {
-        name: Target(kind, unpack(data, kind, expected), send, (WireError, Exhausted))
+        name: Target(kind, unpack(data, kind, expected), send, (WireError, Exhausted, Misconfigured))
         for name, (kind, data, expected, send) in fields.items()
     }
 
