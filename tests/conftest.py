@@ -3,7 +3,6 @@
 import gc
 import logging
 import random
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -40,15 +39,17 @@ def nothing_is_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(5)
 
 
+LOGGERS = [logging.getLogger(name) for name in ("flwr", "flwr_faa")]
+AT_START = [(logger.level, logger.propagate) for logger in LOGGERS]
+
+
 @pytest.fixture(autouse=True)
-def loggers_speak_as_before() -> Iterator[None]:
-    """Long commands silence the loggers of their own process, and Alembic's configuration disables those of others."""
-    loggers = [logging.getLogger(name) for name in ("flwr", "flwr_faa")]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.disabled = False
-    yield
-    for logger, (level, propagate) in zip(loggers, before, strict=True):
+def loggers_speak() -> None:
+    """Each test hears what is logged: as at the start, not as before the test, when a module's fixture has run already.
+
+    Long commands silence the loggers of their own process, and Alembic's configuration disables those of others.
+    """
+    for logger, (level, propagate) in zip(LOGGERS, AT_START, strict=True):
         logger.disabled = False
         logger.setLevel(level)
         logger.propagate = propagate
