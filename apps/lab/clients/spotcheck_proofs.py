@@ -1,6 +1,6 @@
 """Clients that lie to a spot check with commitments: in the proofs of their claims, and in what they commit to.
 
-See ``spotattacks.py``. What encryption and commitments are both open to is there.
+See ``spotcheck_lies.py``. What encryption and commitments are both open to is there.
 """
 
 from __future__ import annotations

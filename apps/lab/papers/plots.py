@@ -10,6 +10,7 @@ import numpy as np
 
 from apps.lab.papers.data import Results, figure, select
 from apps.lab.papers.tables import Table
+from apps.lab.recording.picture import tick_whole_rounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,9 +105,7 @@ def _finish(axes: Axes, view: Mapping[str, Any]) -> None:
         what = curve or NAMES.get(view["value"], view["value"])
         axes.set(xlabel="round" if curve else view["x"], ylabel=NAMES.get(what, what))
     if curve and curve != "roc":
-        from matplotlib.ticker import MaxNLocator
-
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        tick_whole_rounds(axes)
     if curve == "loss":
         axes.set_yscale("log")
     else:

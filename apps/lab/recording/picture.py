@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def picture(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Accuracy by round, one curve a run: the first is bold, dotted and on top the one that nobody attacked."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -21,10 +21,18 @@ def picture(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
         dotted = {"linestyle": ":", "color": "black", "zorder": 10} if "no attack" in name else {"zorder": 9 - i}
         axes.plot(range(len(accuracy)), accuracy, label=name, linewidth=1.5 if i else 3.0, **dotted)
     axes.set(xlabel="round", ylabel="accuracy on test samples", ylim=(0, 1), title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tick_whole_rounds(axes)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure
+
+
+def tick_whole_rounds(axes: Axes) -> None:
+    """Put the ticks of the horizontal axis where Matplotlib would, but never between two rounds."""
+    from matplotlib.ticker import MaxNLocator
+
+    # The steps are AutoLocator's: with MaxNLocator's own, 20 rounds are ticked by threes.
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def draw(curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:

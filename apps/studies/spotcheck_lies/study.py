@@ -1,6 +1,6 @@
 """``python -m apps.studies.spotcheck_lies``: how often each lie to the spot check is found, beside what docs promise.
 
-Every line is told at least 200 times to the real verifier by the real client code (``spot_trials.py``), in one process;
+Every line is told at least 200 times to the real verifier by the real client code (``trials.py``), in one process;
 a finished line is a line of a file, and started again the command goes on where it was. ``--write`` puts the table
 into docs/spotcheck.md. Exit code 1 if a figure is not what is stated: two-sided exact binomial test, one in ten
 thousand.

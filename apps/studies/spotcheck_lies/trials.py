@@ -32,6 +32,7 @@ from flwr_faa.verification.wire import WireError
 
 #: Small nodes: 35 samples of 64 pixels in seven steps, of which four are opened.
 COMMON = "clients=40 model.batch_size=5 verification=spotcheck run.baseline=false"
+#: Honest nodes beside one that is to be banned.
 BYSTANDERS = 4
 
 
