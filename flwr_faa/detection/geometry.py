@@ -354,8 +354,7 @@ def measurable(updates: Floats) -> Floats:
     ValueError
         If a value is not finite.
     """
-    largest = np.maximum(updates.max(axis=1, initial=0), -updates.min(axis=1, initial=0)).astype(np.float64)
-    unit = Unit.of(largest)
+    unit = Unit.of(kernels.PLAIN.largest(updates).astype(np.float64))
     if unit is None:
         return updates
     scaled = updates.copy()

@@ -180,6 +180,10 @@ class SpotCheck:
         every = told.every * steps if self._binding.tells_all else 0
         return min(self._layer.width, told.opened * min(steps, self.plan.epochs) + every)
 
+    def _need_of(self, samples: int, top: int) -> int:
+        """The most that any check of so many samples with values up to ``top`` tells of one of them."""
+        return self._need(min(self.plan.steps(samples), self.most), self.plan.smallest_batch(samples), top)
+
     def _affordable(self) -> str:
         """How many checks of full batches the budget allows, in words; raises ValueError if none."""
         size, width = self.plan.batch_size, self._layer.width
@@ -247,7 +251,7 @@ class SpotCheck:
                 f"expected samples from 0 to {self.max_value}, got {top}: scale them, or SpotCheck(max_value={top})"
             )
         width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
-        need = self._need(min(self.plan.steps(samples), self.most), smallest, top)
+        need = self._need_of(samples, top)
         budget = min(width if allowed is None else allowed, allowance(width, self._binding.budget))
         if need > budget < width:
             wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b, top) <= budget), size)
@@ -276,8 +280,7 @@ class SpotCheck:
         known, registration = self._known.get(node_id), self._registered.get(node_id)
         if known is None or registration is None or known.budget >= known.dimension:
             return math.inf
-        steps = min(self.plan.steps(registration.samples), self.most)
-        return known.remaining / self._need(steps, self.plan.smallest_batch(registration.samples), registration.top)
+        return known.remaining / self._need_of(registration.samples, registration.top)
 
     def _look(self, node_id: int) -> Disclosure:
         """Look the count up, and remember it for the report."""
