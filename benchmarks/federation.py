@@ -33,7 +33,7 @@ from flwr_faa import client
 from flwr_faa.pipeline import Pipeline
 from flwr_faa.verification.spotcheck import enrolment
 
-DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
+DOC = Path(__file__).parents[1] / "docs" / "explanation" / "spotcheck.md"
 FAA = "strategy=faa detector=sequential"
 RUNS = {
     "FedAvg": "strategy=fedavg",

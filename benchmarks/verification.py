@@ -37,7 +37,7 @@ from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
-DOC = Path(__file__).parents[1] / "docs" / "spotcheck.md"
+DOC = Path(__file__).parents[1] / "docs" / "explanation" / "spotcheck.md"
 SAMPLES, RUNS = 200, 3
 #: Shape and largest value.
 DATASETS: dict[str, tuple[tuple[int, int, int], int]] = {"digits": ((1, 8, 8), 16), "MNIST": ((1, 28, 28), 255)}

@@ -263,7 +263,7 @@ class Defence:
             log(
                 WARNING,
                 "faa: %d updates to compare. With fewer than %d nobody can say what is usual: only what is grossly far "
-                "from all others is suspected. A verifier decides with any number (docs/false-alarms.md)",
+                "from all others is suspected. A verifier decides with any number (docs/results/false-alarms.md)",
                 compared, FEWEST,
             )  # fmt: skip
         for verdict in report.nodes:
@@ -298,7 +298,7 @@ class Defence:
             raise RuntimeError(
                 f"expected replies that can be judged one by one, got none in the first round: {told}. Secure "
                 "aggregation, compression, and clients that send something else than their model cannot be combined "
-                "with this defence (docs/compatibility.md)"
+                "with this defence (docs/results/compatibility.md)"
             )
 
     def _alarm(self, report: RoundReport) -> None:

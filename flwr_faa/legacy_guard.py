@@ -151,7 +151,7 @@ class LegacyGuard:
             raise RuntimeError(
                 f"expected a model from each client, got the same one for all {len(results)}: secure aggregation "
                 "(SecAgg+) gives a strategy nothing but the average, in which nobody can be told from the others "
-                "(docs/compatibility.md)"
+                "(docs/results/compatibility.md)"
             )
         seconds = {"train": time.perf_counter() - self._started}
         read = [readable(node_id(client), partial(self._read, client, result)) for client, result in results]

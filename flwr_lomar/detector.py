@@ -67,9 +67,9 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     preset : {"robust", "paper"} (default: "robust")
         ``paper``: k = .4N, Eq. 6 as printed with a constant bandwidth, rejects F < eps = 1. It is here to be compared
         with: among 1,000 honest clients and 100 label flippers it rejected 28% of the honest and none of the others.
-        ``robust``: rejects an update that is odd in any of its views (``flwr_lomar/robust``, ``docs/lomar.md``),
-        on either side; one of them is log F with k = .4N, a Gaussian kernel and a bandwidth relative to the distances.
-        The units of the updates do not matter to it.
+        ``robust``: rejects an update that is odd in any of its views (``flwr_lomar/robust``,
+        ``docs/explanation/lomar.md``), on either side. One of the views is log F with k = .4N, a Gaussian kernel and
+        a bandwidth relative to the distances. The units of the updates do not matter to it.
     label_blocks : sequence of array-like of int or None (default: None)
         Columns of each output label, disjoint (``Layout.label_blocks``). None or empty: one block of all columns.
     contamination : float (default: 0.1)

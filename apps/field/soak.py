@@ -111,7 +111,7 @@ def main(
     every: Annotated[float, typer.Option(help="Seconds between kills, on average.")] = 8.0,
     timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 30.0,
     seed: Annotated[int, typer.Option()] = 1,
-    docs: Annotated[bool, typer.Option("--docs", help="Write the figures into docs/field.md too.")] = False,
+    docs: Annotated[bool, typer.Option("--docs", help="Write the figures into docs/how-to/field.md too.")] = False,
 ) -> None:
     """Run it; the exit code says whether all held."""
     end_on_sigterm()
@@ -162,7 +162,7 @@ def main(
         console.print(failure, style="bold red", soft_wrap=True)
     if docs:  # what did not hold too
         paragraphs = [textwrap.fill(part, 120) for part in (text, *(f"**{failure}**" for failure in failures))]
-        write_region(ROOT / "docs" / "field.md", "soak", "\n\n".join(paragraphs))
+        write_region(ROOT / "docs" / "how-to" / "field.md", "soak", "\n\n".join(paragraphs))
     raise typer.Exit(1 if failures else 0)
 
 

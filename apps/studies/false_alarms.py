@@ -155,11 +155,11 @@ def _percent(part: int, whole: int) -> str:
 
 
 def main() -> None:
-    """Measure, print, and with ``--write`` put the tables into docs/false-alarms.md."""
+    """Measure, print, and with ``--write`` put the tables into docs/results/false-alarms.md."""
     parser = argparse.ArgumentParser(
         prog="python -m apps.studies.false_alarms", description=(__doc__ or "").split("\n")[2]
     )
-    parser.add_argument("--write", action="store_true", help="into docs/false-alarms.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results/false-alarms.md")
     parser.add_argument("--quick", action="store_true", help="few clients, one seed, the MLP")
     chosen = parser.parse_args()
     quick = chosen.quick
@@ -168,7 +168,7 @@ def main() -> None:
     tables = {"alarms": alarms_table(alarms, list(DEFAULTS | BEFORE)), "recall": recall_table(recall)}
     print("\n".join(tables.values()))
     for name, text in tables.items() if chosen.write else ():
-        write_region(CONF.parent / "docs" / "false-alarms.md", name, text)
+        write_region(CONF.parent / "docs" / "results" / "false-alarms.md", name, text)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 Everybody holds 600 images of MNIST (drawn with overlap, as 600,000 of 60,000 must be), and trains logistic regression
 for 5 epochs in batches of 20; 7 is called 1 (Li et al., Sec. 4.1). Each strategy is a run of its own with its own
 folder; stopped and started again, the command goes on with the round where it was, also with more ``--rounds``. Further
-arguments are Hydra's, e.g. ``attack.tau=0.1``. Where MNIST is not to be had (``docs/data.md``), the 5,000 of its images
-that come with a library are drawn from instead.
+arguments are Hydra's, e.g. ``attack.tau=0.1``. Where MNIST is not to be had (``docs/how-to/data.md``), the 5,000 of its
+images that come with a library are drawn from instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTING = (
     "api=message run.baseline=false"
 )
 STRATEGIES = ("fedavg", "krum", "lomar_paper", "lomar")
-DOC = CONF.parent / "docs" / "lomar-accuracy.md"
+DOC = CONF.parent / "docs" / "results" / "lomar-accuracy.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

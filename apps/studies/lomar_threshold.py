@@ -30,7 +30,7 @@ def rate_above(n: int, views: int, rng: np.random.Generator, rate: float = RATE,
 
 
 def main() -> None:
-    """Print a table, and put it into docs/lomar.md."""
+    """Print a table, and put it into docs/explanation/lomar.md."""
     rng = np.random.default_rng(1)
     lines = [
         [str(n), str(views), f"{largest_z(n, views):.2f}", f"{rate_above(n, views, rng):.4f}"]
@@ -39,7 +39,7 @@ def main() -> None:
     ]
     text = untitled(HEAD, lines)
     print(text)
-    write_region(CONF.parent / "docs" / "lomar.md", "lomar-null", text)
+    write_region(CONF.parent / "docs" / "explanation" / "lomar.md", "lomar-null", text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 An attacker that knows all but the draw kicks one step of its run (``spotcheck_kicks.py``), against its honest
 update, as hard as it can without that step being opened for certain. Harm is what that changes in the update, relative
 to the longest step of the run by any measure (``trace.py``) and to the honest update; for a running variance, relative
-to how far the honest run moves it. ``--write`` puts the table into docs/spotcheck.md.
+to how far the honest run moves it. ``--write`` puts the table into docs/explanation/spotcheck.md.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.studies.spotcheck_harm")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs/spot_harm.jsonl"), help="one line a finished trial")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/spotcheck.md too")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/explanation/spotcheck.md too")
     options = parser.parse_args(arguments)
     data = load("dataset=digits clients=4").dataset.train
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ class MultiView(Detector):
     round. A client is suspected if it is odder than 98 of a hundred honest ones, given the number of clients and of
     views (``threshold.largest_z``), *and* if it differs by what matters for the mean (``views.harm_views``). With fewer
     than six clients nobody can say what is usual. Then only a client that is grossly far from the others is suspected
-    (``views.GROSS``). The measured rates are in ``docs/false-alarms.md``.
+    (``views.GROSS``). The measured rates are in ``docs/results/false-alarms.md``.
 
     With a threshold, 5 say, it is made for verification, which clears the honest: the maximum of twenty z-scores of
     twenty clients is heavy-tailed, and one to six honest clients of twenty exceed 5 in a quiet round.

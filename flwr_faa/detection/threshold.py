@@ -23,7 +23,7 @@ def largest_z(n: int, views: int, rate: float = 0.01) -> float:
     ``TAILS`` degrees of freedom. z by median and MAD of n draws is then close to Student's t with
     ``1 / (1 / TAILS + MAD / n)``. ``python -m apps.studies.lomar_threshold`` draws it and prints how close. Real views
     are not independent, which makes the rate smaller, and not all of that shape, which makes it larger: measured rates
-    are in ``docs/false-alarms.md`` and ``docs/lomar.md``.
+    are in ``docs/results/false-alarms.md`` and ``docs/explanation/lomar.md``.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ SAME = 0.05
 #: And what has to be between a client and the usual one before it matters: factors of distances, to the nearest and to
 #: more neighbours, closer and farther, and of norms; a factor of 1 - cosine; differences of cosines and shares; a
 #: factor of distances within a label. Honest clients whose sizes differ tenfold, or with two labels each, seldom
-#: reach them (docs/false-alarms.md). A small norm, or one close to the crowd's direction, does no harm.
+#: reach them (docs/results/false-alarms.md). A small norm, or one close to the crowd's direction, does no harm.
 MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(3), math.log(2.2)), math.log(2.2)
 MATTERS_TURN, MATTERS_COSINE, MATTERS_SHARE, MATTERS_LABEL = math.log(2.2), 0.65, 0.25, math.log(3.3)
 MATTERS_STATISTICS = math.log(10)

@@ -2,7 +2,7 @@
 
 Client and server run :meth:`TrainingPlan.train`, the same function step by step, on one thread, in a batch order drawn
 from a nonce that the server gives. That is what makes a replay meaningful: an honest client in another batch order is
-.19 to .72 away from the replay, the same order on the same machine 0 (facts of the project, ``docs/faa.md``).
+.19 to .72 away from the replay, the same order on the same machine 0 (``docs/explanation/faa.md``).
 """
 
 from __future__ import annotations

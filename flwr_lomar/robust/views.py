@@ -1,7 +1,8 @@
 """The robust preset's views: each a number an update, and another way in which its neighbourhood can be odd.
 
 A share of attackers that is small against k makes sparse places, a large one makes dense places, clones have no
-distance, and noise has too much: no single number has all attackers on one side (``docs/lomar.md``). So an update's
+distance, and noise has too much: no single number has all attackers on one side
+(``docs/explanation/lomar.md``). So an update's
 score is the largest |z| over all views, each by median and MAD over the updates. Attackers who are many and alike pull
 those towards them, and honest updates at the other end then look odd. So who is above the threshold gets another look,
 measured by the unsuspected alone (or by the calmer half, where those are fewer), the kinder look counts, and so on
@@ -66,7 +67,7 @@ class Centre:
 
 _2, _3, _5 = math.log(2), math.log(3), math.log(5)
 #: Of a block: what it is, its words for less and more, whether it is a logarithm, and what difference matters, below
-#: and above: honest clients whose sizes differ tenfold seldom reach it (docs/false-alarms.md).
+#: and above: honest clients whose sizes differ tenfold seldom reach it (docs/results/false-alarms.md).
 OF_BLOCK = (
     ("nearest neighbour", "closer", "farther", True, (_5, _3)),
     ("six tenths of all others", "closer", "farther", True, (_3, _2)),

@@ -29,7 +29,7 @@ from flwr_faa.ledger.store import Ledger
 from flwr_faa.report import Outcome, RoundReport, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SETTINGS = sorted((ROOT / "conf").rglob("*.yaml"))
 TOOLS = {
     "faa-authority": "flwr_faa.authority.cli",

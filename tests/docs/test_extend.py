@@ -1,4 +1,4 @@
-"""``docs/extend.md``: its files are written, and its command run, as they stand there."""
+"""``docs/how-to/extend.md``: its files are written, and its command run, as they stand there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from apps.lab.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "extend.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "extend.md").read_text()
 BLOCKS = re.findall(r"```(python|yaml|sh)\n(.*?)```", PAGE, re.DOTALL)
 FILES = {body.split("\n")[0].removeprefix("# "): body for kind, body in BLOCKS if kind != "sh"}
 (COMMAND,) = (body for kind, body in BLOCKS if kind == "sh")

@@ -47,7 +47,7 @@ def changes(api: str, variant: str) -> dict[str, list[str]]:
 
 
 def page() -> str:
-    """The diffs as docs/quickstart.md shows them. ``python -m tests.docs.test_quickstart`` writes them there."""
+    """The diffs as docs/start/quickstart.md shows them. ``python -m tests.docs.test_quickstart`` writes them there."""
     titles = {"faa": "FAA-DL, detection only", "lomar": "LoMar", "verified": "FAA-DL with verification"}
     parts = []
     for api in APIS:
@@ -72,7 +72,7 @@ def test_how_much_of_a_project_changes(api: str, variant: str) -> None:
 
 
 def test_the_page_shows_the_diffs_as_they_are() -> None:
-    assert page() in (ROOT / "docs/quickstart.md").read_text()
+    assert page() in (ROOT / "docs/start/quickstart.md").read_text()
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -108,7 +108,7 @@ def test_a_run_that_went_wrong_is_noticed() -> None:
 
 
 if __name__ == "__main__":
-    path = ROOT / "docs/quickstart.md"
+    path = ROOT / "docs/start/quickstart.md"
     text = path.read_text()
     start = text.index("## Message API")
     path.write_text(text[:start] + page() + "\n" + text[text.index("\n<!-- end of the diffs -->") :])

@@ -1,4 +1,4 @@
-"""The recipe of docs/field.md, everybody honest: all are aboard in every round of a federation's life."""
+"""The recipe of docs/how-to/field.md, everybody honest: all are aboard in every round of a federation's life."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck.enrolment import Device
 from tests.helpers import federation
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "field.md").read_text().replace("\\\n", " ")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "field.md").read_text().replace("\\\n", " ")
 #: Encrypting the recipe's own data takes minutes. Almost all that a check tells of a sample is its share of a gradient,
 #: units / batch floats a dimension: so units, batch and samples are divided alike.
 SMALLER = 10

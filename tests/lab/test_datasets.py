@@ -105,7 +105,7 @@ def test_amazon_is_asked_for_at_openml(server, empty: Path, monkeypatch: pytest.
 
     for name in ("_SEARCH_NAME", "_DATA_INFO", "_DATA_FEATURES", "_DATA_QUALITIES"):
         monkeypatch.setattr(_openml, name, getattr(_openml, name).replace("https://www.openml.org/", server[0]))
-    with pytest.raises(datasets.DataMissingError, match=r"amazon\.npz, or OpenML's cache.*docs/data\.md.*404"):
+    with pytest.raises(datasets.DataMissingError, match=r"amazon\.npz, or OpenML's cache.*docs/how-to/data\.md.*404"):
         datasets.amazon()
 
 

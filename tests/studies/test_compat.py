@@ -1,4 +1,4 @@
-"""docs/compatibility.md is what the strategies do today; and what looks like it works, but cannot, stops."""
+"""docs/results/compatibility.md is what the strategies do today; and what looks like it works, but cannot, stops."""
 
 from __future__ import annotations
 

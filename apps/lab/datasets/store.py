@@ -17,7 +17,7 @@ import numpy as np
 from apps.lab.datasets.base import Dataset
 from flwr_faa.verification.plan import Data
 
-HELP = "see docs/data.md"
+HELP = "see docs/how-to/data.md"
 
 
 class DataMissingError(FileNotFoundError):

@@ -42,7 +42,7 @@ class Spec:
     grid : sequence of mapping
         Blocks: by axis, the values whose combinations are run.
     tables, plots : sequence of mapping
-        How to show it, see ``docs/experiments.md``.
+        How to show it, see ``docs/how-to/experiments.md``.
     open, chose : str
         What the paper leaves open, and what is done about it here.
     reported : str

@@ -12,8 +12,9 @@ from rich.table import Table
 from apps.lab.papers.experiments import Spec, names, spec
 from apps.lab.scenario import CONF
 
-#: Written by ``python -m apps.lab.papers.results``: what each experiment took on the machine of ``docs/results.md``.
-TIMINGS = CONF.parent / "docs" / "timings.json"
+#: Written by ``python -m apps.lab.papers.results``: what each experiment took on the machine of
+#: ``docs/results/results.md``.
+TIMINGS = CONF.parent / "docs" / "results" / "timings.json"
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""``python -m apps.lab.papers.results``: ``docs/results.md`` and ``docs/timings.json`` from the runs in ``runs/``.
+"""``python -m apps.lab.papers.results``: ``docs/results/results.md`` and ``timings.json`` from the runs in ``runs/``.
 
 Every claim of both papers, what is measured here, and whether it holds. No figure in the page is typed by hand.
 """
@@ -22,7 +22,7 @@ from apps.lab.papers.run import replace_file
 from apps.lab.papers.tables import Table, table, worst
 from apps.lab.scenario import CONF
 
-DOCS = CONF.parent / "docs"
+DOCS = CONF.parent / "docs" / "results"
 MEANING: dict[Size, str] = {
     "quick": "embedded data and small federations; what a name stands for is in `conf/experiment/axes.yaml`",
     "paper": "the paper's data, clients and model",

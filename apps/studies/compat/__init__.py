@@ -1,1 +1,1 @@
-"""What works with what: Flower's strategies and its example projects, alone and defended (docs/compatibility.md)."""
+"""Flower's strategies and its example projects, alone and defended (docs/results/compatibility.md)."""

@@ -14,14 +14,14 @@ from apps.lab.markdown import write_region
 from apps.lab.scenario import CONF
 from apps.studies.compat import examples, strategies
 
-DOCS = CONF.parent / "docs" / "compatibility.md"
+DOCS = CONF.parent / "docs" / "results" / "compatibility.md"
 
 
 def main() -> None:
-    """Measure, print, and with ``--write`` put the tables into docs/compatibility.md."""
+    """Measure, print, and with ``--write`` put the tables into docs/results/compatibility.md."""
     parser = argparse.ArgumentParser(prog="python -m apps.studies.compat", description=(__doc__ or "").split("\n")[2])
     parser.add_argument("checkout", nargs="?", type=Path, help="a checkout of Flower's repository, for its examples")
-    parser.add_argument("--write", action="store_true", help="into docs/compatibility.md")
+    parser.add_argument("--write", action="store_true", help="into docs/results/compatibility.md")
     chosen = parser.parse_args()
     if chosen.checkout and not (chosen.checkout / "examples").is_dir():
         parser.error(f"expected a checkout of Flower's repository, got {chosen.checkout}, which has no folder examples")

@@ -306,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dataset", choices=DATASETS, action="append", help="these alone")
     parser.add_argument("--keep", type=Path, help="folder of transcripts: read if there, else made")
-    parser.add_argument("--picture", type=Path, default=Path("docs/curious.png"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/explanation/curious.png"))
     options = parser.parse_args(argv)
     logging.getLogger("flwr").setLevel(logging.ERROR)
     for name in options.dataset or DATASETS:

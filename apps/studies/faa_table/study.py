@@ -24,7 +24,7 @@ from apps.lab.markdown import Table, markdown, write_region
 from apps.lab.scenario import CONF
 from apps.studies.faa_table.cells import ATTACKS, HARD, Cell, all_cells, run_cell
 
-DOC = CONF.parent / "docs" / "faa.md"
+DOC = CONF.parent / "docs" / "explanation" / "faa.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

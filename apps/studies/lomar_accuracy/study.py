@@ -28,7 +28,7 @@ OTHERS = ("multikrum", "fg_krum", "geometric_median")
 FIRST = 100
 #: A cell more than this below the best of the four fails; a point, and what a difference of floats may be off.
 POINT = 0.01 + 1e-9
-DOC = CONF.parent / "docs" / "lomar-accuracy.md"
+DOC = CONF.parent / "docs" / "results" / "lomar-accuracy.md"
 
 Cells = Mapping[tuple[Any, ...], Mapping[str, float]]
 

@@ -1,7 +1,8 @@
 """The cells of LoMar's table: real updates of honest clients, an attack on some of them, and how LoMar scores them.
 
 Honest updates come from rounds of a federation that nobody attacks, so that one trajectory serves all attacks of a
-seed: what is measured is who is told from whom in a round, not what a defence does to training (``docs/lomar.md``).
+seed: what is measured is who is told from whom in a round, not what a defence does to training
+(``docs/explanation/lomar.md``).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from apps.lab.recording.metrics import GRID
 from apps.lab.scenario import CONF
 from apps.studies.lomar_detection.cells import CLIENTS, MODELS, PARTITIONS, SHARES, Group, key_of, run_cell
 
-DOCS = CONF.parent / "docs"
+DOCS = CONF.parent / "docs" / "explanation"
 KEYS = tuple(f.name for f in fields(Group))
 GOAL_TPR, GOAL_FPR = 0.95, 0.02
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
     parser.add_argument("--jobs", type=int, default=2, help="processes; 0 prints what is finished")
     parser.add_argument("--out", type=Path, default=Path("runs/lomar_table.jsonl"), help="one line a finished cell")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/lomar.md, the ROC beside it")
+    parser.add_argument("--write", action="store_true", help="write tables and ROC into docs/explanation/")
     options = parser.parse_args(arguments)
     first, last = (int(s) for s in options.seeds.split("-"))
     # the dear model last, and its seeds one after the other, so that an interrupted run has whole seeds

@@ -2,8 +2,8 @@
 
 Every line is told at least 200 times to the real verifier by the real client code (``trials.py``), in one process;
 a finished line is a line of a file, and started again the command goes on where it was. ``--write`` puts the table
-into docs/spotcheck.md. Exit code 1 if a figure is not what is stated: two-sided exact binomial test, one in ten
-thousand.
+into docs/explanation/spotcheck.md. Exit code 1 if a figure is not what is stated: two-sided exact binomial test, one in
+ten thousand.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from apps.lab.markdown import untitled, write_region
 from apps.lab.scenario import CONF
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
 
-DOCS = CONF.parent / "docs" / "spotcheck.md"
+DOCS = CONF.parent / "docs" / "explanation" / "spotcheck.md"
 #: One attacker; three of them, of which the first does not lie.
 ONE, THREE = "attack.share=0.025", "attack.share=0.075"
 #: A batch holds all samples of a node, so that one step opens them all.
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bindings", action="store_true", help="the lies about which what binds the data decides")
     parser.add_argument("--only", default="", help="lines with this in their name")
     parser.add_argument("--out", type=Path, default=Path("runs/spot_table.jsonl"), help="one line a finished line")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/spotcheck.md too")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/explanation/spotcheck.md too")
     options = parser.parse_args(arguments)
     cells = binding_cells(options.trials) if options.bindings else all_cells(options.trials)
     rows = run_missing([c for c in cells if options.only in c.name], options.out)
