@@ -27,11 +27,12 @@ from flwr.common import NDArrays
 from flwr_faa import expected
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification import paper, replay
-from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.settings import check_agreement, check_data, check_given
 from flwr_faa.verification.spotcheck import answer as spotcheck
 from flwr_faa.verification.spotcheck import commitments, enrolment, messages
 from flwr_faa.verification.spotcheck.device import Device, own_device
+from flwr_faa.verification.training import Data
 from flwr_faa.verification.wire import WireError, kind_of
 
 #: Config keys and record names shared with the strategies.

@@ -23,8 +23,8 @@ from apps.lab.partitions.slice import Slice
 from apps.lab.partitions.split import Rows, choose_malicious
 from flwr_faa import TrainingPlan
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck.device import Device
+from flwr_faa.verification.training import Data
 
 T = TypeVar("T")
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -31,10 +31,10 @@ from apps.lab.models import mlp
 from apps.studies.spotcheck_lies.study import DOCS
 from flwr_faa import TrainingPlan
 from flwr_faa.verification.integer_layer import integer_first_layer
-from flwr_faa.verification.plan import Checkpoint, Data
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import Trace, largest
+from flwr_faa.verification.training import Checkpoint, Data
 
 if TYPE_CHECKING:
     from torch import nn

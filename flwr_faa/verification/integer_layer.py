@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.crypto.fixedpoint import encode
-from flwr_faa.verification.plan import FirstLayer, TrainingPlan, contract, find_first_layer
+from flwr_faa.verification.training import FirstLayer, Training, contract, find_first_layer
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ def real(z: torch.Tensor, scale: float, bits: int, dtype: torch.dtype) -> torch.
 
 
 def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> FirstLayer:
-    """A ``first_layer`` for :meth:`TrainingPlan.train` from integer samples, shape (m, ...), and weights of so many
+    """A ``first_layer`` for :meth:`Training.train` from integer samples, shape (m, ...), and weights of so many
     fractional bits. Sums stay exact below 2^53.
     """
     import torch
@@ -79,7 +79,7 @@ def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> F
     return first_layer
 
 
-def check_plan(plan: TrainingPlan, sample_shape: tuple[int, ...]) -> None:
+def check_plan(plan: Training, sample_shape: tuple[int, ...]) -> None:
     """Make sure that a plan's model can be replayed from its first layer.
 
     Raises

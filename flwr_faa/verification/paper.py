@@ -21,10 +21,10 @@ from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
-from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.replay import judge_data
 from flwr_faa.verification.settings import check_authority, check_given
+from flwr_faa.verification.training import Data, Training
 from flwr_faa.verification.wire import WireError, pack, unpack
 
 REQUEST, EVIDENCE = "paper/request", "paper/evidence"
@@ -36,7 +36,7 @@ class Paper:
 
     Parameters
     ----------
-    plan : TrainingPlan
+    plan : Training
         The client's.
     sample_shape : tuple of int
         Of one sample, e.g. ``(1, 28, 28)``. The last axis is the width ``w`` of a row, the others are its ``n`` rows;
@@ -55,7 +55,7 @@ class Paper:
         first layer.
     """
 
-    plan: TrainingPlan
+    plan: Training
     sample_shape: tuple[int, ...]
     tau: float = 0.05
     authority: Authority = field(default_factory=LocalAuthority)

@@ -14,14 +14,14 @@ import numpy as np
 
 from flwr_faa.authority import BUDGET, LocalAuthority
 from flwr_faa.verification.base import Misconfigured
-from flwr_faa.verification.plan import Data, TrainingPlan, check_labels
 from flwr_faa.verification.settings import check_given, data_problems
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from flwr_faa.verification.training import Data, Training, check_labels
 
 
 def problems(
-    plan: TrainingPlan,
+    plan: Training,
     data: Data,
     budget: float = BUDGET,
     allow_convolution: bool = False,
@@ -31,7 +31,7 @@ def problems(
 
     Parameters
     ----------
-    plan : TrainingPlan
+    plan : Training
     data : tuple of ndarray
         Samples and labels of one client.
     budget : float

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from flwr_faa import expected
 from flwr_faa.verification.base import Case, Finding
-from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.settings import check_given
+from flwr_faa.verification.training import Data, Training
 from flwr_faa.verification.wire import WireError, pack, unpack
 
 REQUEST, EVIDENCE = "replay/request", "replay/evidence"
@@ -19,14 +19,14 @@ class Replay:
 
     Parameters
     ----------
-    plan : TrainingPlan
+    plan : Training
         The client's.
     tau : float
         Relative L2 error above which a suspect is convicted. The paper's ``g' == g`` would convict honest clients
         (two threads alone differ by up to 1.1e-3); the smallest attack measured stands at .59.
     """
 
-    plan: TrainingPlan
+    plan: Training
     tau: float = 0.05
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ def answer(data: Data, request: bytes) -> bytes:
     return pack(EVIDENCE, {"samples": samples, "labels": labels.astype("<i8")})
 
 
-def judge_data(plan: TrainingPlan, tau: float, case: Case, data: Data, encrypted: bool = False) -> Finding:
+def judge_data(plan: Training, tau: float, case: Case, data: Data, encrypted: bool = False) -> Finding:
     """Train on a suspect's data as it should have, and compare.
 
     ``encrypted`` replays the first layer in fixed point, from integers (see ``integer_layer.py``).

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flwr_faa import expected
-from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.training import Data, Training
 
 _VERSION = 1
 _LONGEST = 120
@@ -22,7 +22,7 @@ _AUTHORITIES = "LocalAuthority() for simulations, RemoteAuthority(url, ...) in t
 
 
 @lru_cache(maxsize=32)
-def settings_of(plan: TrainingPlan) -> str:
+def settings_of(plan: Training) -> str:
     """Return a plan's settings as JSON: its numbers, its loss by name, its model's layers and arrays.
 
     What two models of equal layers and arrays do between them is not described, nor a loss beyond its name.
@@ -47,7 +47,7 @@ def settings_of(plan: TrainingPlan) -> str:
     )
 
 
-def check_agreement(plan: TrainingPlan, told: str) -> None:
+def check_agreement(plan: Training, told: str) -> None:
     """Compare a client's plan with the settings that its server has told.
 
     Raises
@@ -111,7 +111,9 @@ def data_problems(data: Any) -> Iterator[str]:
 
 def check_given(plan: object) -> None:
     """Raise TypeError unless this is a plan: not its class, not a model."""
-    expected.kind("plan", plan, TrainingPlan, "TrainingPlan(model=Net, lr=...) makes one")
+    if not isinstance(plan, Training):
+        got = expected.shown(plan)
+        raise TypeError(f"expected plan to be a TrainingPlan, got {got}: TrainingPlan(model=Net, lr=...) makes one")
 
 
 def check_authority(authority: object) -> None:

@@ -26,7 +26,8 @@ from apps.lab.attacks.base import Attack, Scene
 from apps.lab.baselines import DnC, FoolsGold, Krum
 from flwr_faa.detection import OCSVM, Detection, MultiView, Sequential, as_detector
 from flwr_faa.replies.updates import Arrays, Batch, Reply, read_replies
-from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.training import Data
 from flwr_lomar import LoMarDetector
 
 FILE = Path(__file__).with_name("verdicts.npz")

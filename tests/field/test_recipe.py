@@ -16,8 +16,8 @@ from apps.lab.config import load
 from apps.lab.scenario import Scenario
 from flwr_faa import SpotCheck, TrainingPlan
 from flwr_faa.authority import BUDGET, LocalAuthority
-from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck.enrolment import Device
+from flwr_faa.verification.training import Data
 from tests.helpers import federation
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "field.md").read_text().replace("\\\n", " ")

@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from flwr_faa.replies.updates import Reply
-from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.training import Data
 
 
 class Logistic(nn.Module):

@@ -23,7 +23,7 @@ from apps.studies.spotcheck_lies import study
 from apps.studies.spotcheck_lies.study import all_cells, binding_cells, holds, run_missing, table
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
 from flwr_faa.authority.budget import allowance
-from flwr_faa.verification.plan import Checkpoint
+from flwr_faa.verification.training import Checkpoint
 from tests.helpers.toy import PLANS, slice_of
 
 #: Four clients of 20 samples in four steps; everybody is verified.

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from flwr_faa.verification.plan import TrainingPlan, find_first_layer
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.training import find_first_layer
 from tests.helpers.toy import PLANS, slice_of
 
 

@@ -19,7 +19,7 @@ from apps.lab.attacks.colluding import Vector, fellows_updates, flat_update, sen
 from apps.lab.attacks.labels import LabelFlip
 from flwr_faa.detection import Detector, MultiView, as_detector
 from flwr_faa.replies.updates import Batch, Layout
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 #: Doublings of the smallest step tried, and halvings after that; crowds made up for each step.
 HALVINGS, CROWDS = 7, 3

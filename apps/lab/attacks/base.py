@@ -18,7 +18,8 @@ import numpy.typing as npt
 from flwr.client import NumPyClient
 
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.training import Data
 
 
 class Conduct(StrEnum):

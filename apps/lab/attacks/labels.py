@@ -17,7 +17,7 @@ import numpy.typing as npt
 from apps.lab.attacks.base import Attack, Scene, like
 from flwr_faa import TrainingPlan
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 
 def flip(

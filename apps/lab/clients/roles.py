@@ -14,9 +14,9 @@ from apps.lab.attacks.base import Attack, Conduct, Scene
 from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import CHALLENGE, NONCE
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.messages import ENCRYPT, ENROL
+from flwr_faa.verification.training import Data
 from flwr_faa.verification.wire import kind_of
 
 Fit = tuple[list[npt.NDArray[Any]], int, dict[str, Any]]

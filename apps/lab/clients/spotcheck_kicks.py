@@ -18,11 +18,11 @@ from apps.lab.clients.spotcheck_lies import Liar
 from apps.lab.clients.spotcheck_tampering import Kick, Tampered
 from flwr_faa import TrainingPlan
 from flwr_faa.client import NONCE
-from flwr_faa.verification.plan import Checkpoint
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.messages import Commitment
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import Trace
+from flwr_faa.verification.training import Checkpoint
 
 #: One array for every array of a model.
 Arrays = Sequence[npt.NDArray[Any]]

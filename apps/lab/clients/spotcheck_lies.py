@@ -22,13 +22,13 @@ from flwr.client import NumPyClient
 from flwr_faa import TrainingPlan, VerifiableClient
 from flwr_faa.client import CHALLENGE, EVIDENCE
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck import enrolment, merkle
 from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.enrolment import Enrolment, sample_leaf
 from flwr_faa.verification.spotcheck.messages import ENCRYPT, ENROL, VECTORS, Answer, Challenge, Enrol
+from flwr_faa.verification.training import Data
 from flwr_faa.verification.wire import kind_of
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from flwr_faa import TrainingPlan
 from flwr_faa.client import COMMITMENT, NONCE
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.integer_layer import integer_first_layer
-from flwr_faa.verification.plan import Checkpoint, Data, FirstLayer
 from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
+from flwr_faa.verification.training import Checkpoint, Data, FirstLayer
 
 #: Index of a step, the arrays before it and after it as the plan has them; returns what is committed to.
 Spoil = Callable[[int, Sequence[npt.NDArray[Any]], Sequence[npt.NDArray[Any]]], Sequence[npt.NDArray[Any]]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 #: Share of the samples kept for testing the global model.
 TEST = 0.2

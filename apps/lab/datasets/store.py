@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from apps.lab.datasets.base import Dataset
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 HELP = "see docs/how-to/data.md"
 

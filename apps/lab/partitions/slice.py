@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 
 @dataclass(frozen=True, eq=False)

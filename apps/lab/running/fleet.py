@@ -22,7 +22,7 @@ from apps.lab.scenario import Scenario
 from flwr_faa import TrainingPlan
 from flwr_faa.client import COMMIT, NONCE
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data, contract, step_seed
+from flwr_faa.verification.training import Data, contract, step_seed
 
 #: Models in a stack. More make the calls rarer and the operands too large for the cache.
 STACK = 128

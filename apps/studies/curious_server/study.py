@@ -50,13 +50,13 @@ from flwr_faa.crypto.backends import open_group
 from flwr_faa.detection import Everyone
 from flwr_faa.report import describe
 from flwr_faa.verification.paper import EVIDENCE, REQUEST, Paper
-from flwr_faa.verification.plan import Checkpoint
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
 from flwr_faa.verification.spotcheck.first_layer import CALM, IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 from flwr_faa.verification.spotcheck.recompute import claimed_layer
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from flwr_faa.verification.training import Checkpoint
 from flwr_faa.verification.wire import unpack
 
 Floats = npt.NDArray[np.float64]

@@ -25,7 +25,7 @@ from apps.lab.partitions.split import choose_malicious
 from apps.lab.recording.metrics import GRID
 from apps.lab.scenario import Scenario
 from flwr_faa.replies.updates import Arrays, Layout
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 from flwr_lomar import LoMarDetector
 
 

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 
 from flwr_faa.crypto.backends import open_group
-from flwr_faa.verification.plan import Data, TrainingPlan
 from flwr_faa.verification.spotcheck import enrolment
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.commitments import Run
@@ -15,10 +14,11 @@ from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, sizes_of
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge
+from flwr_faa.verification.training import Data, Training
 from flwr_faa.verification.wire import WireError
 
 
-def answer(plan: TrainingPlan, data: Data, device: Device, request: bytes) -> bytes:
+def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
     """Evidence for a spot check.
 
     Raises

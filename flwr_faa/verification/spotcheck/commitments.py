@@ -20,16 +20,16 @@ import numpy.typing as npt
 from flwr_faa import private
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.integer_layer import integer_first_layer
-from flwr_faa.verification.plan import Checkpoint, Data, TrainingPlan
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.messages import Commitment
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import Trace, trace_size
+from flwr_faa.verification.training import Checkpoint, Data, Training
 from flwr_faa.verification.wire import WireError
 
 
 def train(
-    plan: TrainingPlan, arrays: Arrays, data: Data, nonce: int, folder: Path
+    plan: Training, arrays: Arrays, data: Data, nonce: int, folder: Path
 ) -> tuple[list[npt.NDArray[Any]], Commitment]:
     """Train as the plan says, keep every checkpoint in a folder, and commit to them.
 
@@ -76,7 +76,7 @@ class Run:
     layout: StateLayout
 
     @classmethod
-    def find(cls, plan: TrainingPlan, folder: Path, root: bytes) -> Run:
+    def find(cls, plan: Training, folder: Path, root: bytes) -> Run:
         """The run with that root. Raises WireError if it is not there any more."""
         found = [path for path in folder.glob(f"*-{root.hex()}") if path.name.split("-")[0].isdigit()]
         if not found:
@@ -107,7 +107,7 @@ class Run:
         return self.path.stat().st_size // (self.layout.size + trace_size(self.layout))
 
 
-def parameters_of(plan: TrainingPlan) -> list[bool]:
+def parameters_of(plan: Training) -> list[bool]:
     """Return for every array of the model whether it is trained; the others are buffers."""
     layout = StateLayout.of(plan)
     return [i not in layout.buffers + layout.fixed for i in range(layout.arrays)]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa import expected, private
 from flwr_faa.authority import BUDGET
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 logger = getLogger(__name__)
 

@@ -29,13 +29,13 @@ from flwr_faa.authority import Registration
 from flwr_faa.authority.information import Told, carried
 from flwr_faa.authority.registration import MAX_SAMPLES
 from flwr_faa.crypto.group import Group
-from flwr_faa.verification.plan import Data
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.binding.base import Bond
 from flwr_faa.verification.spotcheck.binding.committed import CommittedBond
 from flwr_faa.verification.spotcheck.binding.encrypted import EncryptedBond
 from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.messages import Enrol, Enrolled
+from flwr_faa.verification.training import Data
 from flwr_faa.verification.wire import WireError
 
 #: What a device can bind its data by, as requests to enrol name it.

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from flwr_faa.authority import Registration
 from flwr_faa.verification.base import Case, worst
-from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
@@ -26,6 +25,7 @@ from flwr_faa.verification.spotcheck.messages import VECTORS, Answer, Challenge,
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import ROUNDING, SKETCH, Trace
+from flwr_faa.verification.training import Checkpoint, Training
 from flwr_faa.verification.wire import WireError
 
 Rows = npt.NDArray[np.intp]
@@ -57,7 +57,7 @@ class Shown:
     answer : Answer
     """
 
-    plan: TrainingPlan
+    plan: Training
     layer: IntegerLayer
     sizes: tuple[int, int]
     max_value: int

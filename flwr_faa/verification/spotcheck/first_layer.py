@@ -19,7 +19,7 @@ import numpy.typing as npt
 from flwr_faa.authority.base import weights
 from flwr_faa.authority.information import Told, of_step
 from flwr_faa.crypto.fixedpoint import encode
-from flwr_faa.verification.plan import TrainingPlan, find_first_layer
+from flwr_faa.verification.training import Training, find_first_layer
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class IntegerLayer:
     _map: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
     @classmethod
-    def of(cls, plan: TrainingPlan, sample_shape: tuple[int, ...] | None = None) -> IntegerLayer:
+    def of(cls, plan: Training, sample_shape: tuple[int, ...] | None = None) -> IntegerLayer:
         """The layer of that plan's model; a ``Linear`` knows its samples' size itself."""
         import torch
         from torch import nn

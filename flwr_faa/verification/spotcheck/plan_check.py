@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 
 from flwr_faa.verification.integer_layer import integer_first_layer
-from flwr_faa.verification.plan import Checkpoint, TrainingPlan
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import VECTOR_MAX, VECTORS
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
+from flwr_faa.verification.training import Checkpoint, Training
 from flwr_faa.verification.wire import WireError
 
 _BATCH, _STEPS = 4, 3
 
 
-def check_recomputable(plan: TrainingPlan, layer: IntegerLayer, tau: float) -> None:
+def check_recomputable(plan: Training, layer: IntegerLayer, tau: float) -> None:
     """Train a few steps as an honest client and judge them as the server would.
 
     Raises

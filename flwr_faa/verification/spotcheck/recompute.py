@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from flwr_faa.verification.base import worst
 from flwr_faa.verification.integer_layer import real
-from flwr_faa.verification.plan import Checkpoint, FirstLayer, TrainingPlan
 from flwr_faa.verification.spotcheck.commitments import parameters_of
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, Integers
+from flwr_faa.verification.training import Checkpoint, FirstLayer, Training
 from flwr_faa.verification.wire import WireError
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ class Contradiction(Exception):  # noqa: N818 - the suspect's, not ours
 
 
 def step_error(
-    plan: TrainingPlan,
+    plan: Training,
     layer: IntegerLayer,
     checkpoints: tuple[Checkpoint, Checkpoint],
     claims: Integers,
@@ -148,7 +148,7 @@ def _matrix(kernels: npt.NDArray[Any]) -> Floats:
     return kernels.astype(np.float64).reshape(len(kernels), -1)
 
 
-def claimed_layer(plan: TrainingPlan, z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
+def claimed_layer(plan: Training, z: Integers, deltas: list[torch.Tensor]) -> FirstLayer:
     """The first layer with outputs Z1 as claimed; its weight gets no gradient, and ``deltas`` what it would be from."""
     import torch
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.verification.plan import Checkpoint, TrainingPlan
+from flwr_faa.verification.training import Checkpoint, Training
 
 #: Buffers of more values (masks, tables) must stay as the model was broadcast.
 MAX_BUFFER = 2**12
@@ -49,7 +49,7 @@ class StateLayout:
     coast: float
 
     @classmethod
-    def of(cls, plan: TrainingPlan) -> StateLayout:
+    def of(cls, plan: Training) -> StateLayout:
         """The layout of that plan's checkpoints."""
         model = plan.blank()
         kept = model.state_dict(keep_vars=True)

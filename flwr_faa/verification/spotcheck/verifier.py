@@ -40,7 +40,6 @@ from flwr_faa.authority.budget import allowance
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
 from flwr_faa.verification.integer_layer import check_plan
-from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.settings import check_authority, check_given
 from flwr_faa.verification.spotcheck.binding.base import Binding
@@ -61,6 +60,7 @@ from flwr_faa.verification.spotcheck.plan_check import check_recomputable
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
+from flwr_faa.verification.training import Training
 from flwr_faa.verification.wire import WireError
 
 
@@ -70,7 +70,7 @@ class SpotCheck:
 
     Parameters
     ----------
-    plan : TrainingPlan
+    plan : Training
         The client's.
     sample_shape : tuple of int, optional
         Of one sample; needed if the first layer is a convolution or the model wants more than vectors.
@@ -108,7 +108,7 @@ class SpotCheck:
     >>> strategy = FAADL(verifier=SpotCheck(plan, authority=LocalAuthority(budget=1.0)))
     """
 
-    plan: TrainingPlan
+    plan: Training
     sample_shape: tuple[int, ...] | None = None
     authority: Authority | None = None
     steps: int = 2

@@ -16,7 +16,7 @@ from apps.lab.running.fleet import Fleet, train_together
 from apps.lab.running.local_run import run_locally
 from flwr_faa import TrainingPlan
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.plan import Data
+from flwr_faa.verification.training import Data
 
 SHAPE, CLASSES = (1, 8, 8), 10
 

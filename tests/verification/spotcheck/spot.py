@@ -9,12 +9,13 @@ from typing import Any
 from apps.lab.clients.spotcheck_lies import Change
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification.base import Case, Finding
-from flwr_faa.verification.plan import Data, TrainingPlan
+from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, enrolment
 from flwr_faa.verification.spotcheck.answer import answer
 from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.messages import Answer
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from flwr_faa.verification.training import Data
 from tests.helpers.toy import NARROW, PLANS, seen_by, slice_of
 
 SHAPE = (1, 8, 8)

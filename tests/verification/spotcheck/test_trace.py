@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from apps.lab.clients.spotcheck_kicks import at_step, push, retrace, set_buffer, spin
 from apps.lab.clients.spotcheck_tampering import Tampered
 from flwr_faa.verification.base import Case, Finding
-from flwr_faa.verification.plan import Checkpoint, TrainingPlan
+from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.spotcheck import commitments, merkle
 from flwr_faa.verification.spotcheck.commitments import Run, StateLayout
 from flwr_faa.verification.spotcheck.first_layer import LARGEST
 from flwr_faa.verification.spotcheck.messages import Challenge, Commitment
 from flwr_faa.verification.spotcheck.trace import Trace, largest
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
+from flwr_faa.verification.training import Checkpoint
 from flwr_faa.verification.wire import WireError
 from tests.helpers.toy import CNN, PLANS, slice_of
 from tests.verification.spotcheck.spot import SHAPE, Node
