@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK=1
 FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py tests/crypto/test_fixedpoint.py \
   tests/detection/test_geometry.py tests/detection/test_ocsvm.py tests/lomar/paper tests/lomar/test_strategy.py \
   tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
-  tests/lab/attacks/test_base.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
+  tests/lab/attacks/test_base.py tests/lab/attacks/test_sign_flip.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
 
 .PHONY: bench check demo drills field quickstart test lint setup clean
 

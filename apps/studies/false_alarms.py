@@ -18,8 +18,7 @@ from itertools import product
 
 import numpy as np
 
-from apps.lab.attacks.base import Alie, Attack, Gaussian, SignFlip, SignFlipUpdate
-from apps.lab.attacks.labels import Boosted, LabelFlip
+from apps.lab.attacks import Alie, Attack, Boosted, Gaussian, LabelFlip, SignFlip, SignFlipUpdate
 from apps.lab.config import load
 from apps.lab.datasets import mnist5k
 from apps.lab.markdown import markdown, write_region

@@ -1,10 +1,12 @@
 """Attacks, one class each: a file of ``conf/attack`` names one by ``_target_: apps.lab.attacks.<class>``."""
 
-from apps.lab.attacks.absent import AbsentFlip
+from apps.lab.attacks.absent import Absent, AbsentFlip
 from apps.lab.attacks.adaptive import Evade, EvadeFlipping
-from apps.lab.attacks.base import Absent, Alie, Attack, Conduct, Gaussian, Scene, SignFlip, SignFlipUpdate
-from apps.lab.attacks.colluding import Ipm, Mimic, MinMax, MinSum
+from apps.lab.attacks.base import Attack, Conduct, Scene
+from apps.lab.attacks.colluding import Alie, Ipm, Mimic, MinMax, MinSum
+from apps.lab.attacks.gaussian import Gaussian
 from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, LabelFlipMulti, Stealthy
+from apps.lab.attacks.sign_flip import SignFlip, SignFlipUpdate
 
 __all__ = [
     "Absent",

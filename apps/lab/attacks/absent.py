@@ -1,4 +1,4 @@
-"""The yardstick of a label attack: its attackers are absent, accuracy is counted on the labels that it is after."""
+"""Yardsticks: the attackers are absent, and what remains is a federation of the honest clients."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import Any
 
 import numpy.typing as npt
 
-from apps.lab.attacks.base import Scene
+from apps.lab.attacks.base import Attack, Scene
 from apps.lab.attacks.labels import LabelFlip
 
 
 @dataclass(frozen=True)
+class Absent(Attack):
+    """Malicious clients fail instead of sending anything: what remains is a federation of the honest ones."""
+
+    def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
+        raise RuntimeError("attack=absent: this client takes no part")
+
+
+@dataclass(frozen=True)
 class AbsentFlip(LabelFlip):
-    """Malicious clients fail instead of sending anything."""
+    """The yardstick of a label attack: absent too, while accuracy is counted on the labels that it is after."""
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
         raise RuntimeError("attack=absent_flip: this client takes no part")

@@ -7,6 +7,7 @@ the papers call partial knowledge: all means and deviations below are those of t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,44 @@ def send(scene: Scene, update: Vector) -> list[npt.NDArray[Any]]:
         like(w + update[part].reshape(w.shape), h) if w.dtype.kind == "f" else h
         for w, h, part in zip(scene.model, scene.honest, parts, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Alie(Attack):
+    """``mu + z * sigma`` of the attackers' own honest updates, coordinate by coordinate (Baruch et al. 2019, ALIE).
+
+    All attackers send the same vector, unless ``jitter``: then each adds ``sigma * N(0, 1)`` of its own, which is as
+    far from the others as an honest update is. ``mu`` and ``sigma`` of the models are those of the updates, moved
+    by ``w``.
+
+    Parameters
+    ----------
+    z : float, optional
+        If not given, the largest that still hides among ``n`` clients of which ``m`` attack, from that paper:
+        ``s = floor(n / 2 + 1) - m`` honest clients must be won over, so
+        ``z_max = PHI^-1((n - m - s) / (n - m))``. At n = 20: 0 for m = 2, .67 for m = 8.
+    jitter : bool
+    """
+
+    z: float | None = None
+    jitter: bool = False
+
+    def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
+        z = z_max(scene.clients, round(self.share * scene.clients)) if self.z is None else self.z
+        crafted = []
+        for layer in zip(*scene.fellows, strict=True):
+            stack = np.stack([a.astype(np.float64) for a in layer])
+            mean, deviation = stack.mean(axis=0), stack.std(axis=0)
+            noise = scene.rng.normal(size=mean.shape) if self.jitter else 0.0
+            crafted.append(like(mean + (z + noise) * deviation, layer[0]))
+        return crafted
+
+
+def z_max(clients: int, attackers: int) -> float:
+    """The largest z of ALIE, see :class:`Alie`."""
+    supporters = clients // 2 + 1 - attackers
+    honest = clients - attackers
+    return NormalDist().inv_cdf(min(max((honest - supporters) / honest, 0.5), 0.999))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,19 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from apps.lab.attacks.base import Alie, Attack, Gaussian, Scene, SignFlip, SignFlipUpdate, like
-from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, Stealthy
+from apps.lab.attacks import (
+    Alie,
+    Attack,
+    Boosted,
+    Clones,
+    Gaussian,
+    LabelFlip,
+    Scene,
+    SignFlip,
+    SignFlipUpdate,
+    Stealthy,
+)
+from apps.lab.attacks.base import like
 from apps.lab.config import load
 from apps.lab.partitions.split import choose_malicious
 from apps.lab.recording.metrics import GRID

@@ -1,4 +1,4 @@
-"""IPM, Mimic, MinMax and MinSum against their definitions, checked by search instead of by formula."""
+"""ALIE, IPM, Mimic, MinMax and MinSum against their definitions, checked by search instead of by formula."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from apps.lab.attacks.base import Attack, Scene
-from apps.lab.attacks.colluding import Ipm, Mimic, MinMax, MinSum, fellows_updates, flat_update, send
+from apps.lab.attacks.colluding import Alie, Ipm, Mimic, MinMax, MinSum, fellows_updates, flat_update, send, z_max
 
 MODEL = [np.full((6, 5), 3.0, np.float32), np.zeros(5, np.float32), np.array(7)]
 
@@ -32,6 +32,27 @@ def updates_of(scene: Scene) -> NDArray:
 
 def sent(attack: Attack, scene: Scene) -> NDArray:
     return flat_update(attack.craft(scene), MODEL)
+
+
+def test_alie_sends_mean_plus_z_deviations_of_the_attackers_own_updates(scene: Scene) -> None:
+    stack = np.stack([f[0] for f in scene.fellows]).astype(np.float64)
+    sent = Alie(share=0.4, z=1.5).craft(scene)[0]
+    np.testing.assert_allclose(sent, stack.mean(0) + 1.5 * stack.std(0), rtol=1e-5)
+    by_default = Alie(share=0.4).craft(scene)[0]
+    np.testing.assert_allclose(by_default, stack.mean(0) + z_max(20, 8) * stack.std(0), rtol=1e-5)
+
+
+def test_jitter_is_each_attackers_own_and_as_wide_as_the_deviation(scene: Scene) -> None:
+    stack = np.stack([f[0] for f in scene.fellows]).astype(np.float64)
+    other = Scene(scene.model, scene.honest, scene.train_fellows, 20, np.random.default_rng(2))
+    one, two = (Alie(share=0.4, z=0.0, jitter=True).craft(s)[0] for s in (scene, other))
+    assert not np.allclose(one, two)
+    assert ((one - stack.mean(0)) / stack.std(0)).std() == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("clients", "attackers", "z"), [(50, 24, 1.4260768), (20, 8, 0.6744898), (20, 2, 0.0)])
+def test_z_max_is_the_alie_papers(clients: int, attackers: int, z: float) -> None:
+    assert z_max(clients, attackers) == pytest.approx(z, abs=1e-6)
 
 
 def test_ipm_sends_the_mean_the_other_way() -> None:
