@@ -64,8 +64,14 @@ LIES = {
     "collude attack.share=0.5": {"convicted", "cleared"},  # the first of them is honest
     "reorder": {"rejected"},
     "commit": {"convicted"},
+    "commit attack.client.to=wrapped": {"convicted"},
+    "below_zero attack.client.samples=20 attack.client.value=-10000": {"convicted", "missing"},  # see above
+    "no_point attack.client.samples=20": {"convicted"},
     "proofs attack.client.how=a_bit": {"convicted"},
+    "proofs attack.client.how=seed": {"convicted"},
+    "proofs attack.client.how=across attack.share=0.5": {"convicted"},
     "weights": {"convicted"},
+    "grind": {"convicted"},
     "kick_momentum": {"convicted"},  # of the parameters, where there is none
     "kick_momentum +model.momentum=0.9 attack.client.steps=2": {"convicted", "missing"},  # see above
     "kick_buffer model=cnn +model.model.batch_norm=true": {"rejected"},  # a variance that no reply may hold

@@ -34,6 +34,7 @@ from flwr_faa.verification.wire import kind_of
 if TYPE_CHECKING:
     from apps.lab.clients.roles import Fit, Honest, Team
 
+Bytes = npt.NDArray[np.uint8]
 Change = Callable[[Answer], Answer]
 
 
@@ -170,7 +171,7 @@ def within_range(device: Device, data: Data, request: bytes, top: int) -> bytes:
 
 @dataclass
 class OffTheCurve(Liar):
-    """Enrols samples in which a point is none: a bit of each is wrong.
+    """Enrols samples in which a point is none.
 
     Parameters
     ----------
@@ -181,32 +182,43 @@ class OffTheCurve(Liar):
     samples: int = 1
 
     def enrol(self, request: bytes) -> bytes:
-        return off_the_curve(self.device, self.data, request, self.samples)
+        return off_the_curve(self.device, self.data, request, self.samples, self.spoil)
 
     def answer(self, challenge: bytes) -> bytes:
-        return answer_off_the_curve(self.plan, self.device, self.data, challenge, self.samples)
+        return answer_off_the_curve(self.plan, self.device, self.data, challenge)
+
+    def spoil(self, bound: Bytes) -> None:
+        """Make no points of what binds some samples, in place."""
+        a_bit(bound)
 
 
-def off_the_curve(device: Device, data: Data, request: bytes, samples: int) -> bytes:
-    """Enrol, spoil the last point that binds the first few samples, and sign for that."""
+def a_bit(bound: Bytes) -> None:
+    """Take a point beside the curve: the last of each sample has another last bit."""
+    bound[:, -1] ^= 1
+
+
+def off_the_curve(
+    device: Device, data: Data, request: bytes, samples: int, spoil: Callable[[Bytes], None] = a_bit
+) -> bytes:
+    """Enrol, spoil what binds the first few samples, and sign for that."""
     enrolment.enrol(device, data, request)
     found = enrolment.find(device, data, key_of(device, data, Enrol.from_bytes(request)))
     assert found is not None
-    bound = found.bound(range(found.samples))
-    bound[:samples, -1] ^= 1
-    rewrite(found, bound, data[1])
+    if not (found.path / "right.npy").exists():
+        bound = found.bound(range(found.samples))
+        np.save(found.path / "right.npy", bound)
+        spoil(bound[:samples])
+        rewrite(found, bound, data[1])
     return enrolment.enrol(device, data, request)  # signs for the root that is written there now
 
 
-def answer_off_the_curve(plan: TrainingPlan, device: Device, data: Data, challenge: bytes, samples: int) -> bytes:
+def answer_off_the_curve(plan: TrainingPlan, device: Device, data: Data, challenge: bytes) -> bytes:
     """Answer for such points: by the right ones, of which alone anything can be proved, and then spoilt."""
     asked = Challenge.from_bytes(challenge)
     found = enrolment.find(device, data, asked.key)
     assert found is not None
     spoilt, tree = found.bound(range(found.samples)), found.tree()
-    right = spoilt.copy()
-    right[:samples, -1] ^= 1
-    rewrite(found, right, data[1])
+    rewrite(found, np.load(found.path / "right.npy"), data[1])
     right_root = enrolment.find(device, data, asked.key)
     assert right_root is not None
     try:
@@ -220,7 +232,7 @@ def answer_off_the_curve(plan: TrainingPlan, device: Device, data: Data, challen
     ).to_bytes()
 
 
-def rewrite(found: Enrolment, bound: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> None:
+def rewrite(found: Enrolment, bound: Bytes, labels: npt.NDArray[Any]) -> None:
     """Have an enrolment be of something else than it was made of, by another root."""
     leaves = [sample_leaf(row, label) for row, label in zip(bound, labels.tolist(), strict=True)]
     np.save(found.path / "bound.npy", bound)
@@ -312,7 +324,7 @@ class SwapsSamples(Liar):
         honest = Answer.from_bytes(super().answer(challenge))
         a, b = self.rng(challenge).choice(len(honest.labels), 2, replace=False)
 
-        def swap(bound: npt.NDArray[np.uint8]) -> None:
+        def swap(bound: Bytes) -> None:
             bound[[a, b]] = bound[[b, a]]
 
         return changed(bound=swap)(honest).to_bytes()

@@ -1,27 +1,29 @@
-"""Clients that lie to a spot check with commitments: in the proofs of their claims, and in what they commit to.
+"""Clients that lie to a spot check with commitments, in the proofs of their claims.
 
-See ``spotcheck_lies.py``. What encryption and commitments are both open to is there.
+See ``spotcheck_lies.py``. What encryption and commitments are both open to is there; those that lie in what they commit
+to are in ``spotcheck_commits.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from apps.lab.clients.spotcheck_lies import Liar, changed, key_of, rewrite
+from apps.lab.clients.spotcheck_lies import Bytes, Liar, changed
 from flwr_faa.crypto import groups, linear
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.spotcheck import enrolment
 from flwr_faa.verification.spotcheck.binding import claim_proofs
-from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Enrol
-
-Bytes = npt.NDArray[np.uint8]
+from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
+from flwr_faa.verification.spotcheck.commitments import Run
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.messages import Answer, Challenge
 
 
 @dataclass
@@ -31,25 +33,41 @@ class LiesInProofs(Liar):
     Parameters
     ----------
     how : str
-        One of ``WAYS``, or ``earlier``: those of its first answer, to another challenge.
+        One of ``WAYS``; or ``earlier``: those of its first answer, to another round's challenge; ``seed``: those for
+        another challenge to the same run and steps; ``across``: two nodes' proofs are off by G_0 and by -G_0.
     """
 
     how: str = "earlier"
 
     def answer(self, challenge: bytes) -> bytes:
         honest, asked = Answer.from_bytes(super().answer(challenge)), Challenge.from_bytes(challenge)
-        if self.how != "earlier":
-            found = enrolment.find(self.device, self.data, asked.key)
-            assert found is not None
-            group = open_group(found.group)
-            return changed(proofs=lambda proofs: WAYS[self.how](group, proofs))(honest).to_bytes()
-        kept = self.device.folder / "first.proofs"
-        if not kept.exists():
-            np.save(kept.open("wb"), honest.proofs)
-            return honest.to_bytes()
-        first = np.load(kept)
-        rows = np.resize(np.arange(len(first)), len(honest.proofs))
-        return changed(proofs=lambda _: first[rows])(honest).to_bytes()
+        group = group_of(self, asked)
+        if self.how == "earlier":
+            kept = self.device.folder / "first.proofs"
+            if not kept.exists():
+                np.save(kept.open("wb"), honest.proofs)
+                return honest.to_bytes()
+            first = np.load(kept)
+            return with_proofs(honest, first[np.resize(np.arange(len(first)), len(honest.proofs))])
+        if self.how == "seed":
+            other = replace(asked, seed=bytes(len(asked.seed)))
+            return with_proofs(honest, Answer.from_bytes(super().answer(other.to_bytes())).proofs)
+        if self.how == "across":
+            by = 1 if self.honest.partition == min(self.scenario.malicious) else -1
+            return changed(proofs=lambda proofs: _off(group, proofs, 0, by))(honest).to_bytes()
+        return changed(proofs=lambda proofs: WAYS[self.how](group, proofs))(honest).to_bytes()
+
+
+def group_of(liar: Liar, asked: Challenge) -> Group:
+    """The group that its data are committed in."""
+    found = enrolment.find(liar.device, liar.data, asked.key)
+    assert found is not None
+    return open_group(found.group)
+
+
+def with_proofs(answer: Answer, proofs: Bytes) -> bytes:
+    """The same answer with other proofs."""
+    return replace(answer, proofs=proofs).to_bytes()
 
 
 def _scalar(group: Group, proofs: Bytes, step: int, number: int, change: Callable[[int], int]) -> None:
@@ -73,8 +91,13 @@ def _malleated(group: Group, proofs: Bytes) -> None:
 
 def _cancelling(group: Group, proofs: Bytes) -> None:
     """Two false proofs, off by G_0 and by -G_0, whose plain sum would hold."""
-    _scalar(group, proofs, 0, 1, lambda z: (z + 1) % group.order)
-    _scalar(group, proofs, 1, 1, lambda z: (z - 1) % group.order)
+    _off(group, proofs, 0, 1)
+    _off(group, proofs, 1, -1)
+
+
+def _off(group: Group, proofs: Bytes, step: int, by: int) -> None:
+    """Make one proof's equation (2) wrong by so many times G_0."""
+    _scalar(group, proofs, step, 1, lambda zeta: (zeta + by) % group.order)
 
 
 def _point(raw: Callable[[Group, bytes], bytes]) -> Callable[[Group, Bytes], None]:
@@ -85,12 +108,20 @@ def _point(raw: Callable[[Group, bytes], bytes]) -> Callable[[Group, Bytes], Non
     return change
 
 
-def _outside(group: Group, honest: bytes) -> bytes:
+def outside(group: Group, honest: bytes) -> bytes:
     """A point of the curve that is not in the subgroup; where there is none (P-256), another point of the group."""
     p, half, x = group.prime, group.point_size // 2, 5
     while pow(square := (x**3 + group.a * x + group.b) % p, (p - 1) // 2, p) != 1:
         x += 1
-    return x.to_bytes(half, "big") + pow(square, (p + 1) // 4, p).to_bytes(half, "big")
+    y: int = pow(square, (p + 1) // 4, p)
+    return x.to_bytes(half, "big") + y.to_bytes(half, "big")
+
+
+def _shifted(group: Group, honest: bytes) -> bytes:
+    """The same point with x + p for x; p leaves no room for that in P-256's 32 bytes, where it is cut off."""
+    half = group.point_size // 2
+    x = (int.from_bytes(honest[:half], "big") + group.prime) % (1 << 8 * half)
+    return x.to_bytes(half, "big") + honest[half:]
 
 
 WAYS: dict[str, Callable[[Group, Bytes], Any]] = {
@@ -99,7 +130,8 @@ WAYS: dict[str, Callable[[Group, Bytes], Any]] = {
     "cancelling": _cancelling,
     "identity": _point(lambda group, honest: bytes(len(honest))),
     "off_curve": _point(lambda group, honest: honest[:-1] + bytes([honest[-1] ^ 1])),
-    "outside": _point(_outside),
+    "outside": _point(outside),
+    "shifted": _point(_shifted),
     "a_bit": lambda group, proofs: proofs.__setitem__((0, -1), proofs[0, -1] ^ 1),
 }
 
@@ -127,42 +159,56 @@ class ChoosesWeights(Liar):
         statement = linear.Statement(group, points, ones, function, value, b"")
         blindings = claim_proofs.blindings(group, secret, asked.key, rows, flat[rows])
         proof = linear.prove(statement, flat[rows].tolist(), blindings).to_bytes(group)
-        return changed(proofs=lambda proofs: np.concatenate([np.frombuffer(proof, np.uint8)[None], proofs[1:]]))(
-            false
-        ).to_bytes()
+        return with_proofs(false, np.concatenate([np.frombuffer(proof, np.uint8)[None], false.proofs[1:]]))
 
 
 @dataclass
-class CommitsOtherwise(Liar):
-    """Commits to something else than its samples, and answers about these as if it had not.
+class Grinds(Liar):
+    """Claims the first opened step falsely, and tries transcripts offline until a proof holds; sends the last if none.
+
+    Each try has other false outputs, so other weights sigma and rho, which might fold them to what is true; and a proof
+    for a guess of e, which is good if the hash gives that e.
 
     Parameters
     ----------
-    to : {"half", "negative", "swapped"}
-        Half of the first sample's first value that is odd; the order less each value, which is its negative; or
-        commitments over bases in another order.
+    tries : int
     """
 
-    to: str = "half"
+    tries: int = 8
 
-    def enrol(self, request: bytes) -> bytes:
-        enrolment.enrol(self.device, self.data, request)
-        key = key_of(self.device, self.data, Enrol.from_bytes(request))
-        found = enrolment.find(self.device, self.data, key)
+    def answer(self, challenge: bytes) -> bytes:
+        honest, asked = Answer.from_bytes(super().answer(challenge)), Challenge.from_bytes(challenge)
+        group, rng, step = group_of(self, asked), self.rng(challenge), self.first_step(asked, honest)
+        key, samples = self.device.identity().public_key().public_bytes_raw(), self.data[0]
+        found = enrolment.find(self.device, self.data, asked.key)
         assert found is not None
-        group, secret = open_group(found.group), self.device.secret(b"faa/blindings")
-        flat = self.data[0].reshape(len(self.data[1]), -1)
-        bases = list(generators(group, flat.shape[1]))
-        if self.to == "swapped":
-            bases[1:] = bases[:0:-1]
-        r = claim_proofs.blindings(group, secret, key, range(len(flat)), flat)
-        points = [
-            groups.msm(group, bases, [b, *map(self._value(group), x)]) for b, x in zip(r, flat.tolist(), strict=True)
-        ]
-        rewrite(found, np.frombuffer(groups.encode(group, points), np.uint8).reshape(len(flat), -1), self.data[1])
-        return enrolment.enrol(self.device, self.data, request)
+        bound = {row: found.bound([row]).tobytes() for row in step.rows}
+        points = dict(zip(step.rows, groups.decode(group, b"".join(bound.values())), strict=True))
+        for _ in range(self.tries):
+            false = replace(step, outputs=step.outputs + rng.integers(-99, 100, step.outputs.shape))
+            statement = claim_proofs._statement(group, asked.context(key, len(samples)), false, points, bound)
+            proof = guessed(statement)
+            if linear.verify([statement], [proof]) == [True]:
+                break
+        raw = np.frombuffer(proof.to_bytes(group), np.uint8)[None]
+        claims = np.concatenate([false.outputs, honest.claims[len(step.rows) :]])
+        return with_proofs(replace(honest, claims=claims), np.concatenate([raw, honest.proofs[1:]]))
 
-    def _value(self, group: Group) -> Callable[[int], int]:
-        if self.to == "half":
-            return lambda x: x * pow(2, -1, group.order)
-        return (lambda x: -x) if self.to == "negative" else (lambda x: x)
+    def first_step(self, asked: Challenge, honest: Answer) -> StepClaims:
+        """What it claims honestly of the first opened step."""
+        layer = IntegerLayer.of(self.plan, self.data[0].shape[1:])
+        run, step = Run.find(self.plan, self.device.checkpoints, asked.run), asked.steps[0]
+        batch = list(self.plan.batches(len(self.data[1]), run.nonce))[step].tolist()
+        weight = run.layout.decode(run.read([step])[0]).arrays[layer.weight]
+        kernels = np.concatenate([layer.quantise(weight), asked.vectors(layer.kernel)])
+        return StepClaims(layer, step, batch, kernels, honest.claims[: len(batch)])
+
+
+def guessed(statement: linear.Statement) -> linear.Proof:
+    """A proof of anything, by (1) and (2) from the end, which holds if the hash gives the e that was guessed."""
+    group, n = statement.group, len(statement.function)
+    e, zeta, *z = (groups.random_scalar(group) for _ in range(n + 2))
+    masked = (sum(a * b for a, b in zip(z, statement.function, strict=True)) - e * statement.value) % group.order
+    points = [*generators(group, n), *statement.commitments]
+    mask = groups.msm(group, points, [zeta, *z, *(-e * s for s in statement.weights)])
+    return linear.Proof(mask, masked, tuple(z), zeta)

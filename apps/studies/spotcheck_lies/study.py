@@ -12,7 +12,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import product
 from math import comb, exp
@@ -29,6 +29,8 @@ from apps.studies.spotcheck_lies.trials import Cell, run_cell
 DOCS = CONF.parent / "docs" / "explanation" / "spotcheck.md"
 #: One attacker; three of them, of which the first does not lie.
 ONE, THREE = "attack.share=0.025", "attack.share=0.075"
+#: Two, both of which lie.
+TWO = "attack.share=0.05"
 #: A batch holds all samples of a node, so that one step opens them all.
 WHOLE = "model.batch_size=50"
 #: Only the last step and the largest: where a lie is in these or in the answer, the others do not matter.
@@ -57,8 +59,15 @@ def lie_of(
     return Cell(name, f"attack=spot_{attack} {share}", stated, probability, **more)
 
 
+def told_to(cells: Iterator[Cell], encrypted: bool) -> list[Cell]:
+    """Return the same lines, told to a server that binds data by encryption."""
+    chosen = " verification=spotcheck_encrypted"
+    # What sets something of the verification comes behind its choice, whatever the order.
+    return [replace(cell, overrides=cell.overrides + chosen) if encrypted else cell for cell in cells]
+
+
 def all_cells(trials: int) -> Iterator[Cell]:
-    """Every line of the table of lies that the binding has no part in.
+    """Every line of the table of lies that the binding has no part in: each is told to both.
 
     Parameters
     ----------
@@ -135,17 +144,22 @@ def binding_cells(trials: int) -> Iterator[Cell]:
             yield lie(name, f"off_curve {WHOLE}{chosen}", "1", afresh=True, back_end=back_end)
         adopt: dict[str, Any] = {"share": f"{THREE} {FEW}", "first": False, **claims}
         yield lie(
-            f"clones that register what binds one{bound}", f"collude attack.client.adopt=true{chosen}", stated, **adopt
+            f"clones that register what binds one and use its proofs{bound}",
+            f"collude attack.client.adopt=true{chosen}",
+            stated,
+            **adopt,
         )
 
 
 def proofs(lie: Callable[..., Cell]) -> Iterator[Cell]:
     """Lies that commitments invite."""
-    yield lie("proofs for an earlier challenge", f"proofs {FEW}", "1", warm_up=1)
+    yield lie("proofs for an earlier round's challenge", f"proofs {FEW}", "1", warm_up=1)
+    yield lie("proofs for another challenge to the same run", "proofs attack.client.how=seed", "1")
     named = {
         "another_step": "each proof for another step",
         "a_bit": "a bit of a proof",
         "malleated": "a scalar z as z + q",
+        "shifted": "a proof's point with x + p for x",
         "cancelling": "two proofs off by G_0 and -G_0",
         "identity": "the identity as a proof's point",
         "off_curve": "a proof's point off the curve",
@@ -153,13 +167,26 @@ def proofs(lie: Callable[..., Cell]) -> Iterator[Cell]:
     }
     for how, name in named.items():
         yield lie(name, f"proofs attack.client.how={how}", "1", back_end="arkworks")
+    yield lie("two nodes' proofs off by G_0 and -G_0", "proofs attack.client.how=across", "1", share=TWO)
     yield lie("weights of its own choice", f"weights {FEW}", "1")
+    yield lie("eight transcripts tried offline", f"grind {FEW}", "1 - 8 * 2^-127")
     for to, name in {
         "half": "commitments to halves modulo the order",
         "negative": "commitments to the order less each value",
+        "wrapped": "commitments to each value and 2^64",
         "swapped": "commitments by bases in another order",
+        "known": "commitments by bases whose logarithms it knows",
     }.items():
         yield lie(name, f"commit attack.client.to={to} {FEW}", "1")
+    for how, name in {"identity": "the identity", "outside": "a point outside the subgroup"}.items():
+        attack = f"no_point attack.client.how={how} {WHOLE}"
+        yield lie(f"{name} as a commitment, opened", attack, "1", back_end="arkworks")
+    for by, name in ((2**53, "Z1 claimed with 2^53 more"), (2**62, "Z1 claimed with 2^62 more")):
+        yield lie(name, f"lie_z1 attack.client.by={by} {FEW}", "1 (convicted or no evidence)", counts="stopped")
+    for value in (-1, -1000):
+        chance, formula = 1 - unseen(-value, 16, 64), "1 - min(1, n max / 4v)^2"
+        attack = f"below_zero attack.client.value={value} {WHOLE}"
+        yield lie(f"one pixel of the order less {-value:,}, proved", attack, formula, chance, afresh=True)
 
 
 def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
@@ -203,15 +230,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--trials", type=int, default=200, help="a line")
     parser.add_argument("--bindings", action="store_true", help="the lies about which what binds the data decides")
+    parser.add_argument("--encrypted", action="store_true", help="all others, told to a server with an authority")
     parser.add_argument("--only", default="", help="lines with this in their name")
     parser.add_argument("--out", type=Path, default=Path("runs/spot_table.jsonl"), help="one line a finished line")
     parser.add_argument("--write", action="store_true", help="write the table into docs/explanation/spotcheck.md too")
     options = parser.parse_args(arguments)
-    cells = binding_cells(options.trials) if options.bindings else all_cells(options.trials)
-    rows = run_missing([c for c in cells if options.only in c.name], options.out)
+    name = "bindings" if options.bindings else "spotcheck-encrypted" if options.encrypted else "spotcheck"
+    every = binding_cells(options.trials) if options.bindings else told_to(all_cells(options.trials), options.encrypted)
+    rows = run_missing([cell for cell in every if options.only in cell.name], options.out)
     text = table(rows)
     if options.write:
-        write_region(DOCS, "bindings" if options.bindings else "spotcheck", text)
+        write_region(DOCS, name, text)
     print(text)
     bad = [row["name"] for row in rows if not holds(row)]
     for name in bad:

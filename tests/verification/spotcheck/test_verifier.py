@@ -210,7 +210,7 @@ def test_points_off_the_curve_are_found(back_end: str, binding: str, tmp_path: P
     request = node.verifier.enrolment(node.node_id)
     node.verifier.enrol(node.node_id, off_the_curve(node.device, node.data, request, samples=1))
     case = node.train()
-    evidence = answer_off_the_curve(node.plan, node.device, node.data, node.verifier.challenge(case), samples=1)
+    evidence = answer_off_the_curve(node.plan, node.device, node.data, node.verifier.challenge(case))
     finding = node.verifier.judge(case, evidence)
     assert finding.convicted and "expected a point of" in finding.reason
 
