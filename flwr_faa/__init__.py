@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flwr_faa.client import VerifiableClient, verifiable
+    from flwr_faa.holdout.base import Holdout
     from flwr_faa.ledger.store import Ledger
     from flwr_faa.pipeline import Policy
     from flwr_faa.protection import protect
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Device": "flwr_faa.verification.spotcheck.device",
     "FAADL": "flwr_faa.strategy",
+    "Holdout": "flwr_faa.holdout.base",
     "Ledger": "flwr_faa.ledger.store",
     "Policy": "flwr_faa.pipeline",
     "SpotCheck": "flwr_faa.verification.spotcheck.verifier",
@@ -35,6 +37,7 @@ _HOME = {
 __all__ = [
     "Device",
     "FAADL",
+    "Holdout",
     "Ledger",
     "Policy",
     "SpotCheck",

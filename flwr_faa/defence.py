@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
@@ -21,6 +21,7 @@ from flwr_faa import expected
 from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.detection.threshold import FEWEST
+from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import AskNodes, Pipeline, Policy, Rule
 from flwr_faa.replies.averaging import into_dtype
@@ -61,6 +62,8 @@ class Defence:
         For reproducible simulations. Unset, it is drawn: who knows it knows who will be audited.
     observe : bool
         See :class:`flwr_faa.pipeline.Pipeline`. Nodes that did not enrol take part too. Bans found in the ledger hold.
+    holdout : Holdout, optional
+        See :class:`flwr_faa.pipeline.Pipeline`. Given as ``verifier`` it decides among suspects, and nobody is asked.
 
     Raises
     ------
@@ -71,27 +74,30 @@ class Defence:
     def __init__(
         self,
         detector: object | None,
-        verifier: Verifier | None,
+        verifier: Verifier | Holdout | None,
         policy: Policy | None,
         ledger: Ledger | None,
         timeout: float,
         seed: int | None,
         rule: Rule | None = None,
         observe: bool = False,
+        holdout: Holdout | None = None,
     ) -> None:
         policy = Policy() if policy is None else policy
+        verifier, holdout = _placed(verifier, holdout)
         _check(verifier, policy, ledger, timeout, seed, rule, observe)
         self.verifier, self.policy, self.timeout, self.observe = verifier, policy, timeout, observe
+        self.holdout = holdout
         self.detector = _detector(detector, verifier)
         self.ledger = ledger or Ledger()
         self.reports: list[RoundReport] = []
-        self._pipeline = Pipeline(self.detector, verifier, policy, rule, observe)
+        self._pipeline = Pipeline(self.detector, verifier, policy, rule, observe, holdout)
         self._seed = seed
         self._key = secrets.token_bytes(32)
         self._turn = 0
         #: By node that failed to enrol: how often, and the turn from which it is asked again.
         self._pauses: dict[int, tuple[int, int]] = {}
-        for note in verifier.notes if verifier else ():
+        for note in (*(verifier.notes if verifier else ()), *(holdout.notes if holdout else ())):
             log(WARNING, "%s", note)
 
     def nonce(self, server_round: int) -> int:
@@ -327,6 +333,7 @@ class Defence:
         log(INFO, "\t├──> Defence:")
         log(INFO, "\t│\t├── Detector: %r", self.detector)
         log(INFO, "\t│\t├── Verifier: %s", self.verifier.name if self.verifier else "none (suspects are removed)")
+        log(INFO, "\t│\t├── Held-out data: %r", self.holdout)
         for f in fields(self.policy):
             log(INFO, "\t│\t├── %s: %s", f.name, getattr(self.policy, f.name))
         log(INFO, "\t│\t├── Observe only: %s", self.observe)
@@ -342,6 +349,23 @@ class Defence:
             name = server_round.to_bytes(8, "big", signed=True) + bytes([stream])
             return int.from_bytes(hashlib.blake2b(name, digest_size=8, key=self._key).digest(), "big") >> 1
         return int(np.random.SeedSequence([self._seed, server_round, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _placed(verifier: Verifier | Holdout | None, holdout: Holdout | None) -> tuple[Verifier | None, Holdout | None]:
+    """Return verifier and held-out data; held-out data in a verifier's place decide about suspects.
+
+    Raises
+    ------
+    TypeError
+        If they are given twice, or are none.
+    """
+    if holdout is not None:
+        expected.kind("holdout", holdout, Holdout, "Holdout(loss) makes one")
+    if not isinstance(verifier, Holdout):
+        return verifier, holdout
+    if holdout is not None:
+        raise TypeError("expected one Holdout, got two: as verifier it decides about suspects, as holdout about all")
+    return None, replace(verifier, among="suspects")
 
 
 def _check(

@@ -10,6 +10,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg
 
 from flwr_faa.defence import Defence
+from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.legacy_guard import LegacyGuard, counted, node_id
 from flwr_faa.pipeline import Policy, Rule
@@ -30,17 +31,19 @@ class FAADL(FedAvg):
         self,
         *args: Any,
         detector: object | None = None,
-        verifier: Verifier | None = None,
+        verifier: Verifier | Holdout | None = None,
         policy: Policy | None = None,
         ledger: Ledger | None = None,
         verify_timeout: float = 60.0,
         seed: int | None = None,
         rule: Rule | None = None,
         observe: bool = False,
+        holdout: Holdout | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._faa = LegacyGuard(Defence(detector, verifier, policy, ledger, verify_timeout, seed, rule, observe))
+        defence = Defence(detector, verifier, policy, ledger, verify_timeout, seed, rule, observe, holdout)
+        self._faa = LegacyGuard(defence)
 
     def __repr__(self) -> str:
         return f"FAADL(detector={self.defence.detector!r}, accept_failures={self.accept_failures})"

@@ -5,6 +5,7 @@ The pipeline asks for evidence through a callable and does not know which Flower
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import numpy.typing as npt
 
 from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
+from flwr_faa.holdout.base import Holdout
+from flwr_faa.holdout.selection import Choice
 from flwr_faa.replies.averaging import apply_update, average
 from flwr_faa.replies.updates import Arrays, Batch, Reply, Weighting, plausible, read_replies
 from flwr_faa.report import DataDisclosure, Outcome, RoundReport, Verdict
@@ -133,6 +136,8 @@ class Pipeline:
     observe : bool
         Detect, verify and report, but remove and ban nobody: ``Verdict.withheld`` says what would have been done. Only
         a reply that cannot be averaged is left out.
+    holdout : Holdout, optional
+        Has the last word about everybody of whom nothing is proven.
     """
 
     detector: Detector
@@ -140,6 +145,7 @@ class Pipeline:
     policy: Policy = field(default_factory=Policy)
     rule: Rule | None = None
     observe: bool = False
+    holdout: Holdout | None = None
 
     def run(
         self,
@@ -193,8 +199,9 @@ class Pipeline:
                 detection = self.detector.detect(batch, seed)
             # Ask the suspects for evidence and judge it.
             verdicts |= self._verify(this, detection)
-        # Drop, ban, or fail closed.
-        verdicts, failed_closed = self._sanction({i: self._drop(v) for i, v in verdicts.items()}, batch, strikes or {})
+        # Drop, ask the held-out data, ban, or fail closed.
+        verdicts = self._hold_out(this, {i: self._drop(v) for i, v in verdicts.items()})
+        verdicts, failed_closed = self._sanction(verdicts, batch, strikes or {})
         if self.observe:
             verdicts = {i: _withhold(v) for i, v in verdicts.items()}
         # Combine what is accepted.
@@ -217,7 +224,7 @@ class Pipeline:
         self, verdicts: dict[int, Verdict], batch: Batch, strikes: Mapping[int, int]
     ) -> tuple[dict[int, Verdict], bool]:
         """Ban whoever is to be banned, and say whether the round fails closed: then nothing is accepted."""
-        limit = self.policy.assumed_share * len(batch)
+        limit, places = self.policy.assumed_share * len(batch), set(batch.node_ids)
         # More convictions than there may be attackers: a mistake of the project's, or the end of what can be assumed.
         mistaken = sum(v.verdict is Outcome.CONVICTED for v in verdicts.values()) > limit
         if self.policy.ban and not mistaken:
@@ -226,7 +233,7 @@ class Pipeline:
             if sum(v.banned for v in banned.values()) > limit:
                 banned = {i: v if v.verdict is Outcome.CONVICTED else verdicts[i] for i, v in banned.items()}
             verdicts = banned
-        out = sum(not v.accepted for i, v in verdicts.items() if i in batch.node_ids)
+        out = sum(not v.accepted and v.verdict is not Outcome.LEFT_OUT for i, v in verdicts.items() if i in places)
         failed_closed = mistaken or (self.policy.fail_closed and out > limit)
         if failed_closed:
             verdicts = {i: replace(v, accepted=False) for i, v in verdicts.items()}
@@ -370,6 +377,23 @@ class Pipeline:
         reason = f"left out, not for its evidence but for its score: {score:.4g} is above {limit:g}; {verdict.reason}"
         return replace(verdict, verdict=Outcome.DROPPED, accepted=False, reason=reason)
 
+    def _hold_out(self, this: _Round, verdicts: dict[int, Verdict]) -> dict[int, Verdict]:
+        """Let the held-out data decide about those of whom nothing is proven."""
+        if self.holdout is None:
+            return verdicts
+        of_row = {row: verdicts[node_id] for row, node_id in enumerate(this.batch.node_ids)}
+        unheard = [row for row, v in of_row.items() if v.verdict in (Outcome.REMOVED, Outcome.EXHAUSTED)]
+        accepted = [row for row, v in of_row.items() if v.accepted]
+        among_all = self.holdout.among == "everybody"
+        kept, asked = ([], [*accepted, *unheard]) if among_all else (accepted, unheard)
+        if not asked:
+            return verdicts
+        with this.clock("hold out"):
+            choice = self.holdout.choose(this.batch, this.model, kept, asked, this.number)
+        for row in asked:
+            of_row[row] = _told(of_row[row], choice, row)
+        return verdicts | {v.node_id: v for v in of_row.values()}
+
     def _combine(self, batch: Batch, rows: Sequence[int], model: Arrays) -> list[npt.NDArray[Any]]:
         """Return the new model from the kept rows."""
         if self.rule is None:
@@ -413,11 +437,26 @@ def _unaudited(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> 
     return _dropped(verdict, why)
 
 
+def _told(verdict: Verdict, choice: Choice, row: int) -> Verdict:
+    """Return the verdict on a node about which held-out data have decided."""
+    own = f"; {verdict.reason}" if verdict.reason else ""
+    if row not in choice.kept:
+        risen = choice.rises[row]
+        told = f"would have risen by {risen:.3g}" if math.isfinite(risen) else "would not have been finite"
+        reason = f"left out, not guilty: with it the held-out loss of {choice.loss:.4g} {told}{own}"
+        return replace(verdict, verdict=Outcome.LEFT_OUT, accepted=False, reason=reason)
+    if verdict.accepted:
+        return verdict
+    reason = f"suspected and not asked, but it does not raise the held-out loss{own}"
+    return replace(verdict, verdict=Outcome.TRUSTED, accepted=True, reason=reason)
+
+
 def _withhold(verdict: Verdict) -> Verdict:
     """Return the same finding without its consequences."""
     if verdict.accepted or verdict.verdict is Outcome.REJECTED:
         return verdict
-    return replace(verdict, accepted=True, banned=False, withheld="removed and banned" if verdict.banned else "removed")
+    withheld = "left out" if verdict.verdict is Outcome.LEFT_OUT else "removed"
+    return replace(verdict, accepted=True, banned=False, withheld=withheld + " and banned" * verdict.banned)
 
 
 @dataclass

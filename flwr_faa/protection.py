@@ -21,6 +21,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_faa import legacy
 from flwr_faa.defence import Defence
 from flwr_faa.guard import Guard
+from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.legacy_guard import LegacyGuard, counted
 from flwr_faa.pipeline import Policy
@@ -35,12 +36,13 @@ def protect(
     strategy: S,
     *,
     detector: object | None = None,
-    verifier: Verifier | None = None,
+    verifier: Verifier | Holdout | None = None,
     policy: Policy | None = None,
     ledger: Ledger | None = None,
     verify_timeout: float = 60.0,
     seed: int | None = None,
     observe: bool = False,
+    holdout: Holdout | None = None,
 ) -> S:
     """Return the strategy, of whichever API, behind FAA-DL.
 
@@ -50,7 +52,7 @@ def protect(
         An instance of Flower's ``FedAvg`` or of any class that inherits from it (FedAdam, FedProx, your own). All
         nodes must get the same model. It is wrapped, not copied: what its own methods and callbacks write to it is
         found in it.
-    detector, verifier, policy, ledger, verify_timeout, seed, observe
+    detector, verifier, policy, ledger, verify_timeout, seed, observe, holdout
         As in :class:`flwr_faa.FAADL`. ``policy.weighting`` decides which ``num-examples`` the strategy sees:
         ``capped`` (default) or ``uniform``, which is 1; ``policy.renormalise`` is the strategy's own affair.
 
@@ -85,7 +87,7 @@ def protect(
             f"Expected a strategy that combines arrays, got {trees[0]}: trees have no distance that a detector could "
             "measure. Protected can be whatever averages weights (FedAvg, FedAdam, FedProx, Krum, your own)"
         )
-    defence = Defence(detector, verifier, policy, ledger, verify_timeout, seed, None, observe)
+    defence = Defence(detector, verifier, policy, ledger, verify_timeout, seed, None, observe, holdout)
     protected: Any = wrapper(strategy, defence)
     return protected  # type: ignore[no-any-return]
 

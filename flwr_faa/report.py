@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     MISSING = "missing"  # asked, and gave no valid evidence: dropped and a strike, never a conviction
     EXHAUSTED = "exhausted"  # its data may not be asked about (any more): dropped for the round, no strike
     REMOVED = "removed"  # suspected, and there is no verifier to ask
+    LEFT_OUT = "left-out"  # not guilty: in this round the held-out loss would have risen with it
     REJECTED = "rejected"  # the reply itself was not valid
 
 
@@ -126,7 +127,8 @@ class RoundReport:
     failed_closed : bool
         More than the assumed share was convicted or missing, so the global model stayed (would have, if observed).
     seconds : mapping of str to float
-        By phase: ``detect``, ``ask`` (waiting for evidence), ``judge``, ``aggregate``, and from the strategy ``train``.
+        By phase: ``detect``, ``ask`` (waiting for evidence), ``judge``, ``hold out``, ``aggregate``, and from the
+        strategy ``train``.
     disclosures : tuple of DataDisclosure
         Of these nodes, as far as the verifier counts, in the order of node ids.
     """

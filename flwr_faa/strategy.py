@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa.defence import Defence
 from flwr_faa.guard import Guard
+from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Policy, Rule
 from flwr_faa.report import RoundReport
@@ -29,8 +30,8 @@ class FAADL(FedAvg):
     ----------
     detector : Detector or PyOD detector (default: None)
         Who names suspects. If ``None``, ``Sequential()`` with a verifier and ``MultiView()`` without.
-    verifier : Optional[Verifier] (default: None)
-        How suspects are verified. If ``None``, suspects are removed.
+    verifier : Optional[Verifier | Holdout] (default: None)
+        How suspects are verified. If ``None``, suspects are removed. A ``Holdout`` decides about them by its loss.
     policy : Optional[Policy] (default: None)
         Weighting, bans, strikes, failing closed.
     ledger : Optional[Ledger] (default: None)
@@ -44,6 +45,8 @@ class FAADL(FedAvg):
     observe : bool (default: False)
         Detect, verify and report, but remove and ban nobody: to watch before trusting. ``Verdict.withheld`` says what
         would have been done.
+    holdout : Optional[Holdout] (default: None)
+        Held-out data that decide, after all others have spoken, who is averaged.
     *args, **kwargs
         As in ``FedAvg``.
 
@@ -64,17 +67,18 @@ class FAADL(FedAvg):
         self,
         *args: Any,
         detector: object | None = None,
-        verifier: Verifier | None = None,
+        verifier: Verifier | Holdout | None = None,
         policy: Policy | None = None,
         ledger: Ledger | None = None,
         verify_timeout: float = 60.0,
         seed: int | None = None,
         rule: Rule | None = None,
         observe: bool = False,
+        holdout: Holdout | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._faa = Guard(Defence(detector, verifier, policy, ledger, verify_timeout, seed, rule, observe))
+        self._faa = Guard(Defence(detector, verifier, policy, ledger, verify_timeout, seed, rule, observe, holdout))
 
     @property
     def defence(self) -> Defence:

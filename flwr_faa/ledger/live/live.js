@@ -5,7 +5,7 @@ const ROUNDS = 40;
 // A state is told by a symbol and a word; its colour only repeats it.
 const OUTCOMES = {
   trusted: "\u2022", cleared: "\u2713", convicted: "\u2717", missing: "?", exhausted: "\u2205", removed: "\u2212",
-  dropped: "\u2193", rejected: "!",
+  dropped: "\u2193", "left-out": "\u25e6", rejected: "!",
 };
 const STATES = { good: "\u2713", watched: "!", banned: "\u2717" };
 const byId = (id) => document.getElementById(id);

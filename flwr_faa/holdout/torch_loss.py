@@ -1,0 +1,118 @@
+"""The loss of a torch model on held-out samples, and its gradient."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from flwr_faa.replies.updates import Arrays
+
+#: Below so many samples a loss is mostly chance; below so many of a label nothing is known of it.
+FEW, FEW_OF_A_LABEL = 50, 3
+#: Samples in a forward pass.
+CHUNK = 500
+
+
+class TorchLoss:
+    """Callable: the mean loss of a model with these arrays, in evaluation mode.
+
+    Parameters
+    ----------
+    model, samples, labels, loss
+        As in :meth:`flwr_faa.Holdout.of`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: npt.NDArray[Any] | torch.Tensor,
+        labels: npt.NDArray[Any] | torch.Tensor,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            raise TypeError(f"expected model to be a torch module, e.g. Net(), got {got}")
+        self.model = deepcopy(model).eval()
+        self.samples, self.labels = _tensor(samples), _tensor(labels)
+        if not 0 < len(self.samples) == len(self.labels):
+            raise ValueError(
+                f"expected as many labels as samples, at least one, got {len(self.samples)} and {len(self.labels)}"
+            )
+        self._loss = loss or cross_entropy
+        device = next((t.device for t in self.model.state_dict().values()), torch.device("cpu"))
+        self.samples, self.labels = self.samples.to(device), self.labels.to(device)
+        with torch.inference_mode():
+            output = self.model(self.samples[:1])
+        self.notes = _notes(self.labels, output.shape[1]) if loss is None and output.ndim == 2 else ()
+
+    def __repr__(self) -> str:
+        return f"TorchLoss({type(self.model).__name__}, {len(self.labels)} samples)"
+
+    def __call__(self, arrays: Arrays) -> float:
+        """Return the loss."""
+        self._load(arrays)
+        with torch.inference_mode():
+            return float(self._total())
+
+    def gradient(self, arrays: Arrays) -> list[npt.NDArray[Any]]:
+        """Return the gradient, one array for each of these; zero for what is not trained."""
+        self._load(arrays)
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        with torch.enable_grad():
+            found = torch.autograd.grad(self._total(), list(trained.values()), allow_unused=True)
+        slopes = {name: g for name, g in zip(trained, found, strict=True) if g is not None}
+        return [
+            slopes[name].detach().cpu().numpy() if name in slopes else np.zeros_like(a)
+            for name, a in zip(self.model.state_dict(), arrays, strict=True)
+        ]
+
+    def _total(self) -> torch.Tensor:
+        parts = [slice(start, start + CHUNK) for start in range(0, len(self.labels), CHUNK)]
+        pairs = [(self.samples[part], self.labels[part]) for part in parts]
+        losses = [self._loss(self.model(x), y) * (len(y) / len(self.labels)) for x, y in pairs]
+        return torch.stack(losses).sum()
+
+    def _load(self, arrays: Arrays) -> None:
+        own = self.model.state_dict()
+        if len(own) != len(arrays):
+            raise ValueError(f"expected the {len(own)} arrays of {type(self.model).__name__}, got {len(arrays)}")
+        self.model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(own, arrays, strict=True)})
+
+
+def _tensor(data: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:
+    return data.detach() if isinstance(data, torch.Tensor) else torch.from_numpy(np.array(data))
+
+
+def _notes(labels: torch.Tensor, classes: int) -> tuple[str, ...]:
+    """What these labels cannot tell."""
+    counts = Counter(labels.reshape(-1).tolist())
+    rare = [label for label in range(classes) if counts[label] < FEW_OF_A_LABEL]
+    found = []
+    if len(labels) < FEW:
+        found.append(f"held-out data: {len(labels)} samples, fewer than {FEW}: what they tell is mostly chance")
+    if rare:
+        shown = ", ".join(map(str, rare[:10])) + (", ..." if len(rare) > 10 else "")
+        found.append(
+            f"held-out data: fewer than {FEW_OF_A_LABEL} samples of {len(rare)} of {classes} labels ({shown}): clients "
+            "that know little else are left out, and poison among these labels is not seen"
+        )
+    if not rare and max(counts.values()) > 3 * len(labels) / classes:
+        label = max(counts, key=lambda k: (counts[k], -k))
+        found.append(
+            f"held-out data: {counts[label]} of {len(labels)} samples have the label {label}: the loss tells little of "
+            "the others"
+        )
+    return tuple(found)
