@@ -16,7 +16,7 @@ Protocol (Schnorr's for a linear form, made non-interactive by Fiat and Shamir),
 one (A, b) can open C* to a y with ``<y, v> = c``. A prover that can not succeeds with probability 1/q for every try of
 the hash. That says something of the single x_i only if sigma was drawn after the C_i and all claims were fixed, from a
 range so large that trying again offline does not pay: 128 bits, as ``challenge_weights`` gives. Then T tries prove a
-false claim with probability of at most T 2^-127.
+false claim with probability of at most T d 2^-128, if claims are folded by a polynomial of degree d in the weights.
 
 **Zero knowledge**: z and zeta are uniform whatever the x_i. Nothing but the statement is told.
 

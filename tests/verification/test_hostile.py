@@ -109,10 +109,8 @@ def test_digits_are_exact_for_every_integer(values: list[int], bits: int) -> Non
     parts = digits(np.array(values), bits)
     assert [sum(int(part[i]) << shift for shift, part in parts) for i in range(len(values))] == values
     assert all(np.abs(part).max() < 2**bits for _, part in parts)
-    vector = np.arange(1, len(values) + 1)
-    assert exact_product(np.array([values]), vector) == [
-        sum(v * k for v, k in zip(values, vector.tolist(), strict=True))
-    ]
+    vector = list(range(1, len(values) + 1))
+    assert exact_product(np.array([values]), vector) == [sum(v * k for v, k in zip(values, vector, strict=True))]
 
 
 @given(st.lists(st.floats() | st.just(float("nan")), max_size=5))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 #: Outputs of an integer layer are below this, so float64 is exact in any order of summation. No honest claim is larger.
 LIMIT = 2**53
@@ -33,6 +34,8 @@ LIMIT = 2**53
 LARGEST = 256
 #: Where the global model is beyond this nobody is asked: honest steps from there may end beyond the other.
 CALM = LARGEST // 2
+#: Bits of a digit of large integers, and how many products of such a digit and one of 20 bits are summed in float64.
+_LIMB, _TERMS = 16, 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,25 +163,38 @@ class IntegerLayer:
             z = self._map(self._batch(samples), torch.from_numpy(kernels).double())
         return np.asarray(z.numpy().astype(np.int64))
 
-    def adjoint(self, kernels: Integers, rho: Integers) -> list[int]:
-        """``y`` with ``<x, y> = <L x, rho>`` for every sample x, exactly.
+    def adjoint(self, kernels: Integers, channels: Sequence[int], places: Sequence[int]) -> list[int]:
+        """Return y with ``<x, y> = sum_kp channels[k] places[p] (L x)[k, p]`` for every sample x, exactly.
+
+        The kernels are folded into one first: the weights are a product, so that a convolution of many channels costs
+        what one channel does.
 
         Parameters
         ----------
         kernels : int64, shape (k, *kernel)
-        rho : int64, shape (k, *spatial)
+        channels : sequence of int, length k
+            Of any size and sign.
+        places : sequence of int, one for every place of an output
+            The same.
         """
         import torch
 
-        total = np.zeros(self.width, object)
-        for shift_k, part in digits(kernels, 20):
-            for shift_r, coefficients in digits(rho, 16):  # 20 + 16 bits and at most 2^17 terms: exact in float64
-                x = torch.zeros(1, self.width, dtype=torch.float64, requires_grad=True)
-                z = self._map(x.reshape(1, *self._shape), torch.from_numpy(part).double())
-                z.backward(torch.from_numpy(coefficients).double()[None])  # type: ignore[no-untyped-call]
-                assert x.grad is not None
-                total += x.grad.numpy()[0].astype(np.int64).astype(object) << (shift_k + shift_r)
-        return [int(v) for v in total]
+        # Step 1: one kernel of large integers.
+        folded = exact_product(kernels.reshape(len(kernels), -1).T, channels)
+        if not self.spatial:
+            return [places[0] * value for value in folded]
+        # Step 2: its transposed convolution with the places, base-2^16 digit by digit. Element t of the batch takes the
+        # pairs of digits whose shifts add up to t: 32 bits a product, so float64 sums 2^21 of them exactly.
+        kernel, rho = limbs(folded), limbs(places)
+        deep, high = kernel.shape[1], rho.shape[1]
+        pairs = np.zeros((deep + high - 1, deep, len(rho)))
+        for i in range(deep):
+            pairs[i : i + high, i] = rho.T
+        x = torch.zeros(len(pairs), *self._shape, dtype=torch.float64, requires_grad=True)
+        z = self._map(x, torch.from_numpy(np.ascontiguousarray(kernel.T)).reshape(deep, *self.kernel))
+        z.backward(torch.from_numpy(pairs).reshape(z.shape))  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        return whole(x.grad.numpy().reshape(len(pairs), -1).T)
 
     def functions(self, kernels: Integers, outputs: Integers) -> tuple[list[list[int]], npt.NDArray[Any]]:
         """One function of the sample for each kernel, and its value by the outputs of some samples.
@@ -198,11 +214,9 @@ class IntegerLayer:
             return kernels.tolist(), outputs
         seed, functions, values = secrets.token_bytes(32), [], []
         places = np.array(weights(seed, len(kernels) * math.prod(self.spatial)))
-        for rho, kernel, told in zip(
-            places.reshape(len(kernels), *self.spatial), kernels, outputs.swapaxes(0, 1), strict=True
-        ):
-            functions.append(self.adjoint(kernel[None], rho[None]))
-            values.append(exact_product(told.reshape(len(told), -1), rho.ravel()))
+        for rho, kernel, told in zip(places.reshape(len(kernels), -1), kernels, outputs.swapaxes(0, 1), strict=True):
+            functions.append(self.adjoint(kernel[None], [1], rho.tolist()))
+            values.append(exact_product(told.reshape(len(told), -1), rho.tolist()))
         return functions, np.array(values, object).T
 
     def _batch(self, samples: npt.NDArray[Any]) -> torch.Tensor:
@@ -222,18 +236,43 @@ def sizes_of(kernels: Integers) -> list[int]:
 
 def digits(values: Integers, bits: int) -> list[tuple[int, Integers]]:
     """``values = sum of part << shift``, every part below 2^bits in size, as (shift, part)."""
-    signs, rest = np.where(values < 0, -1, 1), np.abs(values).astype(np.uint64)  # also -2^63, whose abs is itself
-    mask, step, parts, shift = np.uint64(2**bits - 1), np.uint64(bits), [], 0
-    while shift == 0 or rest.any():
-        parts.append((shift, signs * (rest & mask).astype(np.int64)))
-        rest, shift = rest >> step, shift + bits
-    return parts
+    parts, shift, rest = [], 0, values
+    while rest.size and not -(2**bits) < rest.min() <= rest.max() < 2**bits:
+        parts.append((shift, rest & (2**bits - 1)))
+        rest, shift = rest >> bits, shift + bits  # an arithmetic shift: the sign stays with the highest part
+    return [*parts, (shift, rest)]
 
 
-def exact_product(matrix: Integers, vector: Integers) -> list[int]:
-    """``matrix @ vector`` without overflow, as Python integers."""
-    total = np.zeros(len(matrix), object)
-    for shift_m, part in digits(matrix, 21):
-        for shift_v, coefficients in digits(vector, 16):  # 37 bits, and at most 2^25 terms
-            total += (part @ coefficients).astype(object) << (shift_m + shift_v)
-    return [int(v) for v in total]
+def limbs(values: Sequence[int]) -> Floats:
+    """Integers of any size in base 2^16, lowest first, each digit with the sign of the integer; shape (n, digits)."""
+    count = -(-max(1, *(v.bit_length() for v in values)) // _LIMB)
+    raw = b"".join([abs(v).to_bytes(count * _LIMB // 8, "little") for v in values])
+    signs = np.array([-1.0 if v < 0 else 1.0 for v in values])
+    return np.asarray(np.frombuffer(raw, "<u2").reshape(len(values), count) * signs[:, None])
+
+
+def whole(sums: Floats) -> list[int]:
+    """Return ``sum_t sums[i, t] 2^16t`` for every i, for integers below 2^53 in size: the inverse of :func:`limbs`."""
+    count = sums.shape[1]
+    digit, carry = np.zeros((len(sums), count + 3), "<u2"), np.zeros(len(sums), np.int64)
+    for t in range(count + 3):  # carries have at most 38 bits: three digits more, and the sign
+        total = carry + (sums[:, t].astype(np.int64) if t < count else 0)
+        digit[:, t], carry = total & (2**_LIMB - 1), total >> _LIMB
+    raw, size = digit.tobytes(), digit.itemsize * (count + 3)
+    return [int.from_bytes(raw[i : i + size], "little", signed=True) for i in range(0, len(raw), size)]
+
+
+def exact_product(matrix: Integers, vector: Sequence[int]) -> list[int]:
+    """``matrix @ vector`` exactly, for integers of any size: in float64, digit by digit, below 2^53.
+
+    Parameters
+    ----------
+    matrix : int64, shape (m, n)
+    vector : sequence of int, length n
+    """
+    columns, total = limbs(vector), [0] * len(matrix)
+    for start in range(0, len(columns), _TERMS):
+        for shift, part in digits(matrix[:, start : start + _TERMS], 20):
+            sums = whole(part.astype(np.float64) @ columns[start : start + _TERMS])
+            total = [a + (b << shift) for a, b in zip(total, sums, strict=True)]
+    return total

@@ -44,9 +44,11 @@ def accepts(
     flat = [v for kernel in kernels for v in kernel]
     parts = [context, step.to_bytes(8, "big"), _signed(rows), _signed(flat), b"".join(points)]
     parts.append(_signed([v for row in outputs for v in row]))
-    said = b"flwr-anomaly/commitments/1\n" + b"".join(len(p).to_bytes(8, "big") + p for p in parts)
-    transcript = hashlib.sha512(said).digest()
-    sigma, rho = _weights(transcript, b"sigma", len(rows)), _weights(transcript, b"rho", len(outputs[0]))
+    said = b"flwr-anomaly/commitments/2\n" + b"".join(len(p).to_bytes(8, "big") + p for p in parts)
+    transcript = hashlib.sha256(said).digest()
+    sigma, channels = _weights(transcript, b"sigma", len(rows)), _weights(transcript, b"channels", len(kernels))
+    places = _weights(transcript, b"places", len(where)) if len(where) > 1 else [1]
+    rho = [channel * place for channel in channels for place in places]
     # The function that all outputs, weighted by rho, are of a sample.
     function = [0] * width
     for k, kernel in enumerate(kernels):

@@ -227,7 +227,7 @@ def test_a_wrong_claim_is_caught_in_every_trial(back_end: str) -> None:
         y = [int(v) for v in rho.astype(object) @ kernels.astype(object)]
         claims = truth.copy()
         claims[rng.integers(4), rng.integers(5)] += 1 if trial else 0
-        value = sum(s * v for s, v in zip(sigma.tolist(), exact_product(claims, rho), strict=True))
+        value = sum(s * v for s, v in zip(sigma.tolist(), exact_product(claims, rho.tolist()), strict=True))
         claim = ipfe.Claim(ciphertexts, sigma.tolist(), ipfe.derive_key(master, y), value)
         assert ipfe.claims_hold([claim]) == (trial == 0)
 

@@ -6,12 +6,13 @@ make false claims fail. A Pedersen commitment does that with one point, and nobo
 
 1. Enrolment: ``C_i = Com(x_i; r_i)``. The r_i are a PRF of the device's secret, so nothing of them is stored.
 2. The answer holds the C_i of the opened batches, the claims (``step_claims.py``), and a proof a step.
-3. ``T = H(context, step, rows, kernels, C_i, outputs)``. The weights sigma_i and rho are 128 bits each, from T. The
-   proof says ``<sum_i sigma_i x_i, L^T rho> = sum_i sigma_i <rho, outputs_i>`` modulo the order.
+3. ``T = H(context, step, rows, kernels, C_i, outputs)``. The weights sigma_i of the samples, and those of the kernels
+   and of the places of an output, whose products are rho, are 128 bits each, from T. The proof says
+   ``<sum_i sigma_i x_i, L^T rho> = sum_i sigma_i <rho, outputs_i>`` modulo the order.
 
 **Statement proved**: the x_i in the C_i satisfy ``outputs_i = L x_i`` modulo the order. **Assumptions**: discrete
 logarithms between the bases are hard; SHA-2 and SHAKE are random oracles. **Soundness**: of a false claim, at most
-``t 2^-127`` if a client tries t transcripts offline. The weights are drawn by a hash, so a client may try: this is why
+``t 2^-126`` if a client tries t transcripts offline. The weights are drawn by a hash, so a client may try: this is why
 they have 128 bits here, where the encrypted binding, whose server draws them, needs 23. **Hiding** is perfect: an
 unopened sample stays hidden from unlimited power, and of an opened one the claims are all that is told.
 
@@ -37,7 +38,7 @@ from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 
 Bytes = npt.NDArray[np.uint8]
 
-_TAG = b"flwr-anomaly/commitments/1\n"
+_TAG = b"flwr-anomaly/commitments/2\n"
 _PARAMETERS = struct.Struct(">QI")
 
 
@@ -165,16 +166,21 @@ def _statement(
     group: Group, context: bytes, step: StepClaims, points: Mapping[int, Point], bound: Mapping[int, bytes]
 ) -> linear.Statement:
     """Fold a step's claims by weights that are a hash of everything said about it."""
-    said = (
+    said: list[bytes | memoryview] = [
         context,
         struct.pack(">Q", step.step),
         np.array(step.rows, "<i8").tobytes(),
-        step.kernels.astype("<i8").tobytes(),
+        np.ascontiguousarray(step.kernels, "<i8").data,
         b"".join([bound[row] for row in step.rows]),
-        step.outputs.astype("<i8").tobytes(),
-    )
-    transcript = hashlib.sha512(_TAG + b"".join(struct.pack(">Q", len(part)) + part for part in said)).digest()
+        np.ascontiguousarray(step.outputs, "<i8").data,  # megabytes of a convolution: hashed where they lie
+    ]
+    digest = hashlib.sha256(_TAG)
+    for part in said:
+        digest.update(struct.pack(">Q", memoryview(part).nbytes))
+        digest.update(part)
+    transcript = digest.digest()
     sigma = linear.challenge_weights(transcript, b"sigma", len(step.rows))
-    rho = linear.challenge_weights(transcript, b"rho", step.count)
-    y, value = step.fold(sigma, rho)
+    channels = linear.challenge_weights(transcript, b"channels", len(step.kernels))
+    places = linear.challenge_weights(transcript, b"places", step.places) if step.layer.spatial else [1]
+    y, value = step.fold(sigma, channels, places)
     return linear.Statement(group, [points[row] for row in step.rows], sigma, y, value, transcript)

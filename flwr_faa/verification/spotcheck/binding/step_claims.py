@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, Integers, exact_product
-
-_LIMB = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,28 +37,31 @@ class StepClaims:
     outputs: Integers
 
     @property
-    def count(self) -> int:
-        """Outputs of a sample."""
-        return int(self.outputs[0].size)
+    def places(self) -> int:
+        """Outputs of a sample by one kernel."""
+        return math.prod(self.layer.spatial)
 
-    def fold(self, sigma: Sequence[int], rho: Sequence[int]) -> tuple[list[int], int]:
+    def fold(self, sigma: Sequence[int], channels: Sequence[int], places: Sequence[int]) -> tuple[list[int], int]:
         """Return ``y = L^T rho`` and ``c = sum_i sigma_i <rho, outputs_i>``, exact.
 
-        If all claims are true then ``<sum_i sigma_i x_i, y> = c``.
+        Here ``rho[k, p] = channels[k] places[p]``. If all claims are true then ``<sum_i sigma_i x_i, y> = c``. The
+        difference of both sides is a polynomial of degree 3 in the weights. If a claim is false, random weights in
+        [1, 2^128] make it zero with probability at most 3 2^-128 (Schwartz and Zippel).
 
         Parameters
         ----------
         sigma : sequence of int, length b
-            A weight for each sample; not negative, of any size.
-        rho : sequence of int, length ``count``
-            A weight for each output; the same.
+            A weight for each sample; of any size.
+        channels : sequence of int, length units + k
+            A weight for each kernel; the same.
+        places : sequence of int, length ``places``
+            A weight for each place of an output; the same.
         """
-        shape = self.outputs[0].shape
-        flat = self.outputs.reshape(len(self.rows), -1)
-        y, values = [0] * self.layer.width, [0] * len(self.rows)
-        for shift in range(0, max(k.bit_length() for k in rho), _LIMB):
-            limb = np.array([(k >> shift) % 2**_LIMB for k in rho], np.int64)
-            part = self.layer.adjoint(self.kernels, limb.reshape(shape))
-            y = [a + (b << shift) for a, b in zip(y, part, strict=True)]
-            values = [a + (b << shift) for a, b in zip(values, exact_product(flat, limb), strict=True)]
-        return y, sum(s * v for s, v in zip(sigma, values, strict=True))
+        y = self.layer.adjoint(self.kernels, channels, places)
+        if self.layer.spatial:
+            # The places first: they are many, and what is left has one integer a sample and kernel.
+            by_kernel = exact_product(self.outputs.reshape(-1, self.places), places)
+            values = np.array(by_kernel, object).reshape(len(self.rows), -1) @ np.array(channels, object)
+        else:
+            values = places[0] * np.array(exact_product(self.outputs, channels), object)
+        return y, sum(map(mul, sigma, values))

@@ -112,8 +112,9 @@ def test_folding_is_exact_for_weights_of_any_size() -> None:
         samples = rng.integers(0, 256, (3, *layer.sample_shape))
         claims = StepClaims(layer, 0, [0, 1, 2], kernels, layer.apply(samples, kernels))
         sigma = [1, 2**127 + 5, 2**128]
-        for rho in ([2**128] * claims.count, [1] * claims.count, [2**64 + 3 * i for i in range(claims.count)]):
-            y, value = claims.fold(sigma, rho)
+        k, places = len(kernels), claims.places
+        for channels in ([2**128] * k, [1] * k, [2**64 + 3 * i for i in range(k)]):
+            y, value = claims.fold(sigma, channels, [2**128 - i for i in range(places)])
             rows = samples.reshape(3, -1).tolist()
             folded = [sum(s * row[j] for s, row in zip(sigma, rows, strict=True)) for j in range(layer.width)]
             assert sum(a * b for a, b in zip(folded, y, strict=True)) == value
@@ -266,7 +267,7 @@ def test_weights_of_ones_own_choice_do_not_count(device: Device) -> None:
     step = device.claims[0]
     false = replace(step, outputs=step.outputs + np.array([[1, 0, 0], [-1, 0, 0]]))
     points = groups.decode(device.group, b"".join(device.points(step)))
-    y, value = false.fold([1, 1], [1, 1, 1])  # equal sigma: +1 and -1 cancel
+    y, value = false.fold([1, 1], [1, 1, 1], [1])  # equal sigma: +1 and -1 cancel
     rows = device.samples[step.rows]
     r = claim_proofs.blindings(device.group, SECRET, device.key, step.rows, rows)
     statement = linear.Statement(device.group, points, [1, 1], y, value, b"")
