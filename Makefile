@@ -13,7 +13,7 @@ FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py t
   tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
   tests/lab/attacks/test_base.py tests/lab/attacks/test_sign_flip.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
 
-.PHONY: bench check demo drills field quickstart test lint setup clean
+.PHONY: bench check demo drills field matrix quickstart test lint setup clean
 
 setup: $(STAMP)
 
@@ -22,7 +22,8 @@ $(STAMP): pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "expected Python 3.11 or newer as python3, got $$(python3 -V)"; exit 1; }
 	@python3 -m venv $(VENV) 2>/dev/null || { echo "expected python3 with venv: apt-get install python3-venv"; exit 1; }
 	@echo "installing into $(VENV) (torch is large: minutes)"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) --upgrade 'pip>=25.1'  # the first that knows dependency groups
+	@$(PIP) -e '.[live,server,torch]' --group dev
 	@$(PIP) -e '.[charm]' >/dev/null 2>&1 \
 	  || echo "Charm does not build here (needs gcc and libssl-dev): using the arkworks back end"
 	@touch $@
@@ -36,6 +37,10 @@ field: $(STAMP)
 # The oldest and the newest flwr we claim that pip can install; each environment is 5 GB, and is removed afterwards.
 quickstart: $(STAMP)
 	@$(PY) apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
+
+# The wheel in fresh environments: every Python and Flower that it claims; writes docs/results/versions.md.
+matrix: $(STAMP)
+	@$(PY) -m apps.release.matrix --write
 
 # What a round costs the server, ours and Flower's strategies: writes docs/performance.md (half an hour).
 bench: $(STAMP)

@@ -54,7 +54,7 @@ install() {
   # Resolved for aarch64 by this side's uv: pip in there takes more than ten minutes before it has loaded itself.
   # hydra-core is the lab app's, on the device too; antlr4 is its only package that comes as source (pure Python).
   "$(dirname "$PY")/uv" pip install --quiet --python-version 3.11 --python-platform aarch64-manylinux_2_36 \
-    --only-binary :all: --no-binary antlr4-python3-runtime --target "$site" "$ROOT"/wheel/*.whl "hydra-core>=1.3.2,<1.4"
+    --only-binary :all: --no-binary antlr4-python3-runtime --target "$site" "$(echo "$ROOT"/wheel/*.whl)[device]" "hydra-core>=1.3.2,<1.4"
   for script in "$site"/bin/*; do
     sed "1s|^#!.*python.*|#!/opt/faa/bin/python3|" "$script" >"$ROOT/opt/faa/bin/$(basename "$script")"
     chmod +x "$ROOT/opt/faa/bin/$(basename "$script")"

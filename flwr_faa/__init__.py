@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flwr_faa.client import VerifiableClient, verifiable
+    from flwr_faa.errors import FlwrAnomalyError
     from flwr_faa.holdout.base import Holdout
     from flwr_faa.ledger.store import Ledger
     from flwr_faa.pipeline import Policy
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from flwr_faa.verification.spotcheck.device import Device
     from flwr_faa.verification.spotcheck.verifier import SpotCheck
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Device": "flwr_faa.verification.spotcheck.device",
     "FAADL": "flwr_faa.strategy",
+    "FlwrAnomalyError": "flwr_faa.errors",
     "Holdout": "flwr_faa.holdout.base",
     "Ledger": "flwr_faa.ledger.store",
     "Policy": "flwr_faa.pipeline",
@@ -37,6 +39,7 @@ _HOME = {
 __all__ = [
     "Device",
     "FAADL",
+    "FlwrAnomalyError",
     "Holdout",
     "Ledger",
     "Policy",

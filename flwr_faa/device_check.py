@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flwr_faa import private
+from flwr_faa import private, terminal
 from flwr_faa.authority.budget import BUDGET
 
 MB = 2**20
@@ -114,7 +114,7 @@ def check_packages() -> Check:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Check("packages", "fail", f"missing: {', '.join(missing)}", "pip install flwr-anomaly")
+        return Check("packages", "fail", f"missing: {', '.join(missing)}", "pip install 'flwr-anomaly[device]'")
     return Check("packages", "ok", ", ".join(found))
 
 
@@ -302,7 +302,7 @@ app = typer.Typer(help="A device that takes part.", add_completion=False, pretty
 
 
 @app.callback()
-def device() -> None:
+def device(version: bool = terminal.version_option("faa-device")) -> None:
     """A device that takes part."""
 
 

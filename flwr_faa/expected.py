@@ -1,6 +1,7 @@
 """What an argument must be, refused where it is given: what was expected, what was got, and what to write instead.
 
-``TypeError`` for another kind of object, ``ValueError`` for a number that cannot work.
+``ArgumentTypeError``, which is a ``TypeError``, for another kind of object; ``ArgumentValueError``, which is a
+``ValueError``, for a value that cannot work.
 """
 
 from __future__ import annotations
@@ -12,36 +13,40 @@ from typing import Any
 
 import numpy as np
 
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
+
 
 def kind(name: str, value: object, wanted: type | tuple[type, ...], remedy: str) -> None:
     """Raise TypeError unless the value is of a kind; a class is told apart from its instances."""
     if not isinstance(value, wanted):
         names = " or ".join(k.__name__ for k in (wanted if isinstance(wanted, tuple) else (wanted,)))
-        raise TypeError(f"expected {name} to be a {names}, got {shown(value)}: {remedy}")
+        raise ArgumentTypeError(f"expected {name} to be a {names}, got {shown(value)}: {remedy}")
 
 
 def having(name: str, value: object, methods: tuple[str, ...], remedy: str) -> None:
     """Raise TypeError unless the value is an instance with these methods."""
     if isinstance(value, type) or not all(callable(getattr(value, m, None)) for m in methods):
-        raise TypeError(f"expected {name} with {', '.join(f'{m}()' for m in methods)}, got {shown(value)}: {remedy}")
+        raise ArgumentTypeError(
+            f"expected {name} with {', '.join(f'{m}()' for m in methods)}, got {shown(value)}: {remedy}"
+        )
 
 
 def function(name: str, value: object, arguments: str) -> None:
     """Raise TypeError unless the value can be called."""
     if not callable(value):
-        raise TypeError(f"expected {name} to be a function of {arguments}, got {shown(value)}")
+        raise ArgumentTypeError(f"expected {name} to be a function of {arguments}, got {shown(value)}")
 
 
 def flag(name: str, value: object) -> None:
     """Raise TypeError unless the value is True or False: the text ``"no"`` counts as true."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"expected {name} to be True or False, got {shown(value)}")
+        raise ArgumentTypeError(f"expected {name} to be True or False, got {shown(value)}")
 
 
 def integer(name: str, value: Any, least: int) -> None:
     """Raise ValueError unless the value is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"expected {name} to be an integer of at least {least}, got {shown(value)}")
+        raise ArgumentValueError(f"expected {name} to be an integer of at least {least}, got {shown(value)}")
 
 
 def number(
@@ -58,21 +63,23 @@ def number(
     if not (real and math.isfinite(value) and above < value < below and least <= value <= most):
         told = (("above", above), ("at least", least), ("below", below), ("at most", most))
         bounds = " and ".join(f"{word} {bound:g}" for word, bound in told if math.isfinite(bound))
-        raise ValueError(f"expected {name} to be a finite number {bounds}, got {shown(value)}")
+        raise ArgumentValueError(f"expected {name} to be a finite number {bounds}, got {shown(value)}")
 
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """Return a shape as a tuple; raise ValueError unless it is a sequence of positive integers."""
     found = tuple(value) if isinstance(value, (tuple, list)) else ()
     if not found or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in found):
-        raise ValueError(f"expected {name} as a tuple of positive integers, e.g. (1, 28, 28), got {shown(value)}")
+        raise ArgumentValueError(
+            f"expected {name} as a tuple of positive integers, e.g. (1, 28, 28), got {shown(value)}"
+        )
     return tuple(int(n) for n in found)
 
 
 def folder(name: str, value: Any) -> Path:
     """Return a folder as a path; raise TypeError unless it is a text or a path."""
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"expected {name} to be a path, got {shown(value)}")
+        raise ArgumentTypeError(f"expected {name} to be a path, got {shown(value)}")
     return Path(value)
 
 

@@ -79,7 +79,7 @@ class Policy:
     'capped'
     >>> Policy(max_strikes=0)
     Traceback (most recent call last):
-    ValueError: expected max_strikes to be an integer of at least 1, got 0
+    flwr_faa.errors.ArgumentValueError: expected max_strikes to be an integer of at least 1, got 0
     """
 
     weighting: Weighting = "capped"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import metadata
+from typing import Any
 
 import typer
 from rich.console import Console, Group
@@ -24,6 +26,17 @@ def printable(text: object) -> str:
     """
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+
+
+def version_option(program: str) -> Any:
+    """Return the option ``--version`` of a command: what is installed, then the end."""
+
+    def tell(asked: bool) -> None:
+        if asked:
+            typer.echo(f"{program} {metadata.version('flwr-anomaly')}")
+            raise typer.Exit
+
+    return typer.Option(False, "--version", callback=tell, is_eager=True, help="Print the version and end.")
 
 
 def say(text: object, error: bool = False) -> None:

@@ -16,17 +16,22 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pyod.models.base import BaseDetector
-from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
 
 from flwr_faa.detection.geometry import measurable
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.views import SAME, View, statistics_view
+from flwr_faa.errors import MissingExtraError
 from flwr_lomar.neighbourhood import Doubles, split_columns
 from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
 from flwr_lomar.robust.threshold import EPS
 from flwr_lomar.robust.views import Sight, look_again
+
+try:
+    from pyod.models.base import BaseDetector
+    from sklearn.utils import check_array
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise MissingExtraError("pyod", "server", "LoMar") from error
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import hydra
@@ -84,6 +85,9 @@ def check(words: Sequence[str]) -> None:
 
 def dispatch(words: Sequence[str]) -> int:
     """Experiments, a report, or one run."""
+    if list(words) == ["--version"]:
+        print(f"apps.lab {metadata.version('flwr-anomaly')}")
+        return 0
     if list(words) == ["experiments"]:
         return listing.main()
     if list(words[:1]) == ["report"]:

@@ -28,7 +28,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files for ``tensorboard --logdir``; needs ``pip install flwr-anomaly[tensorboard]``."""
+    """Event files for ``tensorboard --logdir``; needs ``pip install --group tensorboard`` in a checkout."""
 
     def __init__(self, folder: str | Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -42,7 +42,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run of MLflow; needs ``pip install flwr-anomaly[mlflow]``.
+    """A run of MLflow; needs ``pip install --group mlflow`` in a checkout.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ import grimp
 from apps.lab.markdown import untitled, write_region
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
-PARTS = ("flwr_faa", "flwr_lomar", "apps.lab", "apps.field", "apps.studies")
+PARTS = ("flwr_faa", "flwr_lomar", "apps.lab", "apps.field", "apps.release", "apps.studies")
 DRAWN = ("flwr_faa", "flwr_lomar", "apps.lab")
 
 Arrows = Mapping[str, Set[str]]

@@ -35,6 +35,11 @@ app = typer.Typer(
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where the authority keeps its state.")]
 
 
+@app.callback()
+def authority(version: bool = terminal.version_option("faa-authority")) -> None:
+    """The key authority."""
+
+
 @app.command()
 def init(
     directory: Directory,

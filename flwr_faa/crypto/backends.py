@@ -17,6 +17,7 @@ import numpy.typing as npt
 from py_arkworks_bls12381 import G1Point, Scalar
 
 from flwr_faa.crypto.group import Group, Point
+from flwr_faa.errors import MissingExtraError
 
 logger = logging.getLogger(__name__)
 _OPENING = threading.Lock()
@@ -36,7 +37,7 @@ class CharmGroup:
         try:
             self._ec: Any = importlib.import_module("charm_lite.core.math.elliptic_curve")
         except ImportError as error:
-            raise ImportError("the charm back end is missing: pip install 'flwr-anomaly[charm]'") from error
+            raise MissingExtraError("charm-crypto-lite", "charm", "the charm back end") from error
         self._group: Any = self._ec.elliptic_curve(nid=415)
         self.order = int(self._ec.order(self._group))
         self.generator: Point = self._ec.getGenerator(self._group)

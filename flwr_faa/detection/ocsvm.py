@@ -9,6 +9,7 @@ import numpy as np
 from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, ranked
+from flwr_faa.errors import MissingExtraError
 from flwr_faa.replies.updates import Batch
 
 #: A decision value smaller than this is the boundary: the solver stops at 1e-9, half of the clients lie on it exactly.
@@ -61,7 +62,7 @@ class OCSVM(Detector):
         try:  # here, not above: clients and the authority do without PyOD
             import pyod.models.ocsvm as pyod
         except ImportError as error:
-            raise ImportError("OCSVM needs PyOD: pip install 'flwr-anomaly[server]'") from error
+            raise MissingExtraError("pyod", "server", "OCSVM") from error
         svm = pyod.OCSVM(kernel="precomputed", nu=self.nu, tol=1e-9)
         score = svm.fit(np.exp(-squared / c)).decision_scores_
         return np.where(np.abs(score) < ON_BOUNDARY, 0.0, score)

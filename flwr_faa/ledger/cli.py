@@ -33,6 +33,11 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder given to
 Node = Annotated[int, typer.Argument(metavar="NODE", help="A node id, as the tables show it.", min=0)]
 
 
+@app.callback()
+def ledger(version: bool = terminal.version_option("faa-ledger")) -> None:
+    """What the ledger of a federation says."""
+
+
 @app.command()
 def nodes(folder: Folder) -> None:
     """One line per node: state, how often it was suspected and convicted, and why it was last judged as it was."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from flwr_faa import expected
 from flwr_faa.authority import BUDGET
+from flwr_faa.errors import MissingExtraError
 from flwr_faa.verification.readiness import problems
 from flwr_faa.verification.training import Data, Training
 
@@ -47,6 +49,8 @@ class TrainingPlan(Training):
     """
 
     def __post_init__(self) -> None:
+        if find_spec("torch") is None:  # imported where it is used: a device has little memory for what it does not use
+            raise MissingExtraError("torch", "torch", "a TrainingPlan, which trains and replays by it")
         if hasattr(self.model, "state_dict") and not isinstance(self.model, type):
             raise ValueError(
                 f"expected model to be a callable that returns a new torch module, got the module "

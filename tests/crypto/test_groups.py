@@ -199,6 +199,6 @@ def test_without_charm() -> None:
         print(sorted({"torch", "pyod", "flwr"} & set(sys.modules)))
     """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    missing = "the charm back end is missing: pip install 'flwr-anomaly[charm]'"
+    missing = "expected charm-crypto-lite for the charm back end, got none: pip install 'flwr-anomaly[charm]'"
     assert done.stdout.splitlines() == [missing, "arkworks arkworks", "[]"]
     assert done.stderr.splitlines() == [f"{missing}; using arkworks"]

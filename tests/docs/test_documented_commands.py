@@ -200,9 +200,11 @@ def flower(args: Sequence[str]) -> None:
 
 
 def installs(args: Sequence[str]) -> None:
-    """``pip install``: of this package, with extras that it has."""
+    """``pip install``: of this package, with extras and groups that it has."""
     assert args[0] == "install"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras, groups = told["project"]["optional-dependencies"], told["dependency-groups"]
+    assert {group for word, group in pairwise(args) if word == "--group"} <= set(groups)
     for wanted in re.findall(r"(?:\.|flwr-anomaly)\[([^\]]+)\]", " ".join(args)):
         assert set(wanted.split(",")) <= set(extras)
 

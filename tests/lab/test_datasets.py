@@ -123,7 +123,7 @@ def test_faces_are_cut_out_of_the_middle(empty: Path) -> None:
 
 
 def test_shuttle_is_read_from_debians_file(empty: Path) -> None:
-    rdata = pytest.importorskip("rdata", reason="the extra stand-ins")
+    rdata = pytest.importorskip("rdata", reason="the group stand-ins")
     import pandas as pd
 
     empty.mkdir()

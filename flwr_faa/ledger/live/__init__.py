@@ -12,12 +12,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
-
 from flwr_faa.authority import web
+from flwr_faa.errors import MissingExtraError
 from flwr_faa.ledger.history import History
 from flwr_faa.terminal import printable
+
+try:
+    from fastapi import FastAPI, Request, Response
+    from fastapi.responses import FileResponse, JSONResponse
+except ImportError as error:
+    raise MissingExtraError("fastapi", "live", "the live page") from error
 
 #: Beginning of the cookie's name. The rest tells the pages of one host apart: browsers send cookies to every port.
 COOKIE = "faa-live"

@@ -72,7 +72,7 @@ class Device:
     ('device', 'checkpoints')
     >>> Device("device", budget=2.0)
     Traceback (most recent call last):
-    ValueError: expected budget to be a finite number above 0 and at most 1, got 2.0
+    flwr_faa.errors.ArgumentValueError: expected budget to be a finite number above 0 and at most 1, got 2.0
     """
 
     folder: Path = field(default_factory=_home)

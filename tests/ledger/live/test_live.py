@@ -85,7 +85,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
 
 @pytest.mark.slow
 def test_in_chromium(served: tuple[str, Path, Path], tmp_path: Path) -> None:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="expected selenium: pip install -e '.[dev]'")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="expected selenium: pip install --group dev")
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
