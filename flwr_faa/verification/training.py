@@ -206,7 +206,7 @@ class Training:
 
         with contract(0), torch.inference_mode():
             model = self.build(arrays).eval()
-            chunks = np.array_split(samples, max(1, len(samples) // 500))
+            chunks = np.array_split(samples, max(1, len(samples) // 100))
             outputs = [model(torch.from_numpy(c.astype(np.float32)) * self.scale) for c in chunks]
             return np.asarray(torch.cat(outputs).numpy())
 
@@ -248,8 +248,8 @@ def find_first_layer(model: nn.Module) -> nn.Module:
 
 
 def to_arrays(model: nn.Module) -> list[npt.NDArray[Any]]:
-    """``state_dict()`` as NumPy arrays, copied."""
-    return [np.array(t.detach().cpu().numpy()) for t in model.state_dict().values()]
+    """``state_dict()`` as NumPy arrays, copied; row by row, however the model lies in memory."""
+    return [np.array(t.detach().cpu().numpy(), order="C") for t in model.state_dict().values()]
 
 
 def step_seed(nonce: int, index: int) -> int:

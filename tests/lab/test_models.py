@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from apps.lab.config import load
 from apps.lab.models import cnn, logistic, mlp, squeezenet
@@ -38,6 +39,16 @@ def test_models_have_the_parameters_that_the_papers_imply(model, parameters: int
 def test_fashion_mnist_has_batch_norm_after_each_convolution() -> None:
     kinds = [type(layer).__name__ for layer in cnn((1, 28, 28), 10, batch_norm=True)]
     assert kinds[:8] == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"] * 2
+
+
+def test_a_network_that_lies_channels_last_sends_what_it_would_send_otherwise() -> None:
+    plan = TrainingPlan(partial(cnn, (1, 12, 12), 4), lr=0.1, batch_size=4)
+    data = np.random.default_rng(0).integers(0, 256, (8, 1, 12, 12), np.uint8), np.arange(8) % 4
+    sent = plan.train(plan.initial_arrays(0), data, nonce=1)
+
+    assert all(w.flags.c_contiguous for w in sent)  # bytes on the wire, commitments and hashes go row by row
+    assert plan.build(sent)[3].weight.is_contiguous(memory_format=torch.channels_last)  # from the wire and back
+    assert not plan.build(sent)[3].weight.is_contiguous()
 
 
 def test_lomars_logistic_regression_starts_from_zero() -> None:
