@@ -8,8 +8,8 @@ convolutions alone take where this core multiplies as fast as it multiplies matr
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,6 +45,9 @@ def seconds(act: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print a line for each layout, and what a matrix product reaches; write them into the docs if asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--docs", action="store_true", help=f"write the table into {DOC.name} too")
+    options = parser.parse_args()
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (TEST, *SHAPE), np.uint8), rng.integers(0, CLASSES, TEST)
     plans = {
@@ -67,7 +70,7 @@ def main() -> None:
     )
     text = untitled(["CPU s", "to train 20 clients", "to measure the model"], lines)
     print(text)
-    if "--docs" in sys.argv[1:]:
+    if options.docs:
         write_region(DOC, "training", text)
 
 
