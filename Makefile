@@ -13,7 +13,7 @@ FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py t
   tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
   tests/lab/attacks/test_base.py tests/lab/attacks/test_sign_flip.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
 
-.PHONY: bench check demo drills field matrix quickstart test lint setup clean
+.PHONY: bench check demo docs drills field matrix quickstart test lint setup clean
 
 setup: $(STAMP)
 
@@ -53,7 +53,11 @@ drills: $(STAMP)
 check: lint
 	@$(PY) -m pytest -n 2 --dist worksteal -m 'not slow' $(FAST)
 
-test: lint
+# The site, into docs/_build; a warning or a link to nothing is an error.
+docs: $(STAMP)
+	@$(VENV)/bin/sphinx-build -q -b html -n -W --keep-going docs docs/_build
+
+test: lint docs
 	@$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)

@@ -52,7 +52,7 @@ class Policy:
     Parameters
     ----------
     weighting : {"capped", "uniform", "reported"}
-        See :func:`flwr_faa.replies.updates.read_replies`.
+        See ``flwr_faa.replies.updates.read_replies``.
     ban : bool
         A convicted node takes no further part. Where more than ``assumed_share`` of a round's updates are convicted,
         nobody is banned and the global model stays: that is what a configuration mistake looks like.

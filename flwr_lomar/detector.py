@@ -85,7 +85,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     bandwidth : float or None (default: None)
         ``paper``: h, in the units of the updates; the paper gives no value, 1 is ours. ``robust``: its multiple c.
     threshold : float, "contamination" or None (default: None)
-        ``paper``: eps, of F. ``robust``: of |z|; None is `largest_z`, 4.4 for 100 updates of a logistic regression,
+        ``paper``: eps, of F. ``robust``: of ``|z|``; None is `largest_z`, 4.4 for 100 updates of a logistic regression,
         6.3 for 20 of a deeper model. "contamination": PyOD's quantile of the scores.
     statistics : int (default: 0)
         The last so many columns are running statistics (of batch norm). They are in no distance, norm or F; ``robust``
@@ -94,7 +94,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     Attributes
     ----------
     decision_scores_ : ndarray, shape (n,)
-        ``paper``: -log F. ``robust``: the largest |z| over the views, in the kindest look (``views``).
+        ``paper``: -log F. ``robust``: the largest ``|z|`` over the views, in the kindest look (``views``).
     threshold_ : float
         Scores above it are outliers.
     labels_ : ndarray of int, shape (n,)
@@ -104,7 +104,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     views_ : list of View
         ``robust`` only: what the scores come from; empty for a single update.
     evidence_ : list of str, length n
-        Why each update has its score: the view of its largest |z|.
+        Why each update has its score: the view of its largest ``|z|``.
     updates_ : ndarray, shape (n, d)
         What was fitted: float32 and float64 matrices in C order are not copied.
     n_features_in_ : int

@@ -34,7 +34,7 @@ class MultiView(Detector):
     Parameters
     ----------
     threshold : float, optional
-        Of |z|.
+        Of ``|z|``.
     views : callable, optional
         From a ``Cloud`` to its views, rows in canonical order. Default: ``update_views``, or without a threshold
         ``harm_views``.
@@ -53,7 +53,7 @@ class MultiView(Detector):
         return "MultiView()" if self.threshold is None else f"MultiView(threshold={self.threshold:g})"
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
-        """Score = largest |z|; evidence = the view it comes from. The seed is not used."""
+        """Score = largest ``|z|``; evidence = the view it comes from. The seed is not used."""
         cloud = Cloud.of(batch)
         if self.threshold is None:
             views = (self.views or harm_views)(cloud)
