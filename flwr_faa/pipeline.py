@@ -92,7 +92,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.weighting not in get_args(Weighting):
-            raise ValueError(f"Expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
+            raise ValueError(f"expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
         for name in ("ban", "fail_closed", "renormalise"):
             expected.flag(name, getattr(self, name))
         expected.integer("max_strikes", self.max_strikes, least=1)
@@ -400,7 +400,7 @@ class Pipeline:
             return average(batch, rows, model, renormalise=self.policy.renormalise)
         update = np.asarray(self.rule(batch, rows), np.float64)
         if update.shape != (batch.layout.size,) or not np.isfinite(update).all():
-            raise ValueError(f"Expected {batch.layout.size} finite numbers from the rule, got shape {update.shape}")
+            raise ValueError(f"expected {batch.layout.size} finite numbers from the rule, got shape {update.shape}")
         # A rule combines the columns of the updates; bookkeeping has none, and is averaged.
         counted = average(batch, rows, model, renormalise=self.policy.renormalise, bookkeeping_only=True)
         return apply_update(counted, update, batch.layout)

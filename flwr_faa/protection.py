@@ -80,11 +80,11 @@ def protect(
         got = type(strategy).__name__
         inner = isinstance(getattr(strategy, "strategy", None), FedAvg | LegacyFedAvg)
         hint = f": protect the strategy inside it, {got}(protect(strategy), ...)" if inner else ""
-        raise TypeError(f"Expected a FedAvg, or what inherits from it, without a defence, got {got}{hint}")
+        raise TypeError(f"expected a FedAvg, or what inherits from it, without a defence, got {got}{hint}")
     trees = [cls.__name__ for cls in type(strategy).__mro__ if "Xgb" in cls.__name__]
     if trees:
         raise TypeError(
-            f"Expected a strategy that combines arrays, got {trees[0]}: trees have no distance that a detector could "
+            f"expected a strategy that combines arrays, got {trees[0]}: trees have no distance that a detector could "
             "measure. Protected can be whatever averages weights (FedAvg, FedAdam, FedProx, Krum, your own)"
         )
     defence = Defence(detector, verifier, policy, ledger, verify_timeout, seed, None, observe, holdout)

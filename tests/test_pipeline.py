@@ -231,5 +231,5 @@ def test_a_rule_gets_the_kept_rows_and_its_update_is_applied(honest: list[Reply]
 
 @pytest.mark.parametrize("answer", [np.zeros(3), np.full(1210, np.nan)])
 def test_a_rule_that_answers_nonsense_is_a_bug_of_the_rule(honest: list[Reply], answer: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="Expected 1210 finite numbers"):
+    with pytest.raises(ValueError, match="expected 1210 finite numbers"):
         run(honest, Largest(1), rule=lambda batch, rows: answer)

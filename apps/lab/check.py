@@ -24,7 +24,7 @@ class Rule:
     """What a setting must be, in words, and how to tell."""
 
     words: str
-    holds: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
 
 
 def whole(least: int, most: float = math.inf) -> Rule:
@@ -49,7 +49,7 @@ def choice(*names: str) -> Rule:
 
 def or_null(rule: Rule) -> Rule:
     """The same, or nothing."""
-    return Rule(f"{rule.words}, or null", lambda v: v is None or rule.holds(v))
+    return Rule(f"{rule.words}, or null", lambda v: v is None or rule.accepts(v))
 
 
 SHARE, POSITIVE = number(least=0, most=1), number(above=0)
@@ -148,7 +148,7 @@ def _mistake(key: str, value: Any, known: Plain, config: Plain) -> str | None:
     if any(k.startswith(f"{key}.") for k in known):
         return f"expected {key} to hold settings, got {value!r}"
     rule = RULES.get(key) or _by_default(known.get(key)) or _by_signature(key, config)
-    if rule is not None and not rule.holds(value):
+    if rule is not None and not rule.accepts(value):
         return f"expected {key} to be {rule.words}, got {value!r}"
     if not all(math.isfinite(v) for v in _floats(value)):
         return f"expected {key} to be finite, got {value!r}"

@@ -31,5 +31,5 @@ def write_region(path: Path, name: str, text: str) -> None:
     region = re.compile(rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
     before = path.read_text()
     if not region.search(before):
-        raise ValueError(f"Expected <!-- table:{name} --> and <!-- /table --> in {path}, got neither")
+        raise ValueError(f"expected <!-- table:{name} --> and <!-- /table --> in {path}, got neither")
     path.write_text(region.sub(lambda found: f"{found[1]}\n{text.rstrip()}\n\n{found[2]}", before))

@@ -42,7 +42,7 @@ def cnn(shape: Sequence[int], classes: int, batch_norm: bool = False) -> nn.Modu
     from torch import nn
 
     if len(shape) != 3:
-        raise ValueError(f"Expected images of shape (channels, H, W) for a CNN, got {tuple(shape)}")
+        raise ValueError(f"expected images of shape (channels, H, W) for a CNN, got {tuple(shape)}")
     padding = 2 if shape[-1] < 16 else 0
     sides = [(((side + 2 * padding - 4) // 2) + 2 * padding - 4) // 2 for side in shape[1:]]
 
@@ -68,7 +68,7 @@ def squeezenet(shape: Sequence[int], classes: int) -> nn.Module:
     channel.
     """
     if len(shape) != 3 or min(shape[1:]) < 32:
-        raise ValueError(f"Expected images of at least 32 x 32 pixels for SqueezeNet, got shape {tuple(shape)}")
+        raise ValueError(f"expected images of at least 32 x 32 pixels for SqueezeNet, got shape {tuple(shape)}")
     from torch import nn
     from torchvision.models import squeezenet1_1
 

@@ -109,7 +109,7 @@ def tracked(strategy: S, *trackers: Tracker) -> S:
         watch("aggregate_evaluate", "evaluate")
         watch("evaluate", "server")
     else:
-        raise TypeError(f"Expected a strategy with aggregate_train or aggregate_fit, got {type(strategy).__name__}")
+        raise TypeError(f"expected a strategy with aggregate_train or aggregate_fit, got {type(strategy).__name__}")
     return strategy
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa.authority.information import RHO_BITS
-from flwr_faa.authority.registration import Disclosure, Registration, holds
+from flwr_faa.authority.registration import Disclosure, Registration, verify_signature
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.group import Group
 
@@ -57,7 +57,7 @@ class SignedPublicKey:
         ValueError
             Not this authority's, for another node, group or width.
         """
-        if not holds(authority, self.signature, _PURPOSE + self.node_id.to_bytes(8, "big") + self.public):
+        if not verify_signature(authority, self.signature, _PURPOSE + self.node_id.to_bytes(8, "big") + self.public):
             raise ValueError("expected a public key signed by the pinned authority, got another signature")
         if self.node_id != node_id:
             raise ValueError(f"expected the public key of node {node_id}, got that of node {self.node_id}")

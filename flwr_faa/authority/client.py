@@ -14,7 +14,7 @@ import httpx
 
 from flwr_faa.authority.base import AuthorityUnavailable, CheckKey, SignedPublicKey, Stated, combine, weights
 from flwr_faa.authority.credential import SIGNATURE, Credential, loopback, reply_message
-from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, holds
+from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused, Registration, verify_signature
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
@@ -162,7 +162,7 @@ class RemoteAuthority:
         status, raw = response.status_code, response.content
         # Whoever answers without the authority's key cannot have us believe anything, not even in a refusal.
         message = reply_message(headers[SIGNATURE], status, raw)
-        if not holds(self._credential.authority, _unhex(response.headers.get(SIGNATURE, "")), message):
+        if not verify_signature(self._credential.authority, _unhex(response.headers.get(SIGNATURE, "")), message):
             raise AuthorityUnavailable(
                 f"expected the authority's signature from {self.url}, got {status} {raw[:200]!r}"
             )

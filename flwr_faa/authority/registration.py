@@ -89,7 +89,7 @@ class Registration:
     def check(self, node_id: int, public_key: bytes) -> None:
         """Raise Refused unless well-formed, and signed for this node and its encoded public key."""
         self.check_form()
-        if not holds(self.verify_key, self.signature, self.message(node_id, public_key)):
+        if not verify_signature(self.verify_key, self.signature, self.message(node_id, public_key)):
             raise Refused(f"expected the client's signature for node {node_id} and its public key, got another")
 
 
@@ -131,7 +131,7 @@ class Disclosure:
         )
 
 
-def holds(key: bytes, signature: bytes, message: bytes) -> bool:
+def verify_signature(key: bytes, signature: bytes, message: bytes) -> bool:
     """Whether this is that Ed25519 key's signature."""
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)

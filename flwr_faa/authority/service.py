@@ -30,7 +30,7 @@ from flwr_faa.authority import web
 from flwr_faa.authority.base import MAX_NODE, Stated
 from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, reply_message, request_message
-from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, holds
+from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, verify_signature
 from flwr_faa.crypto.ipfe import MAX_WIDTH
 
 #: Bytes of a body, checked while it arrives: room for the weights of 3,072 x 1,000, written out.
@@ -165,7 +165,7 @@ class Service:
         except (KeyError, ValueError):
             raise Rejected(401, "unsigned", "expected a signed request, got none") from None
         message = request_message(self.authority.verify_key, path, fields)
-        if len(nonce) != 16 or not holds(self.server, signature, message):
+        if len(nonce) != 16 or not verify_signature(self.server, signature, message):
             raise Rejected(401, "unsigned", "expected the aggregation server's signature, got another")
         return Ticket(path, at, nonce, fields[DIGEST], fields[SIGNATURE])
 

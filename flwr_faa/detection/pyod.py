@@ -130,7 +130,7 @@ class PyODDetector(Detector):
         try:
             scores, threshold, labels = fitted.decision_scores_, float(fitted.threshold_), fitted.labels_
         except AttributeError as error:
-            raise TypeError(f"Expected fit() to leave PyOD's attributes, {self._name} has none: {error}") from error
+            raise TypeError(f"expected fit() to leave PyOD's attributes, {self._name} has none: {error}") from error
         # Equal updates are judged alike, whatever rounding makes of them.
         first = np.searchsorted(places, cloud.place[np.array(cloud.order)[places]])
         scores, labels = np.asarray(scores, np.float64)[first], np.asarray(labels)[first]
@@ -166,4 +166,4 @@ def as_detector(obj: Any) -> Detector:
         pyod = any(base.__name__ == "BaseDetector" for base in type(obj).__mro__)
         if callable(getattr(obj, "fit", None)) and (pyod or hasattr(obj, "label_blocks")):
             return PyODDetector(obj)
-    raise TypeError(f"Expected a detector with detect() and more(), or an instance of a PyOD detector, got {obj!r}.")
+    raise TypeError(f"expected a detector with detect() and more(), or an instance of a PyOD detector, got {obj!r}.")

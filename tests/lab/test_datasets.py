@@ -118,7 +118,7 @@ def test_faces_are_cut_out_of_the_middle(empty: Path) -> None:
     assert colour.train[0].shape == (12, 3, 32, 32)
     assert sorted(np.concatenate([colour.train[1], colour.test[1]])) == [0] * 5 + [1] * 5 + [2] * 5
     assert grey.train[0].shape == (8, 1, 32, 32)
-    with pytest.raises(datasets.DataMissingError, match="Expected 5 folders of images"):
+    with pytest.raises(datasets.DataMissingError, match="expected 5 folders of images"):
         datasets.vggface2(identities=5, side=32)
 
 
@@ -145,7 +145,7 @@ def test_an_error_says_what_to_put_where(load, wanted: str, empty: Path, monkeyp
 
     archive = _kddcup99.ARCHIVE_10_PERCENT._replace(url=(empty / "nothing").as_uri())
     monkeypatch.setattr(_kddcup99, "ARCHIVE_10_PERCENT", archive)
-    with pytest.raises(datasets.DataMissingError, match=rf"Expected .*npz, or .*{wanted}.* in {empty} \(FAA_DATA\)"):
+    with pytest.raises(datasets.DataMissingError, match=rf"expected .*npz, or .*{wanted}.* in {empty} \(FAA_DATA\)"):
         load()
 
 

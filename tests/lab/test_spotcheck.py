@@ -20,7 +20,7 @@ from apps.lab.scenario import CONF
 from apps.lab.spotcheck import Enrolled
 from apps.studies.demo import disclosed
 from apps.studies.spotcheck_lies import study
-from apps.studies.spotcheck_lies.study import all_cells, binding_cells, holds, run_missing, table
+from apps.studies.spotcheck_lies.study import all_cells, binding_cells, is_as_stated, run_missing, table
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
 from flwr_faa.authority.budget import allowance
 from flwr_faa.verification.training import Checkpoint
@@ -181,14 +181,14 @@ def test_a_cell_counts_what_happened() -> None:
     assert (row["hits"], row["done"], row["verdicts"]) == (3, 3, {"convicted": 3})
     honest = run_cell(Cell("honest", "model=logistic", "1", trials=3, rounds=3, counts="cleared", threads=2))
     assert honest["verdicts"] == {"cleared": 3} and 0 < honest["worst_error"] < 1e-4
-    assert holds(row) and not holds({**honest, "hits": 0, "counts": "convicted"})
+    assert is_as_stated(row) and not is_as_stated({**honest, "hits": 0, "counts": "convicted"})
 
 
 def test_what_is_not_as_stated_is_noticed() -> None:
     row = {"probability": 0.75, "at_least": False, "done": 200}
-    assert [holds({**row, "hits": n}) for n in (100, 150, 195)] == [False, True, False]
-    assert holds({**row, "hits": 195, "at_least": True})
-    assert not holds({**row, "probability": 1.0, "hits": 199})
+    assert [is_as_stated({**row, "hits": n}) for n in (100, 150, 195)] == [False, True, False]
+    assert is_as_stated({**row, "hits": 195, "at_least": True})
+    assert not is_as_stated({**row, "probability": 1.0, "hits": 199})
 
 
 def test_finished_lines_are_not_run_again_and_the_table_is_written(

@@ -90,5 +90,5 @@ def test_a_legacy_strategy() -> None:
 
 
 def test_something_else_is_refused() -> None:
-    with pytest.raises(TypeError, match="Expected a strategy with aggregate_train or aggregate_fit, got str"):
+    with pytest.raises(TypeError, match="expected a strategy with aggregate_train or aggregate_fit, got str"):
         tracked("FedAvg", Seen())

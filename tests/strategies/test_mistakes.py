@@ -239,7 +239,7 @@ def test_a_devices_folder_may_be_a_text(tmp_path: Path) -> None:
     [
         ({"verifier": SpotCheck}, r"verifier with challenge\(\), judge\(\), got the class SpotCheck"),
         ({"verifier": "spotcheck"}, "verifier with challenge"),
-        ({"detector": "lomar"}, "Expected a detector"),
+        ({"detector": "lomar"}, "expected a detector"),
         ({"policy": Policy}, "policy to be a Policy, got the class Policy"),
         ({"policy": {}}, "policy to be a Policy"),
         ({"ledger": Ledger}, "ledger to be a Ledger, got the class Ledger"),

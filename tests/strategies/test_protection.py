@@ -138,5 +138,5 @@ def test_the_strategy_given_is_left_alone() -> None:
 
 @pytest.mark.parametrize("wrong", [FAADL(), protect(Median()), object()])
 def test_what_cannot_be_protected(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="Expected a FedAvg"):
+    with pytest.raises(TypeError, match="expected a FedAvg"):
         protect(wrong)

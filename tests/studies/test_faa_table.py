@@ -61,5 +61,5 @@ def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     table.write_region(readme, "faa", "new\n")
     assert readme.read_text() == "before\n<!-- table:faa -->\n\nnew\n\n<!-- /table -->\nafter\n"
     readme.write_text("no marks")
-    with pytest.raises(ValueError, match="Expected <!-- table:faa -->"):
+    with pytest.raises(ValueError, match="expected <!-- table:faa -->"):
         table.write_region(readme, "faa", "new\n")

@@ -167,7 +167,7 @@ def perturbation(updates: Vector, direction: str) -> Vector:
         return np.asarray(-np.sign(mean))
     if direction == "unit":
         return np.asarray(-mean / (np.linalg.norm(mean) or 1.0))
-    raise ValueError(f"Expected direction std, unit or sign, got {direction!r}")
+    raise ValueError(f"expected direction std, unit or sign, got {direction!r}")
 
 
 def squared_distances(points: Vector) -> Vector:

@@ -57,5 +57,5 @@ def _faces(place: str, mode: str, identities: int, side: int, folder: Path) -> D
     people = ImageFolder(str(images), loader=read, is_valid_file=lambda path: path.lower().endswith(ending))
     chosen = [(path, label) for path, label in people.samples if label < identities]
     if len({label for _, label in chosen}) < identities:
-        raise ValueError(f"Expected {identities} folders of images in {images}, got {len(people.classes)}")
+        raise ValueError(f"expected {identities} folders of images in {images}, got {len(people.classes)}")
     return split(np.stack([read(path) for path, _ in chosen]), np.array([label for _, label in chosen]))

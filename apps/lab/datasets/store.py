@@ -61,7 +61,7 @@ def stored(name: str, make: Callable[[Path], Dataset], expected: str) -> Dataset
                     dataset = make(folder)
                 except (OSError, RuntimeError, ValueError, ImportError) as why:
                     raise DataMissingError(
-                        f"Expected {path.name}, or {expected}, in {folder} (FAA_DATA), or a way to fetch it; {HELP}. "
+                        f"expected {path.name}, or {expected}, in {folder} (FAA_DATA), or a way to fetch it; {HELP}. "
                         f"Got {type(why).__name__}: {why}"
                     ) from why
                 _write(path, {"train": dataset.train, "test": dataset.test})

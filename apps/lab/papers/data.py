@@ -88,7 +88,7 @@ def read(path: Path) -> Results:
         runs = pd.read_csv(path / "results.csv", keep_default_na=False, na_values=[""])
         curves = pd.read_csv(path / "curves.csv")
     except (FileNotFoundError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"Expected finished runs in {path}, got none") from error
+        raise ValueError(f"expected finished runs in {path}, got none") from error
     return Results(spec(runs["experiment"].iloc[0]), runs["size"].iloc[0], runs, curves)
 
 

@@ -84,7 +84,7 @@ def spec(name: str) -> Spec:
     """
     if name not in names():
         near = did_you_mean(name, names())
-        raise ConfigError(f"Expected experiment to be one of {', '.join(names())}, got {name!r}{near}")
+        raise ConfigError(f"expected experiment to be one of {', '.join(names())}, got {name!r}{near}")
     content: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     return Spec(name=name, **content)
 
@@ -115,11 +115,11 @@ def meaning(axis: str, value: Any, size: Size) -> str | None:
     """The overrides that a value of an axis stands for; None if there is no such thing at this size."""
     known = _axes()
     if axis not in known:
-        raise ValueError(f"Expected an axis of {FOLDER / 'axes.yaml'}, got {axis!r}")
+        raise ValueError(f"expected an axis of {FOLDER / 'axes.yaml'}, got {axis!r}")
     if isinstance(known[axis], str):  # a pattern for numbers
         return str(known[axis]).format(value)
     if value not in known[axis]:
-        raise ValueError(f"Expected {axis} to be one of {', '.join(map(str, known[axis]))}, got {value!r}")
+        raise ValueError(f"expected {axis} to be one of {', '.join(map(str, known[axis]))}, got {value!r}")
     words = known[axis][value]
     return words.get(size) if isinstance(words, Mapping) else words
 
@@ -185,7 +185,7 @@ def _text(group: str, choice: str) -> str:
     if not path.exists():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
         near = did_you_mean(choice, known)
-        raise ConfigError(f"Expected {group} to be one of {', '.join(known)}, got {choice!r}{near}")
+        raise ConfigError(f"expected {group} to be one of {', '.join(known)}, got {choice!r}{near}")
     return re.sub(r"(_target_: )[\w.]*\.", r"\1", OmegaConf.to_yaml(OmegaConf.load(path)))
 
 

@@ -125,22 +125,22 @@ def parse(words: Sequence[str]) -> Order:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ConfigError(f"Expected words like size=quick, got {word!r}")
+            raise ConfigError(f"expected words like size=quick, got {word!r}")
         if key in readers:
             chosen[key] = readers[key](key, value) if readers[key] in (_count, _minutes) else readers[key](value)
         elif key.lstrip("+~") not in (*GROUPS, *OWN) and "." not in key and (near := did_you_mean(key, readers)):
-            raise ConfigError(f"Expected size=, seeds=, jobs=, minutes=, data=, out= or a setting, got {word!r}{near}")
+            raise ConfigError(f"expected size=, seeds=, jobs=, minutes=, data=, out= or a setting, got {word!r}{near}")
         else:
             more.append(word)
     order = Order(**chosen, more=tuple(more))
     if order.size not in SIZES:
-        raise ConfigError(f"Expected size to be one of {', '.join(SIZES)}, got {order.size!r}")
+        raise ConfigError(f"expected size to be one of {', '.join(SIZES)}, got {order.size!r}")
     return order
 
 
 def _count(key: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise ConfigError(f"Expected {key} to be a whole number of at least 1, got {value!r}")
+        raise ConfigError(f"expected {key} to be a whole number of at least 1, got {value!r}")
     return int(value)
 
 
@@ -150,7 +150,7 @@ def _minutes(key: str, value: str) -> float:
     except ValueError:
         minutes = math.nan
     if not 0 < minutes < math.inf:
-        raise ConfigError(f"Expected {key} to be a finite number above 0, got {value!r}")
+        raise ConfigError(f"expected {key} to be a finite number above 0, got {value!r}")
     return minutes
 
 
@@ -164,7 +164,7 @@ def execute(order: Order) -> list[Path]:
     grids = [(s, [c for c in cells(s, order.size, order.more) if _wanted(c, order)]) for s in map(spec, which)]
     if not any(grid for _, grid in grids):
         values = dict.fromkeys(c.axes.get("data") for s, _ in grids for c in cells(s, order.size, order.more))
-        raise ConfigError(f"Expected data to be one of {', '.join(map(str, values))}, got {order.data!r}")
+        raise ConfigError(f"expected data to be one of {', '.join(map(str, values))}, got {order.data!r}")
     for _, grid in grids:
         load(f"{grid[0].overrides} seed=1") if grid else None  # a mistake among the overrides is in every cell
     seeds = range(1, order.seeds + 1)

@@ -122,7 +122,7 @@ def _train_stack(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce
     with contract(nonce):
         model, loss_of = plan.build(arrays).train(), plan.loss or cross_entropy
         if buffers := [name for name, _ in model.named_buffers()]:
-            raise ValueError(f"Expected a model without buffers to train many at once, got {buffers[0]}")
+            raise ValueError(f"expected a model without buffers to train many at once, got {buffers[0]}")
 
         def loss(
             weights: Mapping[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor, parts: torch.Tensor

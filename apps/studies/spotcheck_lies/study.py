@@ -213,7 +213,7 @@ def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
     yield lie("signs flipped once the budget is spent, 4 rounds", f"budget_spent {narrow}", "1 (kept out)", **kept)
 
 
-def holds(row: dict[str, Any]) -> bool:
+def is_as_stated(row: dict[str, Any]) -> bool:
     """Whether a figure is compatible with what is stated."""
     from scipy.stats import binomtest
 
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         write_region(DOCS, name, text)
     print(text)
-    bad = [row["name"] for row in rows if not holds(row)]
+    bad = [row["name"] for row in rows if not is_as_stated(row)]
     for name in bad:
         print(f"not as stated: {name}", file=sys.stderr)
     return 1 if bad else 0

@@ -122,13 +122,13 @@ class Shown:
         if case.num_examples != samples:
             raise Contradiction(f"reported {case.num_examples} examples, registered {samples} samples")
         start = plan.start(case.model)
-        if not merkle.holds(commitment.root, count, 0, merkle.leaf(layout.encode(start)), answer.start):
+        if not merkle.verify_path(commitment.root, count, 0, merkle.leaf(layout.encode(start)), answer.start):
             raise Contradiction("the committed run does not start at the broadcast model")
         found = {}
         opened = zip(opened_checkpoints(steps), answer.checkpoints, answer.checkpoint_paths, strict=True)
         for index, raw, path in opened:
             encoded = raw.tobytes()
-            if not merkle.holds(commitment.root, count, index, merkle.leaf(encoded), path):
+            if not merkle.verify_path(commitment.root, count, index, merkle.leaf(encoded), path):
                 raise Contradiction(f"checkpoint {index} is not the one committed to")
             found[index] = layout.decode(encoded)
             if not all(np.isfinite(a).all() for a in (*found[index].arrays, *found[index].momentum)):
@@ -167,7 +167,7 @@ class Shown:
         registration, answer = self.bound.registration, self.answer
         rows = self.rows.tolist()
         for row, raw, label, path in zip(rows, answer.bound, answer.labels, answer.paths, strict=True):
-            if not merkle.holds(registration.root, registration.samples, row, sample_leaf(raw, label), path):
+            if not merkle.verify_path(registration.root, registration.samples, row, sample_leaf(raw, label), path):
                 raise Contradiction(f"sample {row} is not the one enrolled")
         check_range(answer.claims[:, self.layer.outputs :], self.vectors, self.max_value)
         return {row: raw.tobytes() for row, raw in zip(rows, answer.bound, strict=True)}

@@ -56,7 +56,7 @@ class Tree:
         return np.frombuffer(b"".join(siblings), np.uint8).reshape(len(indices), len(self._levels) - 1, SIZE)
 
 
-def holds(root: bytes, count: int, index: int, leaf_hash: bytes, path: npt.NDArray[np.uint8]) -> bool:
+def verify_path(root: bytes, count: int, index: int, leaf_hash: bytes, path: npt.NDArray[np.uint8]) -> bool:
     """Whether the tree with that root and number of leaves has this leaf at this index."""
     if path.shape != (depth(count), SIZE) or not 0 <= index < count:
         return False

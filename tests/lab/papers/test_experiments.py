@@ -104,9 +104,9 @@ def test_runs_stored_under_another_digest_are_not_run_again(tmp_path: Path) -> N
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="Expected experiment to be one of faa/fig2, "):
+    with pytest.raises(ValueError, match="expected experiment to be one of faa/fig2, "):
         spec("faa/table9")
-    with pytest.raises(ValueError, match="Expected size to be one of quick, paper"):
+    with pytest.raises(ValueError, match="expected size to be one of quick, paper"):
         parse(["experiment=faa/fig2", "size=large"])
 
 

@@ -68,7 +68,7 @@ def test_what_a_node_says_cannot_become_part_of_the_page(run: Path, tmp_path: Pa
 
 def test_nothing_finished_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(tmp_path)]) == 1
-    assert f"Expected finished runs in {tmp_path}, got none" in capsys.readouterr().err
+    assert f"expected finished runs in {tmp_path}, got none" in capsys.readouterr().err
 
 
 def results(rows: list[dict[str, Any]], curves: list[dict[str, Any]] | None = None) -> Results:

@@ -66,7 +66,7 @@ def test_together_is_each_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_buffers_are_refused() -> None:
     plan = replace(PLANS["mlp"], model=batch_norm)
-    with pytest.raises(ValueError, match="Expected a model without buffers to train many at once, got 2"):
+    with pytest.raises(ValueError, match="expected a model without buffers to train many at once, got 2"):
         train_together(plan, plan.initial_arrays(1), clients(20), 0)
 
 

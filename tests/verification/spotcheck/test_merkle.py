@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_faa.verification.spotcheck.merkle import Tree, depth, holds, leaf
+from flwr_faa.verification.spotcheck.merkle import Tree, depth, leaf, verify_path
 
 
 @given(st.integers(1, 40), st.data())
@@ -15,14 +15,14 @@ def test_every_leaf_opens_at_its_place_and_only_there(count: int, data: st.DataO
     index, other = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, count - 1))
     path = tree.paths([index])[0]
     assert len(path) == depth(count)
-    assert holds(tree.root, count, index, leaves[index], path)
-    assert holds(tree.root, count, other, leaves[index], path) == (other == index)
-    assert not holds(tree.root, count + 1, index, leaves[index], path)
-    assert not holds(tree.root, count, index, leaf(b"another"), path)
+    assert verify_path(tree.root, count, index, leaves[index], path)
+    assert verify_path(tree.root, count, other, leaves[index], path) == (other == index)
+    assert not verify_path(tree.root, count + 1, index, leaves[index], path)
+    assert not verify_path(tree.root, count, index, leaf(b"another"), path)
     if len(path):
         bad = path.copy()
         bad[data.draw(st.integers(0, len(path) - 1)), 3] ^= 1
-        assert not holds(tree.root, count, index, leaves[index], bad)
+        assert not verify_path(tree.root, count, index, leaves[index], bad)
 
 
 def test_a_root_is_bound_to_the_number_of_leaves_and_a_node_is_no_leaf() -> None:
@@ -30,7 +30,7 @@ def test_a_root_is_bound_to_the_number_of_leaves_and_a_node_is_no_leaf() -> None
     tree = Tree(leaves)
     assert Tree([*leaves[:3]]).root != Tree([*leaves[:3], bytes(32)]).root
     inner = tree.paths([2])[0][1].tobytes()  # the node over leaves 0 and 1
-    assert not holds(tree.root, 2, 0, inner, np.empty((1, 32), np.uint8))
-    assert not holds(tree.root, 4, 4, leaves[0], tree.paths([0])[0])
+    assert not verify_path(tree.root, 2, 0, inner, np.empty((1, 32), np.uint8))
+    assert not verify_path(tree.root, 4, 4, leaves[0], tree.paths([0])[0])
     with pytest.raises(ValueError, match="at least one leaf"):
         Tree([])

@@ -137,7 +137,7 @@ def prove(
     return np.frombuffer(b"".join(proofs), np.uint8).reshape(len(proofs), -1)
 
 
-def holds(
+def verify(
     group: Group, context: bytes, claims: Sequence[StepClaims], bound: Mapping[int, bytes], proofs: Bytes
 ) -> list[bool]:
     """Return which steps' claims are proved, tested together in one multi-scalar product.

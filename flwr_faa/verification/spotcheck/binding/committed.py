@@ -99,7 +99,7 @@ class CommittedBinding:
             told = step.layer.told(sizes_of(step.kernels), len(step.rows), account.enrolled.registration.top)
             account.told.update(dict.fromkeys(step.rows, told.opened))
         try:
-            held = claim_proofs.holds(self.group, context, claims, bound, proofs)
+            held = claim_proofs.verify(self.group, context, claims, bound, proofs)
         except ValueError as error:
             raise Contradiction(f"its commitments or proofs are none: {error}") from error
         if not all(held):

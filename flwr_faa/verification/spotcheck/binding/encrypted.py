@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from flwr_faa.authority import Authority, Disclosure, Refused, Registration, SignedPublicKey, Stated
 from flwr_faa.authority.base import CheckKey, weights
-from flwr_faa.authority.registration import holds
+from flwr_faa.authority.registration import verify_signature
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
@@ -203,7 +203,7 @@ class EncryptedBond:
             Nothing must leave the device: keys for its ciphertexts may be counted for somebody else.
         """
         message = registration.receipt(asked.key)
-        if device.authority is not None and not holds(device.authority, asked.receipt, message):
+        if device.authority is not None and not verify_signature(device.authority, asked.receipt, message):
             raise WireError("expected the authority's receipt for this device's data, got another: refused")
 
     def prove(

@@ -70,7 +70,7 @@ class Device:
         return claim_proofs.prove(self.group, self.secret, self.key, context, self.claims, self.samples, self.bound)
 
     def holds(self, proofs: np.ndarray, claims: list[StepClaims] | None = None, context: bytes = CONTEXT) -> list[bool]:
-        return claim_proofs.holds(self.group, context, claims or self.claims, self.bound, proofs)
+        return claim_proofs.verify(self.group, context, claims or self.claims, self.bound, proofs)
 
     def points(self, step: StepClaims) -> list[bytes]:
         return [self.bound[row] for row in step.rows]
@@ -217,7 +217,7 @@ def test_half_a_pixel_passes_only_where_every_output_of_it_is_whole(device: Devi
             if whole:
                 proof = prove_anything(device, claims, bound, values, r)
                 raw = np.frombuffer(proof.to_bytes(device.group), np.uint8)[None]
-                assert claim_proofs.holds(device.group, CONTEXT, [claims], bound, raw) == [True]
+                assert claim_proofs.verify(device.group, CONTEXT, [claims], bound, raw) == [True]
             else:
                 with pytest.raises(ValueError, match="true"):
                     prove_anything(device, claims, bound, values, r)
@@ -241,7 +241,7 @@ def test_a_pixel_outside_the_range_is_its_own_integer(pixel: int, device: Device
             prove_anything(device, claims, bound, values, r)
         return
     raw = np.frombuffer(prove_anything(device, claims, bound, values, r).to_bytes(device.group), np.uint8)[None]
-    assert claim_proofs.holds(device.group, CONTEXT, [claims], bound, raw) == [True]
+    assert claim_proofs.verify(device.group, CONTEXT, [claims], bound, raw) == [True]
     if pixel != -1:
         with pytest.raises(Contradiction, match="from 0 to 255"):
             check_range(claims.outputs[:, 1:], vectors, 255)
