@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apps.lab.markdown import untitled
-from apps.lab.papers.claims import Claim
-from apps.lab.papers.claims_faa import FAA_CLAIMS, FAA_NOT_RUN
-from apps.lab.papers.claims_lomar import LOMAR_CLAIMS, LOMAR_NOT_RUN
+from apps.lab.papers.claims import Claim, all_claims, not_run
 from apps.lab.papers.data import Figure, Results, at_common_round, interval, number, read
 from apps.lab.papers.experiments import SIZES, Size, cells, folder, names, spec
 from apps.lab.papers.run import replace_file
@@ -93,7 +91,7 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
             parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(found[size])]
     parts += [
         "## Could not be run",
-        untitled(["where", "claim", "why"], [list(row) for row in (*FAA_NOT_RUN, *LOMAR_NOT_RUN)]),
+        untitled(["where", "claim", "why"], not_run()),
     ]
     for name, of in found["paper"].items():
         same, rounds = at_common_round(of)
@@ -124,7 +122,7 @@ def timings(quick: Mapping[str, Results]) -> dict[str, dict[str, float | int | s
 
 def _claims(found: Mapping[str, Results]) -> str:
     lines = []
-    for claim in (*FAA_CLAIMS, *LOMAR_CLAIMS):
+    for claim in all_claims():
         of = found.get(claim.experiment)
         measured = None if of is None else interval(claim.measure(at_common_round(of)[0]).dropna())
         if of is None or measured is None:

@@ -10,9 +10,7 @@ import pandas as pd
 import pytest
 
 from apps.lab.papers import results
-from apps.lab.papers.claims import Claim, best, mean, minus, over
-from apps.lab.papers.claims_faa import FAA_CLAIMS
-from apps.lab.papers.claims_lomar import LOMAR_CLAIMS
+from apps.lab.papers.claims import Claim, all_claims, read_measure
 from apps.lab.papers.data import Figure, Results, spec
 from apps.lab.papers.experiments import names
 
@@ -94,20 +92,30 @@ def test_a_papers_figure_is_not_held_against_runs_that_ended_early(
     ],
 )
 def test_what_an_interval_decides(figure: Figure, expected: str) -> None:
-    claim = Claim("", "", "faa/table2", "", mean(), least=0.3, most=0.6)
+    claim = Claim("", "", "faa/table2", "", read_measure({}), least=0.3, most=0.6)
     assert results.verdict(claim, figure) == expected
 
 
-def test_figures_are_paired_by_seed() -> None:
+@pytest.mark.parametrize(
+    ("measure", "figures"),
+    [
+        ({"minus": [{"defence": "ideal"}, {"defence": "FedAvg"}]}, [0.7, 0.7]),
+        ({"attack": "ALIE", "over": [{"defence": "ideal"}, {"defence": "FedAvg"}]}, [3.5, 0.901 / 0.201 - 1]),
+        ({"best": {"defence": ["FedAvg", "trimmed mean"], "attack": ["ALIE", "none"]}}, [0.5, 0.501]),
+        ({"least": [{"defence": "FedAvg"}, {"defence": "trimmed mean"}]}, [0.2, 0.201]),
+        ({"defence": ["FedAvg", "trimmed mean"]}, [0.35, 0.351]),
+        ({"best": {"seed": [0, 1], "mean": {"defence": ["FedAvg", "trimmed mean"]}}}, [0.35, 0.351]),
+        ({"average": [{"defence": "FedAvg"}, {"metric": "cpu_seconds", "defence": "FedAvg"}]}, [15.1, 15.1005]),
+        ({"from_half": [{"defence": "FedAvg"}]}, [0.3, 0.299]),
+    ],
+)
+def test_a_measure_is_read_and_paired_by_seed(measure: Any, figures: list[float]) -> None:
     of = Results(spec("faa/table2"), "quick", pd.DataFrame(rows(2)), pd.DataFrame())
-    ideal, fedavg, trimmed = (mean(defence=d) for d in ("ideal", "FedAvg", "trimmed mean"))
-    assert list(minus(ideal, fedavg)(of)) == pytest.approx([0.7, 0.7])
-    assert list(over(ideal, fedavg)(of)) == pytest.approx([3.5, 0.901 / 0.201 - 1])
-    assert list(best([fedavg, trimmed])(of)) == pytest.approx([0.5, 0.501])
+    assert list(read_measure(measure)(of)) == pytest.approx(figures)
 
 
 def test_every_claim_is_about_an_experiment_and_has_a_bound() -> None:
-    claims = [*FAA_CLAIMS, *LOMAR_CLAIMS]
+    claims = list(all_claims())
     assert {c.experiment for c in claims} <= set(names())
     assert all(c.least is not None or c.most is not None for c in claims)
     assert len({(c.source, c.says) for c in claims}) == len(claims)
