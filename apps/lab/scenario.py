@@ -76,8 +76,13 @@ class Scenario:
     @cached_property
     def partitions(self) -> list[Rows]:
         """Rows of each client."""
-        rows: list[Rows] = _build(self.config.partition)(self.dataset.train[1], self.config.clients, self.config.seed)
-        return rows
+        return self.cut(self.dataset.train[1], self.config.clients, self.config.seed)
+
+    @cached_property
+    def cut(self) -> Callable[[npt.NDArray[Any], int, int], list[Rows]]:
+        """Function of labels, clients and seed that returns the rows of each client."""
+        cut: Callable[[npt.NDArray[Any], int, int], list[Rows]] = _build(self.config.partition)
+        return cut
 
     @cached_property
     def plan(self) -> TrainingPlan:

@@ -11,21 +11,22 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
 
 import numpy as np
 
-from apps.lab.attacks import Alie, Attack, Boosted, Gaussian, LabelFlip, SignFlip, SignFlipUpdate
+from apps.lab.attacks import Attack
 from apps.lab.config import load
 from apps.lab.datasets import mnist5k
 from apps.lab.markdown import markdown, write_region
 from apps.lab.models import cnn, mlp
-from apps.lab.partitions.major_label import major_label
-from apps.lab.partitions.split import Rows, choose_malicious, iid, shards, unequal
+from apps.lab.papers.experiments import meaning
+from apps.lab.partitions.split import choose_malicious
 from apps.lab.scenario import CONF
+from apps.studies.command import attack_of
 from apps.studies.lomar_detection.cells import Round, rounds
 from flwr_faa import TrainingPlan
 from flwr_faa.detection import Detector, MultiView, as_detector
@@ -39,25 +40,13 @@ PLANS = {
     "MLP": TrainingPlan(partial(mlp, SHAPE, CLASSES), 0.1, 16),
     "BatchNorm CNN": TrainingPlan(partial(cnn, SHAPE, CLASSES, True), 0.05, 16),
 }
-PARTITIONS: dict[str, Callable[..., list[Rows]]] = {
-    "iid": iid,
-    "sizes differ tenfold": unequal,
-    "lambda .5": partial(major_label, share=0.5),
-    "two labels": shards,
-}
+#: Names of conf/experiment/axes.yaml.
+PARTITIONS = ("iid", "sizes differ tenfold", "lambda .5", "two labels")
+FLIPS, ALIES = ("sign flip", "sign flip of the update"), ("ALIE z_max", "ALIE z=1.5", "jittered ALIE")
+ATTACKS = ("Gaussian", *FLIPS, *ALIES, "boosted", "label flip, pure")
 #: What removes suspects unheard: ``FAADL()`` and ``LoMar()``.
 DEFAULTS: dict[str, Detector] = {"FAADL()": MultiView(), "LoMar()": as_detector(LoMarDetector())}
 BEFORE: dict[str, Detector] = {"before": MultiView(threshold=5)}
-ATTACKS: dict[str, Attack] = {
-    "Gaussian": Gaussian(),
-    "sign flip": SignFlip(),
-    "sign flip of the update": SignFlipUpdate(),
-    "ALIE z_max": Alie(),
-    "ALIE z=1.5": Alie(z=1.5),
-    "jittered ALIE": Alie(jitter=True),
-    "boosted": Boosted(),
-    "label flip, pure": LabelFlip(),
-}
 SHARES = (0.1, 0.2, 0.4)
 
 Counts = dict[tuple[str, ...], np.ndarray]
@@ -67,7 +56,8 @@ def honest_rounds(model: str, partition: str, clients: int, seed: int) -> Iterat
     """Rounds of a federation that nobody attacks."""
     plan, (samples, labels) = PLANS[model], mnist5k().train
     rows = np.random.default_rng(seed).permutation(len(labels))[: SAMPLES * clients]
-    parts = [rows[part] for part in PARTITIONS[partition](labels[rows], clients, seed)]
+    cut = load(str(meaning("partition", partition))).cut
+    parts = [rows[part] for part in cut(labels[rows], clients, seed)]
     arrays: Arrays = plan.initial_arrays(seed)
     for number in range(1, (ROUNDS if clients < 100 else 1) + 1):
         nonce = 1000 * seed + number
@@ -96,15 +86,15 @@ def false_alarms(models: Sequence[str], clients: Sequence[int], seeds: int) -> C
     return counts
 
 
-def found_attackers(clients: Sequence[int], seeds: int, attacks: Mapping[str, Attack] = ATTACKS) -> Counts:
+def found_attackers(clients: Sequence[int], seeds: int) -> Counts:
     """Attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
     counts: Counts = defaultdict(lambda: np.zeros(4, int))
     for n, partition, seed in product(clients, ("iid", "shards"), range(1, seeds + 1)):
         scenario = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
         *_, (one, honest) = rounds(scenario, 1 + seed % 2)
-        for (attack, kind), share in product(attacks.items(), SHARES):
+        for attack, share in product(ATTACKS, SHARES):
             malicious = choose_malicious(scenario.partitions, scenario.dataset.train[1], share, seed)
-            batch, odd = attacked(one, honest, replace(kind, share=share), sorted(malicious))
+            batch, odd = attacked(one, honest, replace(attack_of(attack), share=share), sorted(malicious))
             clean = ~np.isin(np.arange(n), list(malicious))
             for name, detector in (DEFAULTS | BEFORE).items():
                 who = suspected(detector, batch)

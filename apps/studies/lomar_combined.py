@@ -12,17 +12,16 @@ Every finished run is a line of a file; started again, the command goes on where
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby, product
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from apps.lab.journal import Row, lines, run_missing
-from apps.lab.markdown import Table, markdown, write_region
+from apps.lab.journal import Row
+from apps.lab.markdown import Table, markdown
+from apps.studies.command import options_of, publish, results
 from apps.studies.lomar_accuracy.cells import AccuracyCell, key_of, run, run_accuracy, verdicts
 from apps.studies.lomar_accuracy.study import DOC
 from apps.studies.lomar_detection.cells import PARTITIONS
@@ -43,32 +42,19 @@ ATTACKED = ("none", "flip, pure", "flip, mixed", "sign flip", "ALIE z_max")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and print the tables; returns the exit code."""
-    description = __doc__.split("\n", maxsplit=1)[0]
-    parser = argparse.ArgumentParser(prog="python -m apps.studies.lomar_combined", description=description)
+    parser = options_of("lomar_combined", __doc__, "runs/lomar_combined")
     parser.add_argument("--tune", type=int, default=10, help="seeds from 0 on")
     parser.add_argument("--prove", type=int, default=5, help="seeds from 100 on")
-    parser.add_argument("--finished", action="store_true", help="run nothing: tables of the runs there are")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--out", type=Path, default=Path("runs/lomar_combined"), help="a folder for finished runs")
-    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args(arguments)
-    parts: list[Table] = []
-
-    def results(cells: Iterator[AccuracyCell], name: str, work: Callable[[AccuracyCell], Row]) -> list[Row]:
-        wanted, path = {key_of(c): c for c in cells}, options.out / name
-        if options.finished:
-            return [row for row in lines(path) if key_of(row) in wanted]
-        return list(run_missing(wanted, path, options.jobs, work, key_of).values())
-
+    folder, parts = options.out, list[Table]()
     if options.tune:
-        scored = results(tuning(options.tune), "scores.jsonl", run_scores)
+        options.out = folder / "scores.jsonl"
+        scored = results(options, tuning(options.tune), run_scores, key_of)
         parts += [limits_table(detector, scored) for detector in DETECTORS]
     if options.prove:
-        parts.append(proof_table(results(proof(options.prove), "runs.jsonl", run_accuracy)))
-    text = "\n".join(markdown(*part) for part in parts)
-    print(text)
-    if options.docs:
-        write_region(DOC, "lomar-combined", text)
+        options.out = folder / "runs.jsonl"
+        parts.append(proof_table(results(options, proof(options.prove), run_accuracy, key_of)))
+    publish("\n".join(markdown(*part) for part in parts), DOC, "lomar-combined", options.write)
     return 0
 
 

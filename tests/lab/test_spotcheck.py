@@ -20,7 +20,7 @@ from apps.lab.scenario import CONF
 from apps.lab.spotcheck import Enrolled
 from apps.studies.demo import disclosed
 from apps.studies.spotcheck_lies import study
-from apps.studies.spotcheck_lies.study import all_cells, binding_cells, is_as_stated, run_missing, table
+from apps.studies.spotcheck_lies.study import all_cells, binding_cells, finished, is_as_stated, table
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
 from flwr_faa.authority.budget import allowance
 from flwr_faa.verification.training import Checkpoint
@@ -201,7 +201,7 @@ def test_finished_lines_are_not_run_again_and_the_table_is_written(
     figures = {"done": 200, "hits": 200, "worst_error": 1e-6, "verdicts": {"convicted": 199, "missing": 1}}
     out.write_text("".join(json.dumps({**asdict(c), **figures, "stated": "other"}) + "\n" for c in cells))
     monkeypatch.setattr(study, "run_cell", pytest.fail)
-    rows = run_missing(cells, out)
+    rows = finished(cells, out)
     assert [row["stated"] for row in rows] == [cell.stated for cell in cells]
     docs = tmp_path / "docs.md"
     docs.write_text("before\n<!-- table:spotcheck -->\nstale\n<!-- /table -->\nafter\n")

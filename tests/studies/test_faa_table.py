@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.lab.markdown import write_region
 from apps.studies.faa_table import study as table
 from apps.studies.faa_table.cells import Cell, all_cells, run_cell
 
@@ -52,14 +53,15 @@ def test_a_finished_cell_is_a_line_and_not_run_again(tmp_path: Path, monkeypatch
     out = tmp_path / "table.jsonl"
     out.write_text(json.dumps(row) + "\n")
     monkeypatch.setattr(table, "run_cell", pytest.fail)
-    assert table.run_missing([cell], out, jobs=1) == [row]
+    options = table.options_of("faa_table", "", str(out)).parse_args([])
+    assert table.results(options, [cell], table.run_cell, table.key_by(Cell)) == [row]
 
 
 def test_the_table_goes_between_its_marks(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- table:faa -->\nold\n<!-- /table -->\nafter\n")
-    table.write_region(readme, "faa", "new\n")
+    write_region(readme, "faa", "new\n")
     assert readme.read_text() == "before\n<!-- table:faa -->\n\nnew\n\n<!-- /table -->\nafter\n"
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="expected <!-- table:faa -->"):
-        table.write_region(readme, "faa", "new\n")
+        write_region(readme, "faa", "new\n")

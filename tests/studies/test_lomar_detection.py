@@ -3,7 +3,8 @@
 import numpy as np
 
 from apps.lab.journal import run_missing
-from apps.studies.lomar_detection.cells import ATTACKS, Cell, Group, key_of, measure, rounds, run_cell
+from apps.studies.command import attack_of
+from apps.studies.lomar_detection.cells import Cell, Group, key_of, measure, rounds, run_cell
 from apps.studies.lomar_detection.study import report
 
 GROUP = Group("logistic", 20, "lambda .5", 0)
@@ -21,7 +22,7 @@ def test_a_cell_is_judged_and_reported(tmp_path):
 
 def test_who_sends_what_it_would_anyway_is_no_attacker():
     one, honest = next(rounds(GROUP.scenario(), 1))
-    alone = measure(one, honest, ATTACKS["ALIE z_max"], [3])
+    alone = measure(one, honest, attack_of("ALIE z_max"), [3])
     assert alone["attackers"] == 0 and alone["robust"]["tpr"] is None
-    updates = one.attacked(honest, ATTACKS["pure"], [3, 5])
+    updates = one.attacked(honest, attack_of("pure"), [3, 5])
     assert np.flatnonzero((updates != honest).any(axis=1)).tolist() == [3, 5]

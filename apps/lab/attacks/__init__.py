@@ -4,7 +4,7 @@ from apps.lab.attacks.absent import Absent, AbsentFlip
 from apps.lab.attacks.adaptive import Evade, EvadeFlipping
 from apps.lab.attacks.base import Attack, Conduct, Scene
 from apps.lab.attacks.colluding import Alie, Ipm, Mimic, MinMax, MinSum
-from apps.lab.attacks.gaussian import Gaussian
+from apps.lab.attacks.gaussian import BackboneNoise, Gaussian
 from apps.lab.attacks.labels import Boosted, Clones, LabelFlip, LabelFlipMulti, Stealthy
 from apps.lab.attacks.sign_flip import SignFlip, SignFlipUpdate
 
@@ -14,6 +14,7 @@ __all__ = [
     "Alie",
     "Conduct",
     "Attack",
+    "BackboneNoise",
     "Boosted",
     "Clones",
     "Evade",

@@ -18,3 +18,11 @@ class Gaussian(Attack):
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
         return [like(w + scene.rng.normal(0.0, self.sigma, w.shape), w) for w in scene.honest]
+
+
+@dataclass(frozen=True)
+class BackboneNoise(Gaussian):
+    """Gaussian noise on everything but the classifier, the last two arrays."""
+
+    def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
+        return [*super().craft(scene)[:-2], *scene.honest[-2:]]

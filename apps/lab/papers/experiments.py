@@ -111,7 +111,7 @@ def cells(of: Spec, size: Size, more: Sequence[str] = ()) -> Iterator[Cell]:
             yield Cell(axes, overrides, digest(overrides))
 
 
-def meaning(axis: str, value: Any, size: Size) -> str | None:
+def meaning(axis: str, value: Any, size: Size = "quick") -> str | None:
     """The overrides that a value of an axis stands for; None if there is no such thing at this size."""
     known = _axes()
     if axis not in known:

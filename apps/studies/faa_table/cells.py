@@ -12,18 +12,14 @@ from itertools import product
 from typing import Any
 
 from apps.lab.config import load
+from apps.lab.papers.experiments import meaning
 from apps.lab.recording.record import Record
 from apps.lab.running.local_run import run_locally
 
-#: Name in the table, to overrides.
-ATTACKS = {
-    "Gaussian .1": "attack=gaussian",
-    "sign flip": "attack=sign_flip",
-    "ALIE z_max": "attack=alie",
-    "ALIE z=1.5": "attack=alie attack.z=1.5",
-}
+#: Names of conf/experiment/axes.yaml.
+ATTACKS = ("Gaussian .1", "sign flip", "ALIE z_max", "ALIE z=1.5")
 #: These hide well: what counts is the round in which the last attacker is banned.
-HARD = {"sign flip of the update": "attack=sign_flip_update", "ALIE z_max, jitter": "attack=alie_jitter"}
+HARD = ("sign flip of the update", "ALIE z_max, jitter")
 DATASETS, SHARES, DETECTORS = ("digits", "mnist5k"), (0.1, 0.2, 0.3, 0.4), ("sequential", "ocsvm")
 
 
@@ -41,10 +37,9 @@ class Cell:
 
     @property
     def overrides(self) -> str:
-        attack = (ATTACKS | HARD)[self.attack]
         return (
-            f"dataset={self.dataset} partition=shards {attack} attack.share={self.share} seed={self.seed} "
-            f"rounds={self.rounds} strategy=faa detector={self.detector} verification={self.verifier}"
+            f"dataset={self.dataset} partition=shards {meaning('attack', self.attack)} attack.share={self.share} "
+            f"seed={self.seed} rounds={self.rounds} strategy=faa detector={self.detector} verification={self.verifier}"
         )
 
 

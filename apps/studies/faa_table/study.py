@@ -7,21 +7,15 @@ verifier and real encryption too, and its verdicts are compared with replay's.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from itertools import groupby
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table as RichTable
-
-from apps.lab import journal
 from apps.lab.journal import Row
-from apps.lab.markdown import Table, markdown, write_region
+from apps.lab.markdown import Table, markdown
 from apps.lab.scenario import CONF
+from apps.studies.command import key_by, options_of, publish, results
 from apps.studies.faa_table.cells import ATTACKS, HARD, Cell, all_cells, run_cell
 
 DOC = CONF.parent / "docs" / "explanation" / "faa.md"
@@ -29,37 +23,15 @@ DOC = CONF.parent / "docs" / "explanation" / "faa.md"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and print the table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m apps.studies.faa_table", description=__doc__.split("\n", 1)[0])
+    parser = options_of("faa_table", __doc__, "runs/table.jsonl", jobs=2)
     parser.add_argument("--seeds", type=int, default=5, help="with replay")
     parser.add_argument("--paper-seeds", type=int, default=0, help="with the paper's verifier, of those")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--out", type=Path, default=Path("runs/table.jsonl"), help="one line a finished run")
-    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args(arguments)
     cells = [*all_cells("replay", options.seeds), *all_cells("paper", min(options.paper_seeds, options.seeds))]
-    rows = run_missing(cells, options.out, options.jobs)
-    parts = [main_table(rows), hard_table(rows)]
-    if options.paper_seeds:
-        parts.append(comparison(rows))
-    if options.docs:
-        write_region(DOC, "faa", "\n".join(markdown(*part) for part in parts))
-    console = Console()
-    for part in parts:
-        if console.is_terminal:
-            console.print(_rich(*part))
-        else:
-            print(markdown(*part))
+    rows = results(options, cells, run_cell, key_by(Cell))
+    parts = [main_table(rows), hard_table(rows), *([comparison(rows)] if options.paper_seeds else [])]
+    publish("\n".join(markdown(*part) for part in parts), DOC, "faa", options.write)
     return 0
-
-
-def run_missing(cells: Sequence[Cell], out: Path, jobs: int) -> list[Row]:
-    """Results of all cells; those not yet in the file are run and appended to it."""
-    names = tuple(asdict(cells[0]))
-
-    def key(row: Row) -> tuple[Any, ...]:
-        return tuple(row[name] for name in names)
-
-    return list(journal.run_missing({key(asdict(cell)): cell for cell in cells}, out, jobs, run_cell, key).values())
 
 
 def main_table(rows: Iterable[Row]) -> Table:
@@ -113,17 +85,10 @@ def _gap(row: Row) -> float:
 
 
 def _grouped(rows: Sequence[Row], *keys: str) -> list[tuple[tuple[Any, ...], list[Row]]]:
-    order = list(ATTACKS | HARD)
+    order = [*ATTACKS, *HARD]
 
     def key(row: Row) -> tuple[Any, ...]:
         return tuple(order.index(row[k]) if k == "attack" else row[k] for k in keys)
 
     groups = [list(group) for _, group in groupby(sorted(rows, key=key), key)]
     return [(tuple(group[0][k] for k in keys), group) for group in groups]
-
-
-def _rich(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> RichTable:
-    table = RichTable(*head, title=title)
-    for line in lines:
-        table.add_row(*line)
-    return table

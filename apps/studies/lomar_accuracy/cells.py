@@ -8,23 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from apps.lab.config import load
+from apps.lab.papers.experiments import meaning
 from apps.lab.recording.record import Record
 from apps.lab.running.direct import run_directly
 from apps.lab.running.fleet import Fleet
-from apps.studies.lomar_detection.cells import PARTITIONS
+from apps.studies.command import key_by
 
-#: Name in the tables, to overrides.
-ATTACKS = {
-    "none": "attack=none",
-    "flip, pure": "attack=label_flip",
-    "flip, mixed": "attack=label_flip attack.tau=null",
-    "flip, boosted": "attack=boosted",
-    "flip, stealthy": "attack=stealthy",
-    "Gaussian": "attack=gaussian",
-    "sign flip": "attack=sign_flip",
-    "ALIE z_max": "attack=alie",
-    "clones": "attack=clones",
-}
+#: Names of conf/experiment/axes.yaml.
+FLIPS = ("flip, pure", "flip, mixed", "flip, boosted", "flip, stealthy")
+ATTACKS = ("none", *FLIPS, "Gaussian", "sign flip", "ALIE z_max", "clones")
 #: Four steps a round on the 4,000 training images, whichever the number of clients.
 STEPS = {20: "", 100: "model.batch_size=20 model.epochs=2"}
 
@@ -45,11 +37,14 @@ class AccuracyCell:
 
     @property
     def overrides(self) -> str:
+        partition, attack = meaning("partition", self.partition), meaning("attack", self.attack)
         return (
-            f"dataset={self.dataset} model={self.model} {STEPS[self.clients]} clients={self.clients} "
-            f"{PARTITIONS[self.partition]} {ATTACKS[self.attack]} attack.share={self.share} strategy={self.strategy} "
-            f"seed={self.seed} rounds={self.rounds}"
+            f"dataset={self.dataset} model={self.model} {STEPS[self.clients]} clients={self.clients} {partition} "
+            f"{attack} attack.share={self.share} strategy={self.strategy} seed={self.seed} rounds={self.rounds}"
         )
+
+
+key_of = key_by(AccuracyCell)
 
 
 def run(cell: AccuracyCell) -> Record:
@@ -78,12 +73,6 @@ def run_accuracy(cell: AccuracyCell) -> dict[str, Any]:
         "honest_left_out": _left_out(record, malicious=False),
         "honest_banned": len(banned),
     }
-
-
-def key_of(row: Any) -> tuple[Any, ...]:
-    """Return the key of a cell, or of a line that came of it."""
-    plain = asdict(row) if isinstance(row, AccuracyCell) else row
-    return tuple(plain[name] for name in AccuracyCell.__dataclass_fields__)
 
 
 def verdicts(record: Record, malicious: bool) -> Iterable[Any]:

@@ -7,17 +7,16 @@ and trimmed mean? A cell's figures are means over the seeds; Krum and trimmed me
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, product
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from apps.lab.journal import Row, lines, run_missing
-from apps.lab.markdown import Table, markdown, write_region
+from apps.lab.journal import Row
+from apps.lab.markdown import Table, markdown
 from apps.lab.scenario import CONF
+from apps.studies.command import options_of, publish, results
 from apps.studies.lomar_accuracy.cells import ATTACKS, AccuracyCell, key_of, run_accuracy
 from apps.studies.lomar_detection.cells import PARTITIONS
 
@@ -35,26 +34,14 @@ Cells = Mapping[tuple[Any, ...], Mapping[str, float]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and print the tables; returns the exit code."""
-    description = __doc__.split("\n", maxsplit=1)[0]
-    parser = argparse.ArgumentParser(prog="python -m apps.studies.lomar_accuracy", description=description)
+    parser = options_of("lomar_accuracy", __doc__, "runs/lomar_accuracy.jsonl")
     parser.add_argument("--seeds", type=int, default=3, help=f"from {FIRST} on")
     parser.add_argument("--strategies", nargs="+", help="run these alone, and print nothing")
-    parser.add_argument("--finished", action="store_true", help="run nothing: tables of the runs there are")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--out", type=Path, default=Path("runs/lomar_accuracy.jsonl"), help="one line a finished run")
-    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
     options = parser.parse_args(arguments)
-    wanted = {key_of(c): c for c in cells(options.seeds) if c.strategy in (options.strategies or (c.strategy,))}
-    if options.finished:
-        rows = [row for row in lines(options.out) if key_of(row) in wanted]
-    else:
-        rows = list(run_missing(wanted, options.out, options.jobs, run_accuracy, key_of).values())
-    if options.strategies:
-        return 0
-    text = "\n".join(markdown(*part) for part in tables(rows))
-    print(text)
-    if options.docs:
-        write_region(DOC, "lomar-accuracy", text)
+    wanted = [c for c in cells(options.seeds) if c.strategy in (options.strategies or (c.strategy,))]
+    rows = results(options, wanted, run_accuracy, key_of)
+    if not options.strategies:
+        publish("\n".join(markdown(*part) for part in tables(rows)), DOC, "lomar-accuracy", options.write)
     return 0
 
 

@@ -18,61 +18,25 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from apps.lab.attacks import (
-    Alie,
-    Attack,
-    Boosted,
-    Clones,
-    Gaussian,
-    LabelFlip,
-    Scene,
-    SignFlip,
-    SignFlipUpdate,
-    Stealthy,
-)
+from apps.lab.attacks import Attack, Scene
 from apps.lab.attacks.base import like
 from apps.lab.config import load
+from apps.lab.papers.experiments import meaning
 from apps.lab.partitions.split import choose_malicious
 from apps.lab.recording.metrics import GRID
 from apps.lab.scenario import Scenario
+from apps.studies.command import attack_of
 from flwr_faa.replies.updates import Arrays, Layout
 from flwr_faa.verification.training import Data
 from flwr_lomar import LoMarDetector
 
-
-@dataclass(frozen=True)
-class BackboneNoise(Gaussian):
-    """Gaussian noise on everything but the classifier, the last two arrays."""
-
-    def craft(self, scene: Scene) -> list[npt.NDArray[np.floating]]:
-        return [*super().craft(scene)[:-2], *scene.honest[-2:]]
-
-
-#: Attacks by name, without their share.
-ATTACKS: dict[str, Attack] = {
-    "pure": LabelFlip(),
-    "mixed": LabelFlip(tau=None),
-    "tau .4": LabelFlip(tau=0.4),
-    "boosted": Boosted(),
-    "stealthy": Stealthy(),
-    "Gaussian": Gaussian(),
-    "sign flip": SignFlip(),
-    "sign flip of the update": SignFlipUpdate(),
-    "ALIE z=.3": Alie(z=0.3),
-    "ALIE z_max": Alie(),
-    "ALIE z=1.5": Alie(z=1.5),
-    "clones": Clones(),
-    "jittered clones": Clones(jitter=1.0),
-    "jittered ALIE": Alie(jitter=True),
-    "backbone noise": BackboneNoise(),
-}
+#: Names of conf/experiment/axes.yaml.
+FLIPS = ("pure", "mixed", "tau .4", "boosted", "stealthy")
+ALIES = ("ALIE z=.3", "ALIE z_max", "ALIE z=1.5")
+COPIES = ("clones", "jittered clones", "jittered ALIE")
+ATTACKS = (*FLIPS, "Gaussian", "sign flip", "sign flip of the update", *ALIES, *COPIES, "backbone noise")
+PARTITIONS = ("lambda 0", "lambda .5", "two labels")
 MODELS, CLIENTS, SHARES = ("logistic", "mlp", "cnn"), (20, 100), (0.05, 0.1, 0.2, 0.4)
-#: Partition by name, to overrides.
-PARTITIONS = {
-    "lambda 0": "partition=lambda partition.share=0",
-    "lambda .5": "partition=lambda partition.share=0.5",
-    "two labels": "partition=shards",
-}
 #: Seeds look at rounds 1 to this, in turns; a round of 100 CNNs takes seconds to train.
 LAST = 3
 
@@ -92,7 +56,7 @@ class Group:
 
     def scenario(self) -> Scenario:
         """The federation, without its attack."""
-        overrides = PARTITIONS[self.partition]
+        overrides = str(meaning("partition", self.partition))
         if self.partition != "two labels" and self.model != "cnn":
             overrides += " partition.size=200"
         return load(f"dataset=mnist5k model={self.model} clients={self.clients} {overrides} seed={self.seed}")
@@ -118,7 +82,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     scenario, share = one.scenario, cell.share
     labels = scenario.dataset.train[1]
     malicious = sorted(choose_malicious(scenario.partitions, labels, share, group.seed)) if share else []
-    attack = replace(ATTACKS.get(cell.attack, Attack()), share=share)
+    attack = replace(attack_of(cell.attack), share=share)
     figures = measure(one, honest, attack, malicious)
     return {**asdict(group), "attack": cell.attack, "share": share, "round": one.number, **figures}
 

@@ -6,7 +6,6 @@ others.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from itertools import product
@@ -14,10 +13,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from apps.lab.journal import Row, lines, run_missing
-from apps.lab.markdown import markdown, write_region
+from apps.lab.journal import Row
+from apps.lab.markdown import markdown
 from apps.lab.recording.metrics import GRID
 from apps.lab.scenario import CONF
+from apps.studies.command import options_of, publish, results
 from apps.studies.lomar_detection.cells import CLIENTS, MODELS, PARTITIONS, SHARES, Group, key_of, run_cell
 
 DOCS = CONF.parent / "docs" / "explanation"
@@ -27,14 +27,9 @@ GOAL_TPR, GOAL_FPR = 0.95, 0.02
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and print the tables; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m apps.studies.lomar_detection", description=__doc__.split("\n", 1)[0]
-    )
+    parser = options_of("lomar_detection", __doc__, "runs/lomar_table.jsonl", jobs=2)
     parser.add_argument("--seeds", default="100-109", help="from-to")
     parser.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
-    parser.add_argument("--jobs", type=int, default=2, help="processes; 0 prints what is finished")
-    parser.add_argument("--out", type=Path, default=Path("runs/lomar_table.jsonl"), help="one line a finished cell")
-    parser.add_argument("--write", action="store_true", help="write tables and ROC into docs/explanation/")
     options = parser.parse_args(arguments)
     first, last = (int(s) for s in options.seeds.split("-"))
     # the dear model last, and its seeds one after the other, so that an interrupted run has whole seeds
@@ -42,15 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Group(model, n, partition, seed)
         for model, seed, n, partition in product(options.models, range(first, last + 1), CLIENTS, PARTITIONS)
     ]
-    wanted = {key_of(cell): cell for group in groups for cell in group.cells()}
-    if options.jobs:
-        rows = list(run_missing(wanted, options.out, options.jobs, run_cell, key_of).values())
-    else:
-        rows = [row for row in lines(options.out) if key_of(row) in wanted]
-    text = report(rows)
-    print(text)
+    rows = results(options, (cell for group in groups for cell in group.cells()), run_cell, key_of)
+    publish(report(rows), DOCS / "lomar.md", "lomar", options.write)
     if options.write:
-        write_region(DOCS / "lomar.md", "lomar", text)
         draw([r for r in rows if r["partition"] == "two labels" and r["clients"] == 100], DOCS / "lomar-roc.png")
     return 0
 

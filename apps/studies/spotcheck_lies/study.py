@@ -21,7 +21,7 @@ from typing import Any
 
 from flwr.common.logger import FLOWER_LOGGER
 
-from apps.lab import journal
+from apps.lab.journal import run_missing
 from apps.lab.markdown import untitled, write_region
 from apps.lab.scenario import CONF
 from apps.studies.spotcheck_lies.trials import Cell, run_cell
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     name = "bindings" if options.bindings else "spotcheck-encrypted" if options.encrypted else "spotcheck"
     every = binding_cells(options.trials) if options.bindings else told_to(all_cells(options.trials), options.encrypted)
-    rows = run_missing([cell for cell in every if options.only in cell.name], options.out)
+    rows = finished([cell for cell in every if options.only in cell.name], options.out)
     text = table(rows)
     if options.write:
         write_region(DOCS, name, text)
@@ -248,11 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def run_missing(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
+def finished(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
     """Results of all cells, in order; those not yet in the file are run and appended to it."""
     for logger in (FLOWER_LOGGER, logging.getLogger("flwr_faa")):
         logger.setLevel(logging.ERROR)  # one line per node and round
-    done = journal.run_missing({_key(asdict(cell)): cell for cell in cells}, out, 1, run_cell, _key)
+    done = run_missing({_key(asdict(cell)): cell for cell in cells}, out, 1, run_cell, _key)
     return [{**done[_key(asdict(cell))], **asdict(cell)} for cell in cells]
 
 
