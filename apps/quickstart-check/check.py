@@ -25,16 +25,25 @@ from urllib.request import urlopen
 
 HERE = Path(__file__).resolve().parent
 APPS, ROOT = HERE.parent, HERE.parents[1]
-VARIANTS = ("faa", "lomar", "verified")
+PAGE = ROOT / "docs" / "start" / "quickstart.md"
+APIS, VARIANTS = ("message", "legacy"), ("faa", "lomar", "verified")  # in the order of the page
 NODES = 10
 LINE = re.compile(r"faa round=(\d+) node=(\d+) verdict=(\w+) accepted=(\w+)")
 
 
+def diffs(api: str) -> dict[str, str]:
+    """What the page changes in the plain project of an API, by variant."""
+    sections = re.split(r"^## .*API.*$", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    found = re.findall(r"^```diff\n(.*?)^```$", sections[APIS.index(api)], re.DOTALL | re.MULTILINE)
+    return dict(zip(VARIANTS, found, strict=True))
+
+
 def project(api: str, variant: str, where: Path, attacked: bool = True) -> Path:
-    """The plain project with a variant's files over it, and the attackers."""
+    """The plain project with a variant's changes, as the page shows them, and the attackers."""
     shutil.copytree(APPS / f"quickstart-{api}" / "plain", where)
     if variant != "plain":
-        shutil.copytree(APPS / f"quickstart-{api}" / variant, where, dirs_exist_ok=True)
+        alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(where.absolute().parent)}  # in no repository
+        subprocess.run(["git", "apply"], cwd=where, env=alone, input=diffs(api)[variant], text=True, check=True)
     if attacked:
         shutil.copy(HERE / "attacker.py", where / "quickstart")
         settings = where / "pyproject.toml"
@@ -130,7 +139,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flwr", action="append", required=True, help="a version; repeatable")
     parser.add_argument("--variant", action="append", choices=VARIANTS, help="default: all")
-    parser.add_argument("--api", action="append", choices=("message", "legacy"), help="default: both")
+    parser.add_argument("--api", action="append", choices=APIS, help="default: both")
     parser.add_argument("--torch-from", type=Path, help="site-packages of an environment that has torch")
     asked = parser.parse_args()
     failures = 0
@@ -143,7 +152,7 @@ def main() -> int:
             start = time.monotonic()
             environment = install(folder, wheel, flwr, asked.torch_from)
             print(f"flwr {flwr}: installed in {time.monotonic() - start:.0f} s", flush=True)
-            for api in asked.api or ("message", "legacy"):
+            for api in asked.api or APIS:
                 for variant in asked.variant or VARIANTS:
                     start, name = time.monotonic(), f"{flwr}-{api}-{variant}"
                     where = project(api, variant, folder / "projects" / name / "quickstart-project")

@@ -27,6 +27,7 @@ from apps.lab.check import ConfigError
 from apps.lab.config import load
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.report import Outcome, RoundReport, Verdict
+from tests.helpers.quickstart import CHECK
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -319,7 +320,7 @@ def prepared(folder: Path) -> None:
     out = Verdict(7, Outcome.CONVICTED, False, True, 9.0, reason="a lie", banned=True)
     ledger.record(RoundReport(1, (out, Verdict(8, Outcome.CLEARED, True, True, 6.0)), "spotcheck", 5.0))
     ledger.close()
-    shutil.copytree(ROOT / "apps" / "quickstart-message" / "verified" / "quickstart", folder / "quickstart")
+    shutil.move(CHECK.project("message", "verified", folder / "project") / "quickstart", folder)
     samples, labels = load_digits(return_X_y=True)
     np.savez(folder / "slice.npz", samples=samples[:1000].reshape(-1, 8, 8).astype(np.uint8), labels=labels[:1000])
 
