@@ -8,26 +8,22 @@ to how far the honest run moves it. ``--write`` puts the table into docs/explana
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from math import comb
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 
 from apps.lab.clients.spotcheck_kicks import push, spin
 from apps.lab.config import load
-from apps.lab.markdown import untitled, write_region
+from apps.lab.markdown import untitled
 from apps.lab.models import mlp
+from apps.studies.command import options_of, publish, results
 from apps.studies.spotcheck_lies.study import DOCS
 from flwr_faa import TrainingPlan
 from flwr_faa.verification.integer_layer import integer_first_layer
@@ -130,32 +126,32 @@ ATTACKS = [
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m apps.studies.spotcheck_harm")
+    parser = options_of("spotcheck_harm", __doc__, "runs/spot_harm.jsonl")
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path("runs/spot_harm.jsonl"), help="one line a finished trial")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/explanation/spotcheck.md too")
     options = parser.parse_args(arguments)
-    data = load("dataset=digits clients=4").dataset.train
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    stored = map(json.loads, options.out.read_text().splitlines()) if options.out.exists() else ()
-    done = {(name, trial): figures for name, trial, figures in stored}
-    with options.out.open("a") as file:
-        for trial, attack in track([*product(range(options.trials), ATTACKS)], "trials"):
-            if (attack.name, trial) not in done:
-                done[attack.name, trial] = harm(attack, data, trial)
-                file.write(json.dumps([attack.name, trial, done[attack.name, trial]]) + "\n")
-                file.flush()
-    lines = [_line(attack, [done[attack.name, trial] for trial in range(options.trials)]) for attack in ATTACKS]
+    cells = [(attack.name, trial) for trial in range(options.trials) for attack in ATTACKS]
+    rows: Sequence[Any] = results(options, cells, run_trial, key_of)
+    lines = [_line(attack, [row[2] for row in rows if row[0] == attack.name]) for attack in ATTACKS]
     head = ["kick to", "trials", "longest steps, median", "most", "of the update, median", "most", "convicted with"]
-    text = f"{untitled(head, lines)}\n"
-    if options.write:
-        write_region(DOCS, "harm", text)
-    print(text)
+    publish(f"{untitled(head, lines)}\n", DOCS, "harm", options.write)
     return 0
 
 
-def _line(attack: Attack, found: Sequence[Sequence[float]]) -> list[str]:
-    steps, share, others = np.array(found).T
+def run_trial(cell: tuple[str, int]) -> Any:
+    """Run one trial; what is kept of it, ready for JSON."""
+    name, trial = cell
+    (attack,) = (attack for attack in ATTACKS if attack.name == name)
+    figures = harm(attack, load("dataset=digits clients=4").dataset.train, trial)
+    return [name, trial, [None if math.isnan(figure) else figure for figure in figures]]
+
+
+def key_of(row: Any) -> tuple[str, int]:
+    """Return the key of a trial, or of a line that came of it."""
+    return row[0], row[1]
+
+
+def _line(attack: Attack, found: Sequence[Sequence[float | None]]) -> list[str]:
+    steps, share, others = np.array(found, float).T
     drawn = np.mean([1 - comb(int(n) - attack.smooth, DRAWN) / comb(int(n), DRAWN) for n in others])
     figures = [np.median(steps), steps.max(), np.median(share), share.max()]
     return [attack.name, str(len(found)), *("-" if math.isnan(f) else f"{f:.2f}" for f in figures), f"{drawn:.2f}"]
