@@ -56,7 +56,7 @@ class Mixed(Federation):
             self._processes[name] = launch(command, dict(os.environ), log)
 
     def programs(self) -> dict[int, str]:
-        """What runs in there, by pid."""
+        """Return what runs in there, by pid."""
         parent = self._processes[EMULATED].pid
         found = {pid: PROGRAMS.findall(_read(pid, "cmdline")) for pid in [parent, *descendants(parent)]}
         return {pid: names[-1] for pid, names in found.items() if names}

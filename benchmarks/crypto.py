@@ -31,7 +31,7 @@ ROWS = 8
 
 
 def cpu(act: Callable[[], object], times: int = 1) -> float:
-    """Median CPU seconds of one call."""
+    """Return the median CPU seconds of one call."""
     act()
     runs = []
     for _ in range(RUNS):
@@ -43,7 +43,7 @@ def cpu(act: Callable[[], object], times: int = 1) -> float:
 
 
 def one_row(group: Group, n: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of each operation, and of its bare group operations."""
+    """Return the seconds of each operation, and of its bare group operations."""
     rng = np.random.default_rng(n)
     x, y = rng.integers(0, 256, (ROWS, n)), rng.integers(-8, 8, n)
     public, master = setup(group, n)

@@ -82,7 +82,7 @@ def clocks() -> Iterator[Counter[str]]:
 
 
 def measure(overrides: str) -> tuple[dict[str, float], Mapping[str, Any]]:
-    """CPU seconds by phase without evaluation, and the summary of one run."""
+    """Return CPU seconds by phase without evaluation, and the summary of one run."""
     with tempfile.TemporaryDirectory() as folder, clocks() as spent:
         scenario = load(f"{overrides} run.dir={folder}")
         scenario.client(0).fit(scenario.plan.initial_arrays(0), {})  # data loaded, torch warm

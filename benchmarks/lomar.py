@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def in_turns(acts: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
-    """Median CPU milliseconds of each, after one run that does not count."""
+    """Return the median CPU milliseconds of each, after one run that does not count."""
     seen: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(runs + 1):
         for name, act in acts.items():
@@ -41,13 +41,13 @@ def in_turns(acts: dict[str, Callable[[], object]], runs: int) -> dict[str, floa
 
 
 def matrix(n: int, d: int) -> Floats:
-    """Updates with something in common."""
+    """Return updates with something in common."""
     rng = np.random.default_rng(n + d)
     return rng.standard_normal((n, d), dtype=np.float32) + rng.standard_normal(d, dtype=np.float32)
 
 
 def classifier(d: int, width: int, labels: int = 10) -> list[npt.NDArray[np.intp]]:
-    """Columns of a last layer: rows of `width` weights one after the other, then the biases."""
+    """Return columns of a last layer: rows of `width` weights one after the other, then the biases."""
     start = d - labels * (width + 1)
     return [
         np.append(np.arange(start + r * width, start + (r + 1) * width), d - labels + r).astype(np.intp)

@@ -55,12 +55,12 @@ class Grid:
         self._n = n
 
     def get_node_ids(self) -> list[int]:
-        """All of them."""
+        """Return the ids of all nodes."""
         return list(range(1, self._n + 1))
 
 
 def model_of(d: int) -> list[npt.NDArray[np.float32]]:
-    """Arrays of d numbers in all: ten layers and a classifier of ten labels."""
+    """Return arrays of d numbers in all: ten layers and a classifier of ten labels."""
     width = min(512, d // 20)
     sizes = [len(part) for part in np.array_split(np.empty(d - 10 * (width + 1), np.bool_), 10)]
     rng = np.random.default_rng(d)
@@ -69,7 +69,7 @@ def model_of(d: int) -> list[npt.NDArray[np.float32]]:
 
 
 def sent_by(node: int, model: Arrays) -> list[npt.NDArray[np.float32]]:
-    """An honest reply: a step that all share, and one of its own."""
+    """Return an honest reply: a step that all share, and one of its own."""
     common, own = np.random.default_rng(0), np.random.default_rng([1, node])
     return [
         w + np.float32(0.01) * (common.standard_normal(w.shape, np.float32) + own.standard_normal(w.shape, np.float32))
@@ -78,7 +78,7 @@ def sent_by(node: int, model: Arrays) -> list[npt.NDArray[np.float32]]:
 
 
 def in_turns(acts: Acts, runs: int) -> dict[str, float]:
-    """Median CPU milliseconds of each, after one run that does not count."""
+    """Return the median CPU milliseconds of each, after one run that does not count."""
     seen: dict[str, list[float]] = {name: [] for name in acts}
     for run in range(runs + 1):
         for name, act in acts.items():
@@ -90,7 +90,7 @@ def in_turns(acts: Acts, runs: int) -> dict[str, float]:
 
 
 def peak(act: Callable[[], object]) -> int:
-    """Bytes allocated at once while it runs, beside what there was."""
+    """Return bytes allocated at once while it runs, beside what there was."""
     tracemalloc.start()
     try:
         act()
@@ -100,7 +100,7 @@ def peak(act: Callable[[], object]) -> int:
 
 
 def gram(n: int, d: int) -> Acts:
-    """The bare operation."""
+    """Return the bare operation."""
     x = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
     return {"bare Gram": lambda: x @ x.T}
 
@@ -122,7 +122,7 @@ def parts(n: int, d: int) -> Acts:
 
 
 def strategies(n: int, d: int) -> Acts:
-    """Whole rounds, from messages to the new model."""
+    """Return whole rounds, from messages to the new model."""
     f, model = n // 5, model_of(d)
     arrays = ArrayRecord({str(i): Array(a) for i, a in enumerate(model)})
     ours: dict[str, Any] = {
@@ -150,7 +150,7 @@ def strategies(n: int, d: int) -> Acts:
 
 
 def _aggregate(strategy: Any, replies: list[Message]) -> object:
-    """A round on messages of its own: Flower's Krum writes into those that it gets."""
+    """Return a round on messages of its own: Flower's Krum writes into those that it gets."""
     own = []
     for reply in replies:
         message, content = copy(reply), dict(reply.content)
@@ -168,7 +168,7 @@ def measure(make: Callable[[int, int], Acts], n: int, d: int, runs: int) -> list
 
 
 def report(n: int, d: int, runs: int) -> list[str]:
-    """What was measured at one shape, in Markdown."""
+    """Return what was measured at one shape, in Markdown."""
     found = [f"### {n} clients, {d:,} parameters", ""]
     for title, make in (("part of our round", parts), ("whole strategy", strategies)):
         lines = measure(make, n, d, runs)

@@ -78,7 +78,7 @@ def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def timed(owner: Any, name: str) -> list[float]:
-    """CPU seconds of each call of an object's method from now on."""
+    """Return CPU seconds of each call of an object's method from now on."""
     method, spent = getattr(owner, name), list[float]()
 
     def call(*arguments: Any) -> Any:

@@ -78,7 +78,7 @@ def main(
 
 
 def wrongs(nodes: Mapping[str, Node]) -> list[str]:
-    """What is not as it should be: all took part, the honest are kept, the others convicted for what they did."""
+    """Return what went wrong: all should take part, the honest be kept, the others be convicted for what they did."""
     found = []
     for name in NODES:
         node = nodes.get(name)

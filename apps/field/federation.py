@@ -151,7 +151,7 @@ class Federation:
             self.wait_until(name, partial(self.is_online, name))
 
     def is_online(self, name: str) -> bool:
-        """Whether a SuperNode has said that it is connected."""
+        """Return whether a SuperNode has said that it is connected."""
         return f"SuperNode ID: {self.ids[name]}" in self.said(name)
 
     def keep_up(self) -> None:
@@ -183,7 +183,7 @@ class Federation:
         end([self._processes.pop(name)])
 
     def running(self, name: str) -> bool:
-        """Whether that role is up."""
+        """Return whether that role is up."""
         return name in self._processes and self._processes[name].poll() is None
 
     def memory(self, name: str) -> float:
@@ -192,11 +192,11 @@ class Federation:
         return sum(_resident(pid) for pid in [parent, *descendants(parent)])
 
     def said(self, name: str) -> str:
-        """What a SuperNode has said since it was started last."""
+        """Return what a SuperNode has said since it was started last."""
         return self.log(name).read_bytes()[self._said[name] :].decode(errors="replace")
 
     def log(self, name: str) -> Path:
-        """What that role has said."""
+        """Return the path of a role's log."""
         return self.folder / f"{name}.log"
 
     # Runs
@@ -226,7 +226,7 @@ class Federation:
         return self.rounds(name)
 
     def rounds(self, name: str) -> Path:
-        """The reports of a run, as they come."""
+        """Return the reports of a run, as they come."""
         return self.folder / name / "rounds.jsonl"
 
     @property
@@ -258,7 +258,7 @@ class Federation:
         return f"clients={len(self.attacks)} {self.lab}"
 
     def _port(self, name: str) -> int:
-        """The same for a role that starts again."""
+        """Return the port of a role, the same when it starts again."""
         if name not in self._ports:
             self._ports[name] = free_port()
         return self._ports[name]

@@ -39,7 +39,7 @@ def certify(folder: Path, hosts: Sequence[str], until: datetime.datetime | None 
 
 
 def node_key(folder: Path) -> Path:
-    """A SuperNode's key pair, as ``ssh-keygen -t ecdsa -b 384`` makes it, ``node.key`` and ``node.key.pub``."""
+    """Make a SuperNode's key pair, as ``ssh-keygen -t ecdsa -b 384`` makes it, ``node.key`` and ``node.key.pub``."""
     path = folder / NODE
     if not path.exists():
         private.folder(folder)

@@ -57,7 +57,7 @@ class Link:
         return int(self._ask("supernode", "register", str(public_key), CONNECTION)["node-id"])
 
     def online(self) -> set[int]:
-        """Ids of the nodes that are connected."""
+        """Return the ids of the nodes that are connected."""
         nodes = self._ask("supernode", "list", CONNECTION)["nodes"]
         return {int(node["node-id"]) for node in nodes if node["status"] == "online"}
 
@@ -109,7 +109,7 @@ class Link:
 
 
 def overrides_of(folder: Path, authority: str, credential: Path, more: str) -> str:
-    """What the lab's app is told: how data are bound, by whose keys if by any, and what else was asked for.
+    """Return the overrides for the lab's app: how data are bound, by whose keys, and what else was asked for.
 
     Parameters
     ----------

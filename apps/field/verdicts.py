@@ -40,7 +40,7 @@ class Node:
 
 
 def rounds_of(path: Path) -> list[dict[str, Any]]:
-    """The reports of a run, those that are whole."""
+    """Return the reports of a run, those that are whole."""
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
@@ -75,7 +75,7 @@ class Follower:
 
 
 def told(report: Mapping[str, Any]) -> str:
-    """A round in a line: how many were accepted, and which nodes were not, by what became of them."""
+    """Describe a round in one line: how many were accepted, and the others by what became of them."""
     others: dict[str, list[str]] = {}
     for row in report["nodes"]:
         if not row["accepted"]:
@@ -87,7 +87,7 @@ def told(report: Mapping[str, Any]) -> str:
 
 
 def nodes_of(path: Path) -> dict[int, Node]:
-    """All nodes of a run, by node id."""
+    """Return all nodes of a run, by node id."""
     rows: dict[int, list[dict[str, Any]]] = {}
     for report in rounds_of(path):
         for row in report["nodes"]:
@@ -102,7 +102,7 @@ def _node(rows: list[dict[str, Any]]) -> Node:
 
 
 def table(nodes: Mapping[str, Node]) -> Table:
-    """A line for every node, under the name that it is given; the verdicts of a long run are counted."""
+    """Return a table with one line per node, by the name given; the verdicts of a long run are counted."""
     shown = Table("node", "verdicts, round by round", "accepted", "banned", "why")
     for name, node in nodes.items():
         shown.add_row(

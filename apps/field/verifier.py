@@ -12,6 +12,6 @@ from flwr_faa.verification.spotcheck.verifier import SpotCheck
 def spot_check(
     plan: TrainingPlan, shape: Iterable[int], steps: int, enrol_timeout: float, url: str, key: str
 ) -> SpotCheck:
-    """The spot check with an authority that is a process of its own, elsewhere."""
+    """Return the spot check with an authority that is a process of its own, elsewhere."""
     pixels = round(1 / plan.scale)  # become 0 to 1
     return SpotCheck(plan, tuple(shape), connect(url, key), steps, max_value=pixels, enrol_timeout=enrol_timeout)

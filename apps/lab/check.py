@@ -28,13 +28,13 @@ class Rule:
 
 
 def whole(least: int, most: float = math.inf) -> Rule:
-    """A whole number from ``least`` to ``most``."""
+    """Return a whole number from ``least`` to ``most``."""
     words = f"a whole number of at least {least}" if most == math.inf else f"a whole number from {least} to {most}"
     return Rule(words, lambda v: _is(int, v) and least <= v <= most)
 
 
 def number(least: float = -math.inf, most: float = math.inf, above: float = -math.inf, below: float = math.inf) -> Rule:
-    """A finite number within bounds."""
+    """Return a finite number within bounds."""
     bounds = {"of at least": least, "above": above, "of at most": most, "below": below}
     words = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
     return Rule(
@@ -48,7 +48,7 @@ def choice(*names: str) -> Rule:
 
 
 def or_null(rule: Rule) -> Rule:
-    """The same, or nothing."""
+    """Return the same rule, which lets null pass too."""
     return Rule(f"{rule.words}, or null", lambda v: v is None or rule.accepts(v))
 
 
@@ -93,7 +93,7 @@ NEEDED = ("clients", "fraction", "min_clients", "timeout", "rounds", "seed", "ap
 
 
 def mistakes(config: Plain, typed: Plain, defaults: Plain) -> Iterator[str]:
-    """What is wrong with a configuration, one line each.
+    """Yield what is wrong with a configuration, one line per mistake.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def did_you_mean(got: str, known: Iterable[str]) -> str:
 
 
 def settings(config: Plain, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name; a list is one setting."""
+    """Yield every setting by its dotted name; a list is one setting."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from settings(value, f"{above}{key}.")
@@ -167,7 +167,7 @@ def _by_default(default: Any) -> Rule | None:
 
 
 def _by_signature(key: str, config: Plain) -> Rule | None:
-    """What the target of a setting says of it. Importing targets takes seconds: only where nothing else tells."""
+    """Read a rule off the target's signature. Importing takes seconds, so this is the last resort."""
     *path, name = key.split(".")
     for part in path:
         config = config[part]
@@ -186,7 +186,7 @@ def _by_signature(key: str, config: Plain) -> Rule | None:
 
 
 def _names(kind: Any) -> tuple[Any, ...]:
-    """The values of a Literal or an Enum."""
+    """Return the values of a Literal or an Enum."""
     if isinstance(kind, EnumType):
         members: Mapping[str, Any] = kind.__members__
         return tuple(member.value for member in members.values())
@@ -199,7 +199,7 @@ def _word(kind: Any) -> str:
 
 
 def _is(kind: Any, value: Any) -> bool:
-    """Whether a value of a YAML file can stand for a type: whole numbers are numbers, truth values are not."""
+    """Return whether a value of a YAML file can stand for a type: whole numbers are numbers, truth values are not."""
     if kind in (int, float):
         wide = isinstance(value, (int, kind)) and not isinstance(value, bool)
         return wide and math.isfinite(value) if kind is float else wide

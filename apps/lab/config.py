@@ -85,7 +85,7 @@ def _apart() -> Iterator[None]:
 
 
 def _parsed(word: str, lines: list[str]) -> Iterator[Override]:
-    """A word, unless something is wrong with it. What is Hydra's own, how to launch and where to log, says nothing."""
+    """Yield a word, unless something is wrong with it, or it is Hydra's own: how to launch, where to log."""
     try:
         (override,) = OverridesParser.create().parse_overrides([word])
     except HydraException:
@@ -109,13 +109,13 @@ def _last(overrides: Sequence[Override]) -> list[Override]:
 
 
 def _chooses(override: Override) -> bool:
-    """Whether it chooses in a group, or says where choices are found."""
+    """Return whether it chooses in a group, or says where choices are found."""
     key, plain = override.key_or_group, override.type is OverrideType.CHANGE and override.package is None
     return key == "hydra.searchpath" or (plain and key in GROUPS and not isinstance(override.value(), dict))
 
 
 def _chosen(groups: Sequence[Override], lines: list[str]) -> DictConfig:
-    """The configuration of these choices; without any, if one of them is not there."""
+    """Return the configuration of these choices; without any, if one of them is not there."""
     with suppress(HydraException, ValueError):
         return _compose(groups)
     kept = [o for o in groups if o.key_or_group == "hydra.searchpath"]
@@ -134,7 +134,7 @@ def _chosen(groups: Sequence[Override], lines: list[str]) -> DictConfig:
 
 
 def _known(override: Override, defaults: DictConfig, lines: list[str]) -> bool:
-    """Whether there is such a setting; one that is added or removed is for Hydra to judge."""
+    """Return whether there is such a setting; one that is added or removed is for Hydra to judge."""
     key = override.key_or_group or ""
     if override.type is not OverrideType.CHANGE or override.package is not None or "[" in key:
         return True
@@ -150,7 +150,7 @@ def _known(override: Override, defaults: DictConfig, lines: list[str]) -> bool:
 
 
 def _unused(config: DictConfig) -> set[str]:
-    """Groups that the strategy takes no notice of: they do not belong into its run's name."""
+    """Return the groups that the strategy does not use: they are no part of its run's name."""
     strategy = OmegaConf.to_yaml(config.get("strategy") or {})  # not resolved
     return {group for group in ("detector", "verification") if f"${{{group}}}" not in strategy}
 

@@ -23,7 +23,7 @@ C = TypeVar("C")
 def run_missing(
     cells: Mapping[Any, C], out: Path, jobs: int, work: Callable[[C], Row], key: Callable[[Row], Any]
 ) -> dict[Any, Row]:
-    """Results of all cells, in the order of the cells; those not yet in the file are run and appended to it.
+    """Return the results of all cells, in the order of the cells; those not yet in the file are run and appended to it.
 
     Whenever the command is killed, the file has every finished cell, and at most a torn last line, which is removed.
 
@@ -87,13 +87,13 @@ def _journal(path: Path) -> Iterator[tuple[IO[bytes], list[Row]]]:
 
 
 def lines(path: Path) -> list[Row]:
-    """The finished runs in a file, if there is one."""
+    """Return the finished runs in a file, if there is one."""
     text = path.read_bytes() if path.exists() else b""
     return [json.loads(line) for line in text[: _whole(text)].splitlines()]
 
 
 def _whole(text: bytes) -> int:
-    """The length without a line that was being written when the command was killed."""
+    """Return the length without a line that was being written when the command was killed."""
     return text.rfind(b"\n") + 1
 
 

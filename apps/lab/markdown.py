@@ -11,12 +11,12 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table with its title."""
+    """Return a table with its title."""
     return f"**{title}**\n\n{untitled(head, lines)}\n"
 
 
 def untitled(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table, without a last line break."""
+    """Return a table, without a last line break."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 

@@ -40,7 +40,7 @@ def folder_name(choices: Mapping[str, str], config: Mapping[str, Any], defaults:
 
 
 def slug(text: str) -> str:
-    """A text without what a file system or a shell minds; not one-to-one."""
+    """Return a text with nothing that a file system or a shell could misread; two texts may become one."""
     return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text).lstrip(".-")
 
 
@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(key: str, value: Any) -> bool:
-    """Whether a setting can be read off the name: nothing else would be written the same way."""
+    """Return whether a setting can be read off the name: nothing else would be written the same way."""
     text = _text(value)
     simple = value is not _GONE and not isinstance(value, (dict, list))
     return bool(simple and _KEY.fullmatch(key) and _VALUE.fullmatch(text)) and yaml.safe_load(text) == value

@@ -110,11 +110,11 @@ class Scenario:
         return self.folder / "devices"
 
     def device_of(self, partition: int) -> Device:
-        """A client's device, with the budget that the authority has too."""
+        """Return a client's device, with the budget that the authority has too."""
         return Device(self.devices / str(partition), self.config.verification.get("budget", 1.0))
 
     def data_of(self, partition: int) -> Data:
-        """The samples and labels that a client holds; an attacker may have poisoned its own."""
+        """Return the samples and labels that a client holds; an attacker may have poisoned its own."""
         samples, labels = self.dataset.train
         rows = self.partitions[partition]
         own = samples[rows], labels[rows]
@@ -124,12 +124,12 @@ class Scenario:
         return self.attack.poison(own, self.dataset.train, sorted(self.malicious).index(partition), rng)
 
     def client(self, partition: int) -> NumPyClient:
-        """The client that holds a partition."""
+        """Return the client that holds a partition."""
         honest = self.honest(partition)
         return self.corrupt(honest) if partition in self.malicious else honest
 
     def node(self, config: Mapping[str, Any]) -> NumPyClient:
-        """The client of a SuperNode, by its ``--node-config``: with a slice of its own, or a part of the data set."""
+        """Return the client that a SuperNode's ``--node-config`` describes, with its own slice or part of the data."""
         if "data" not in config:
             return self.client(int(config["partition-id"]))
         found = Slice.read(Path(config["data"]), tuple(self.config.dataset.shape))
@@ -143,21 +143,21 @@ class Scenario:
         return (self.attack.client or Malicious)(honest, self)
 
     def honest(self, partition: int) -> Honest:
-        """The client that holds a partition, if nobody attacked."""
+        """Return the client that holds a partition, if nobody attacked."""
         return Honest(self.plan, self.data_of(partition), partition, self.device_of(partition), public=True)
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
-        """What each attacker would send if it were honest; trained once a round, kept until the next."""
+        """Return what each attacker would send if it were honest; trained once a round, kept until the next."""
         return self._once(
             model, nonce, lambda: [self.plan.train(model, self.data_of(i), nonce) for i in sorted(self.malicious)]
         )
 
     def predict(self, arrays: Arrays) -> npt.NDArray[np.floating[Any]]:
-        """A global model's outputs for the test samples, one column a label, before softmax."""
+        """Return a global model's outputs for the test samples, one column a label, before softmax."""
         return self.plan.predict(arrays, self.dataset.test[0])
 
     def with_choices(self, **choices: str) -> Scenario:
-        """The same scenario with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
+        """Return the same scenario with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
         config = self.config.copy()
         for group, choice in choices.items():
             config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")
@@ -177,7 +177,7 @@ def _build(config: DictConfig) -> Any:
 
 
 def _tried(part: str, build: Callable[[], T]) -> T:
-    """What a part of a configuration builds, or one line that says why it does not."""
+    """Return what a part of a configuration builds, or one line that says why it does not."""
     try:
         return build()
     except (HydraException, ValueError, TypeError) as error:

@@ -77,7 +77,7 @@ def wait_for_nodes(grid: Grid, least: int, most: int) -> None:
 
 
 def legacy_app(record: Record) -> ServerApp:
-    """A ServerApp with a legacy strategy."""
+    """Return a ServerApp with a legacy strategy."""
     config, initial = record.scenario.config, initial_arrays(record)
 
     def evaluate(server_round: int, arrays: NDArrays, _: dict[str, Scalar]) -> tuple[float, dict[str, Scalar]]:
@@ -101,7 +101,7 @@ def legacy_app(record: Record) -> ServerApp:
 
 
 def message_app(record: Record) -> ServerApp:
-    """A ServerApp with a strategy of the Message API."""
+    """Return a ServerApp with a strategy of the Message API."""
     app, config, initial = ServerApp(), record.scenario.config, initial_arrays(record)
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -116,7 +116,7 @@ def message_app(record: Record) -> ServerApp:
 
 
 def message_strategy(record: Record) -> LabFAADL:
-    """The strategy of the Message API that a run is to have."""
+    """Return the strategy of the Message API that a run is to have."""
     config = record.scenario.config
     strategy = LabFAADL(
         fraction_train=config.fraction,
@@ -130,11 +130,11 @@ def message_strategy(record: Record) -> LabFAADL:
 
 
 def least(record: Record) -> int:
-    """Nodes of a round: Flower takes its share of those connected before it waits for the others."""
+    """Return how many nodes a round has: Flower takes its share of the connected ones before it waits for others."""
     config = record.scenario.config
     return max(min(2, int(config.min_clients)), int(config.fraction * config.min_clients))
 
 
 def initial_arrays(record: Record) -> NDArrays:
-    """The untrained model of a run's seed."""
+    """Return the untrained model of a run's seed."""
     return record.scenario.plan.initial_arrays(record.scenario.config.seed)

@@ -22,7 +22,7 @@ def spot_check(
     enrol_timeout: float,
     encrypted: bool = False,
 ) -> SpotCheck:
-    """The verifier of ``conf/verification/spotcheck.yaml``, and of ``spotcheck_encrypted.yaml``.
+    """Return the verifier of ``conf/verification/spotcheck.yaml``, and of ``spotcheck_encrypted.yaml``.
 
     Parameters
     ----------

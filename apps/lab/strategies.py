@@ -39,7 +39,7 @@ class Census:
             self.partitions.setdefault(node_id, partition)
 
     def about(self, node_id: int) -> dict[str, Any]:
-        """Notes for the ledger; None for a node that has never sent anything."""
+        """Return notes for the ledger; None for a node that has never sent anything."""
         partition = self.partitions.get(node_id)
         return {"partition": partition, "malicious": None if partition is None else partition in self.malicious}
 

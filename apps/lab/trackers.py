@@ -114,7 +114,7 @@ def tracked(strategy: S, *trackers: Tracker) -> S:
 
 
 def figures_of(report: RoundReport) -> dict[str, float]:
-    """A round's report in numbers."""
+    """Return a round's report in numbers."""
     scores = [v.score for v in report.nodes if v.score is not None]
     return {
         **{f"nodes/{outcome}": float(count) for outcome, count in report.counts().items()},
@@ -126,7 +126,7 @@ def figures_of(report: RoundReport) -> dict[str, float]:
 
 
 def _watch_start(strategy: Any, log: Callable[[int, str, object], None]) -> Callable[..., Any]:
-    """The Message API is given the server's evaluation only when it starts."""
+    """Return a ``start`` that tells of the server's evaluation, which the Message API is given only there."""
     original = strategy.start
 
     @wraps(original)
@@ -145,7 +145,7 @@ def _watch_start(strategy: Any, log: Callable[[int, str, object], None]) -> Call
 
 
 def _plain(result: object) -> dict[str, Any]:
-    """Metrics by name, from whatever a strategy's method returns: metrics, or a pair of arrays or loss and metrics."""
+    """Return metrics by name from what a strategy's method returns: metrics, or a pair whose second they are."""
     if isinstance(result, Mapping):
         return dict(result)
     if isinstance(result, tuple) and len(result) == 2:

@@ -32,14 +32,14 @@ LINE = re.compile(r"faa round=(\d+) node=(\d+) verdict=(\w+) accepted=(\w+)")
 
 
 def diffs(api: str) -> dict[str, str]:
-    """What the page changes in the plain project of an API, by variant."""
+    """Return what the page changes in the plain project of an API, by variant."""
     sections = re.split(r"^## .*API.*$", PAGE.read_text(), flags=re.MULTILINE)[1:]
     found = re.findall(r"^```diff\n(.*?)^```$", sections[APIS.index(api)], re.DOTALL | re.MULTILINE)
     return dict(zip(VARIANTS, found, strict=True))
 
 
 def project(api: str, variant: str, where: Path, attacked: bool = True) -> Path:
-    """The plain project with a variant's changes, as the page shows them, and the attackers."""
+    """Return the plain project with a variant's changes, as the page shows them, and the attackers."""
     shutil.copytree(APPS / f"quickstart-{api}" / "plain", where)
     if variant != "plain":
         alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(where.absolute().parent)}  # in no repository
@@ -52,7 +52,7 @@ def project(api: str, variant: str, where: Path, attacked: bool = True) -> Path:
 
 
 def judge(variant: str, output: str, attackers: set[str]) -> str:
-    """What is wrong with a run, by its log; empty if nothing is."""
+    """Say what is wrong with a run, by its log; say nothing if all is well."""
     lines = LINE.findall(output)
     out = {int(r): {n for q, n, _, ok in lines if q == r and ok == "False"} for r, _, _, _ in lines}
     if len(attackers) != 2 or not lines:
@@ -65,7 +65,7 @@ def judge(variant: str, output: str, attackers: set[str]) -> str:
 
 
 def removed(output: str, attackers: set[str]) -> str:
-    """Who was left out of each round, in words."""
+    """Say in words who was left out of each round."""
     found: dict[str, list[str]] = {}
     for server_round, node, _, accepted in LINE.findall(output):
         found.setdefault(server_round, []).extend([node] if accepted == "False" else [])
@@ -120,7 +120,7 @@ def run(environment: Path, where: Path, folder: Path) -> tuple[str, set[str], st
 
 
 def install(folder: Path, wheel: Path, flwr: str, torch_from: Path | None) -> Path:
-    """A fresh environment with the wheel."""
+    """Return a fresh environment with the wheel."""
     environment = folder / f"flwr-{flwr}"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     if torch_from:  # behind the environment's own packages, and first so that pip finds torch there

@@ -72,7 +72,7 @@ def won(summaries: Mapping[str, Summary]) -> bool:
 
 
 def disclosed(nodes: Sequence[Mapping[str, Any]]) -> str:
-    """What the server knows of the clients' data in the end, in a line."""
+    """Return what the server knows of the clients' data in the end, in a line."""
     opened, samples = (sum(n[key] for n in nodes) for key in ("samples_opened", "samples"))
     most, dimension, budget = (max(n[key] for n in nodes) for key in ("max_rank", "dimension", "budget"))
     asked = sum(n["samples_opened"] > 0 for n in nodes)

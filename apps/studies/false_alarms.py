@@ -53,7 +53,7 @@ Counts = dict[tuple[str, ...], np.ndarray]
 
 
 def honest_rounds(model: str, partition: str, clients: int, seed: int) -> Iterator[Batch]:
-    """Rounds of a federation that nobody attacks."""
+    """Yield rounds of a federation that nobody attacks."""
     plan, (samples, labels) = PLANS[model], mnist5k().train
     rows = np.random.default_rng(seed).permutation(len(labels))[: SAMPLES * clients]
     cut = load(str(meaning("partition", partition))).cut
@@ -68,7 +68,7 @@ def honest_rounds(model: str, partition: str, clients: int, seed: int) -> Iterat
 
 
 def suspected(detector: Detector, batch: Batch) -> np.ndarray:
-    """Who is, as booleans."""
+    """Return whom a detector suspects, one boolean per row."""
     found = np.zeros(len(batch), bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -77,7 +77,7 @@ def suspected(detector: Detector, batch: Batch) -> np.ndarray:
 
 
 def false_alarms(models: Sequence[str], clients: Sequence[int], seeds: int) -> Counts:
-    """Suspects and clients, by detector, model, partition and number of clients."""
+    """Count suspects and clients, by detector, model, partition and number of clients."""
     counts: Counts = defaultdict(lambda: np.zeros(2, int))
     for n, model, partition, seed in product(clients, models, PARTITIONS, range(seeds)):
         for batch, (name, detector) in product(honest_rounds(model, partition, n, seed), (DEFAULTS | BEFORE).items()):
@@ -87,7 +87,7 @@ def false_alarms(models: Sequence[str], clients: Sequence[int], seeds: int) -> C
 
 
 def found_attackers(clients: Sequence[int], seeds: int) -> Counts:
-    """Attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
+    """Count attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
     counts: Counts = defaultdict(lambda: np.zeros(4, int))
     for n, partition, seed in product(clients, ("iid", "shards"), range(1, seeds + 1)):
         scenario = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
@@ -104,7 +104,7 @@ def found_attackers(clients: Sequence[int], seeds: int) -> Counts:
 
 
 def attacked(one: Round, honest: np.ndarray, attack: Attack, malicious: list[int]) -> tuple[Batch, np.ndarray]:
-    """A round of attackers, and who of them sends another update than its honest one."""
+    """Return a round of attackers, and who of them sends another update than its honest one."""
     updates = one.attacked(honest, attack, malicious)
     ids = tuple(range(len(updates)))
     batch = Batch(ids, updates, np.ones(len(ids)), Layout.of(one.model), {})
@@ -112,7 +112,7 @@ def attacked(one: Round, honest: np.ndarray, attack: Attack, malicious: list[int
 
 
 def alarms_table(counts: Counts, names: Sequence[str]) -> str:
-    """Percent of honest clients that are suspected: one table a detector."""
+    """Show the percentage of honest clients that are suspected, one table per detector."""
     sizes = sorted({int(key[3]) for key in counts})
     kinds = list(dict.fromkeys(key[1:3] for key in counts))
     texts = []
@@ -126,7 +126,7 @@ def alarms_table(counts: Counts, names: Sequence[str]) -> str:
 
 
 def recall_table(counts: Counts) -> str:
-    """Percent of the attackers that are found / of the honest that are suspected: one table a partition and n."""
+    """Show the percentages of attackers found / honest suspected, one table per partition and n."""
     texts = []
     names = list(dict.fromkeys(key[0] for key in counts))
     for partition, n in dict.fromkeys(key[1:3] for key in counts):

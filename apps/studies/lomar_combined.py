@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def tuning(seeds: int) -> Iterator[AccuracyCell]:
-    """Runs in which everything is scored and only the convicted are left out."""
+    """Yield runs in which everything is scored and only the convicted are left out."""
     attacks = (("none", 0.0), ("flip, pure", SHARE), ("flip, mixed", SHARE))
     for seed, dataset, partition, (attack, share), detector in product(
         range(seeds), DATASETS, PARTITIONS, attacks, DETECTORS
@@ -69,7 +69,7 @@ def tuning(seeds: int) -> Iterator[AccuracyCell]:
 
 
 def proof(seeds: int) -> Iterator[AccuracyCell]:
-    """Runs of what is to be compared."""
+    """Yield the runs that are to be compared."""
     for seed, dataset, partition, attack in product(range(100, 100 + seeds), DATASETS, PARTITIONS, ATTACKED):
         share = 0.0 if attack == "none" else SHARE
         for strategy in ROWS.values():

@@ -17,7 +17,7 @@ HEAD = ("n", "views", "threshold", "false alarms, simulated")
 
 
 def rate_above(n: int, views: int, rng: np.random.Generator, rate: float = RATE, draws: int = DRAWS) -> float:
-    """Share of the scores above ``largest_z(n, views, rate)``, of at least `draws`."""
+    """Return the share of the scores above ``largest_z(n, views, rate)``, of at least `draws`."""
     above = rounds = 0
     threshold = largest_z(n, views, rate)
     while rounds * n < draws:

@@ -78,7 +78,7 @@ def both(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) 
 
 
 def first(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """The first layer's weight alone."""
+    """Return the first layer's weight alone."""
     alone = [u if i == layout.parameters[0] else np.zeros_like(u) for i, u in enumerate(update)]
     return push(layout, alone, -size)
 
@@ -99,12 +99,12 @@ def variance(
 
 
 def pushed(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """All parameters, backwards."""
+    """Return all parameters, backwards."""
     return push(layout, update, -size)
 
 
 def spun(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """The momentum, so that they coast backwards."""
+    """Return the momentum, so that they coast backwards."""
     return spin(layout, update, -size)
 
 
@@ -158,7 +158,7 @@ def _line(attack: Attack, found: Sequence[Sequence[float | None]]) -> list[str]:
 
 
 def plan_of(normed: bool) -> TrainingPlan:
-    """A layer of 32 units, with momentum or with batch norm."""
+    """Return a layer of 32 units, with momentum or with batch norm."""
     factory = partial(normed_mlp if normed else mlp, (1, 8, 8), 10)
     return TrainingPlan(factory, 0.02, BATCH, momentum=0.0 if normed else 0.9, scale=1 / 16)
 
@@ -171,7 +171,7 @@ def normed_mlp(shape: Sequence[int], classes: int) -> nn.Module:
 
 
 def harm(attack: Attack, data: Data, trial: int) -> tuple[float, float, int]:
-    """What the hardest kick that stays closed does: in longest steps, in shares of the honest update; steps to draw."""
+    """Return the harm of the hardest closed kick, in longest steps and honest updates, and the steps to draw from."""
     plan, rng = plan_of(attack.normed), np.random.default_rng(trial)
     rows = rng.choice(len(data[1]), STEPS * BATCH, replace=False)
     own, layout = (data[0][rows], data[1][rows]), StateLayout.of(plan)
@@ -208,7 +208,7 @@ def length(layout: StateLayout, arrays: Vectors) -> float:
 def continued(
     plan: TrainingPlan, data: Data, nonce: int, states: Sequence[Checkpoint], change: Any = lambda after: after
 ) -> list[Checkpoint]:
-    """A run from its first checkpoints on; what the next step makes is changed, all later ones are honest."""
+    """Continue a run from its first checkpoints; the next step's result is changed, all later steps are honest."""
     done = list(states)
     for index, rows in enumerate(plan.batches(len(data[1]), nonce)):
         if index >= len(states) - 1:
@@ -219,7 +219,7 @@ def continued(
 
 
 def traced(layout: StateLayout, states: Sequence[Checkpoint], step: int, roots: int) -> Trace:
-    """The trace of a run, with the root of several in which one step looks shortest."""
+    """Return the trace of a run, with the root of several in which one step looks shortest."""
     encoded = np.stack([np.frombuffer(layout.encode(state), np.uint8) for state in states])
     root = merkle.Tree([merkle.leaf(state.tobytes()) for state in encoded]).root
     tries = [root, *(merkle.leaf(root, bytes([i])) for i in range(roots - 1))]
@@ -230,7 +230,7 @@ def traced(layout: StateLayout, states: Sequence[Checkpoint], step: int, roots: 
 
 
 def smoothed(trace: Trace, step: int, over: int) -> Trace:
-    """A trace in which a step is spread evenly over so many."""
+    """Return a trace in which a step is spread evenly over so many."""
     positions = np.array(trace.positions)
     for i in range(step + 1, step + over):
         share = (i - step) / over

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def connect(url: str, key: str | Path) -> RemoteAuthority:
-    """The authority at that address.
+    """Return the authority at that address.
 
     Parameters
     ----------

@@ -39,11 +39,11 @@ class SignedPublicKey:
 
     @classmethod
     def sign(cls, key: Ed25519PrivateKey, node_id: int, public: bytes) -> SignedPublicKey:
-        """The authority's side; ``public`` is ``PublicKey.to_bytes``."""
+        """Sign a node's public key for the authority; ``public`` is ``PublicKey.to_bytes``."""
         return cls(node_id, public, key.sign(_PURPOSE + node_id.to_bytes(8, "big") + public))
 
     def verify(self, authority: bytes, node_id: int, group: Group, width: int) -> ipfe.PublicKey:
-        """The key, if the pinned authority signed it for this node.
+        """Return the key, if the pinned authority signed it for this node.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class SignedPublicKey:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SignedPublicKey:
-        """The inverse of ``to_bytes``; raises ValueError for anything else. Does not verify."""
+        """Undo ``to_bytes``; raise ValueError for anything else. Does not verify."""
         if len(data) < _HEAD.size:
             raise ValueError(f"expected at least {_HEAD.size} bytes, got {len(data)}")
         magic, node_id, size = _HEAD.unpack_from(data)
@@ -119,14 +119,14 @@ class CheckKey:
 
 
 def weights(seed: bytes, count: int) -> list[int]:
-    """The weights rho, from 1 to below ``2^RHO_BITS``. Not zero: that would overlook a single wrong claim."""
+    """Return the weights rho, from 1 to below ``2^RHO_BITS``. Not zero: that would overlook a single wrong claim."""
     raw = hashlib.shake_256(_RHO + seed).digest(_RHO_BYTES * count)
     draws = (int.from_bytes(raw[i : i + _RHO_BYTES], "big") for i in range(0, len(raw), _RHO_BYTES))
     return [draw % (2**RHO_BITS - 1) + 1 for draw in draws]
 
 
 def combine(rho: Sequence[int], functions: Sequence[Sequence[int]]) -> list[int]:
-    """The function ``y = sum_k rho_k f_k``, exactly."""
+    """Return the function ``y = sum_k rho_k f_k``, exactly."""
     total = [0] * len(functions[0])
     for factor, function in zip(rho, functions, strict=True):
         total = [t + factor * int(v) for t, v in zip(total, function, strict=True)]
@@ -152,11 +152,11 @@ class Authority(Protocol):
         ...
 
     def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
-        """The key under which a node encrypts vectors of this width."""
+        """Return the key under which a node encrypts vectors of this width."""
         ...
 
     def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
-        """The same, to be relayed to a client that trusts only the authority."""
+        """Return the same, to be relayed to a client that trusts only the authority."""
         ...
 
     def register(self, node_id: int, registration: Registration) -> bytes:
@@ -175,8 +175,8 @@ class Authority(Protocol):
         ...
 
     def functional_keys(self, node_id: int, functions: Sequence[Sequence[int]]) -> list[ipfe.FunctionalKey]:
-        """Keys that open these inner products of what a node encrypted that has never registered anything: the paper's
-        mode, which hides nothing.
+        """Return keys that open these inner products of what a node encrypted that has never registered anything: the
+        paper's mode, which hides nothing.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class Authority(Protocol):
         ...
 
     def check_key(self, node_id: int, stated: Stated, seed: bytes) -> CheckKey:
-        """A key that tests values which a client has stated: for a random combination that the authority draws.
+        """Return a key that tests values which a client has stated: for a random combination that the authority draws.
 
         It opens that combination of EVERY ciphertext of the node, so it counts for all its samples; what was stated
         counts for the rows that it was stated of. The same request again has the same key, and costs nothing.
@@ -212,5 +212,5 @@ class Authority(Protocol):
         ...
 
     def disclosure(self, node_id: int) -> Disclosure:
-        """What is known of the node's data so far. Raises Refused for a node never seen."""
+        """Return what is known of the node's data so far. Raises Refused for a node never seen."""
         ...

@@ -70,7 +70,7 @@ class Account:
 
 
 def parts(name: bytes, count: int, key: bytes) -> Digests:
-    """Digests that stand for what costs so many dimensions, the same for the same name.
+    """Return digests that stand for what costs so many dimensions, the same for the same name.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def parts(name: bytes, count: int, key: bytes) -> Digests:
 
 
 def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: bytes, top: int) -> Digests:
-    """Digests for each different function, as many as dimensions that its value tells; of all at least ``width``, if
-    they tell that much: no more is kept of any sample.
+    """Return digests for each different function, as many as dimensions that its value tells; of all at least
+    ``width``, if they tell that much: no more is kept of any sample.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def digests(functions: Iterable[Sequence[Any]], width: int, order: int, key: byt
 
 
 def gradient(stated: Digests, rows: Sequence[int], count: int, key: bytes) -> Digests:
-    """Digests that stand for a step's gradient in its samples' counts, the same for the same step.
+    """Return digests that stand for a step's gradient in its samples' counts, the same for the same step.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def gradient(stated: Digests, rows: Sequence[int], count: int, key: bytes) -> Di
 def spend(
     account: Account, keys: Digests, stated: Digests, known: Mapping[int, Digests]
 ) -> tuple[Account, dict[int, Digests]]:
-    """The account once keys are issued and values stated, and what has been stated of each row.
+    """Return the account after keys are issued and values stated, and what has been stated of each row.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def spend(
 
 
 def allowance(width: int, share: float) -> int:
-    """The budget of a sample: this share of its dimensions, rounded down."""
+    """Return the budget of a sample: this share of its dimensions, rounded down."""
     return int(width * share)
 
 

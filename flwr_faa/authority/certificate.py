@@ -26,7 +26,7 @@ def certificate(
     hosts: Sequence[str] = (),
     until: datetime.datetime | None = None,
 ) -> bytes:
-    """A certificate, PEM.
+    """Return a certificate, PEM.
 
     Parameters
     ----------
@@ -74,19 +74,19 @@ def certificate(
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """A key that TLS libraries of all ages take."""
+    """Return a key that TLS libraries of all ages take."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key, PEM."""
+    """Return a private key, PEM."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
-    """A TLS key and a certificate for these names and addresses, PEM."""
+    """Return a TLS key and a certificate for these names and addresses, PEM."""
     key, name = new_key(), "faa-authority"
     return private_pem(key), certificate(name, key.public_key(), name, key, ca=True, hosts=hosts)
 

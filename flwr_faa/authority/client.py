@@ -90,14 +90,14 @@ class RemoteAuthority:
         return self._credential.authority
 
     def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
-        """The key under which a node encrypts vectors of this width. Kept: it never changes."""
+        """Return the key under which a node encrypts vectors of this width. Kept: it never changes."""
         if (node_id, width) not in self._public:
             found = self.signed_public_key(node_id, width)
             self._public[node_id, width] = found.verify(self.verify_key, node_id, self.group, width)
         return self._public[node_id, width]
 
     def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
-        """The same, to be relayed to a client."""
+        """Return the same, to be relayed to a client."""
         raw = self._ask("public-key", {"node_id": node_id, "width": width})["key"]
         return SignedPublicKey.from_bytes(bytes.fromhex(raw))
 
@@ -114,13 +114,13 @@ class RemoteAuthority:
         return bytes.fromhex(self._ask("register", {"node_id": node_id, **fields})["receipt"])
 
     def functional_keys(self, node_id: int, functions: Sequence[Sequence[int]]) -> list[ipfe.FunctionalKey]:
-        """Keys for the paper's mode; see ``Authority``."""
+        """Return keys for the paper's mode; see ``Authority``."""
         wanted = [tuple(map(int, y)) for y in functions]
         found = self._ask("functional-keys", {"node_id": node_id, "functions": wanted})["secrets"]
         return [ipfe.FunctionalKey(y, secret) for y, secret in zip(wanted, found, strict=True)]
 
     def check_key(self, node_id: int, stated: Stated, seed: bytes) -> CheckKey:
-        """A key that tests what a client has stated; see ``Authority``."""
+        """Return a key that tests what a client has stated; see ``Authority``."""
         found = self._check(node_id, stated, seed)
         drawn = bytes.fromhex(found["seed"])
         y = combine(weights(drawn, len(stated.functions)), stated.functions)
@@ -142,7 +142,7 @@ class RemoteAuthority:
         return self._ask("check", {"node_id": node_id, **fields})
 
     def disclosure(self, node_id: int) -> Disclosure:
-        """What is known of the node's data so far."""
+        """Return what is known of the node's data so far."""
         return Disclosure(**self._ask("disclosure", {"node_id": node_id}))
 
     def _ask(self, operation: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,18 +78,18 @@ class KeyAuthority:
         return self._signing_key.public_key().public_bytes_raw()
 
     def sign(self, message: bytes) -> bytes:
-        """Its signature, for replies. What is signed here says first what it is."""
+        """Return its signature, for replies. What is signed here says first what it is."""
         return self._signing_key.sign(message)
 
     def public_key(self, node_id: int, width: int) -> ipfe.PublicKey:
-        """The key under which a node encrypts vectors of this width."""
+        """Return the key under which a node encrypts vectors of this width."""
         if (node_id, width) not in self._public:
             raw = self.signed_public_key(node_id, width).public
             self._public[node_id, width] = ipfe.PublicKey.from_bytes(self.group, raw)
         return self._public[node_id, width]
 
     def signed_public_key(self, node_id: int, width: int) -> SignedPublicKey:
-        """The same, to be relayed to a client that trusts only the authority."""
+        """Return the same, to be relayed to a client that trusts only the authority."""
         with self._logged("public key", node_id):
             return SignedPublicKey.sign(self._signing_key, node_id, self._pair(node_id, width)[0])
 
@@ -123,7 +123,7 @@ class KeyAuthority:
         return receipt  # the transaction is on disk
 
     def functional_keys(self, node_id: int, functions: Sequence[Sequence[int]]) -> list[ipfe.FunctionalKey]:
-        """Keys for the paper's mode; see ``Authority``."""
+        """Return keys for the paper's mode; see ``Authority``."""
         with self._logged("functional keys", node_id):
             with self.store.transaction():
                 width = self._issue_unregistered(node_id, functions)
@@ -133,7 +133,7 @@ class KeyAuthority:
             return keys  # the transaction is on disk
 
     def check_key(self, node_id: int, stated: Stated, seed: bytes) -> CheckKey:
-        """The key for a combination drawn here; see ``Authority``."""
+        """Return the key for a combination drawn here; see ``Authority``."""
         with self._logged("check key", node_id):
             with self.store.transaction():
                 width, name = self._count(node_id, stated, seed)
@@ -148,7 +148,7 @@ class KeyAuthority:
             self._count(node_id, stated, None)
 
     def disclosure(self, node_id: int) -> Disclosure:
-        """What is known of the node's data so far. Raises Refused for a node never seen."""
+        """Return what is known of the node's data so far. Raises Refused for a node never seen."""
         with self._logged("disclosure", node_id), self.store.transaction():
             owner = self.store.owner(node_id)
             found = None if owner is None else self.store.current(owner)
@@ -161,7 +161,7 @@ class KeyAuthority:
             return Disclosure(found.width, found.samples, opened, account.known, account.budget, left, sets[0], sets[1])
 
     def _disclosure_unregistered(self, node_id: int) -> Disclosure:
-        """What the paper's mode has opened, of samples that nobody has counted."""
+        """Return what the paper's mode has opened, of samples that nobody has counted."""
         width = max(self.store.widths(node_id), default=0)
         if not width:
             raise Refused(f"expected a node with keys, got none for {node_id}")
@@ -231,7 +231,7 @@ class KeyAuthority:
         return Account(found.width, budget, found.carried, found.peak, keyed)
 
     def _carried(self, old: SampleSet, top: int) -> int:
-        """What was known of a set by stated values, for one that replaces it with values up to ``top``."""
+        """Return what was known of a set by stated values, for one that replaces it with values up to ``top``."""
         keyed = len(self.store.keyed(old.owner))
         return carried(old.carried + old.peak + keyed, old.top, top) - keyed
 
@@ -270,5 +270,5 @@ def _text(numbers: Sequence[int]) -> bytes:
 
 
 def _nobody(node_id: int) -> bytes:
-    """The account of a node that no client has registered; 32-byte keys cannot collide with it."""
+    """Return the account of a node that no client has registered; 32-byte keys cannot collide with it."""
     return b"node %d" % node_id

@@ -60,7 +60,7 @@ class Credential:
         write_secret(path, json.dumps(fields, indent=2).encode() + b"\n")
 
     def sign(self, path: str, body: bytes) -> dict[str, str]:
-        """Headers for a request."""
+        """Return headers for a request."""
         headers = {
             TIME: str(time.time_ns() // 1_000_000),
             NONCE: secrets.token_hex(16),
@@ -71,13 +71,13 @@ class Credential:
 
 
 def request_message(authority: bytes, path: str, headers: Mapping[str, str]) -> bytes:
-    """What the aggregation server signs; names the authority, so that another one cannot use it."""
+    """Return what the aggregation server signs; names the authority, so that another one cannot use it."""
     lines = ["faa-authority/request/1", authority.hex(), path, headers[TIME], headers[NONCE], headers[DIGEST]]
     return "\n".join(lines).encode()
 
 
 def reply_message(signature: str, status: int, body: bytes) -> bytes:
-    """What the authority signs; names the request by its signature."""
+    """Return what the authority signs; it names the request by the request's signature."""
     return f"faa-authority/reply/1\n{signature}\n{status}\n{hashlib.sha256(body).hexdigest()}".encode()
 
 
@@ -88,7 +88,7 @@ def write_secret(path: Path, data: bytes) -> None:
 
 
 def loopback(host: str) -> bool:
-    """Whether only this machine can be meant. A name other than localhost could be anybody's."""
+    """Return whether only this machine can be meant. A name other than localhost could be anybody's."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -48,7 +48,7 @@ class Told:
 
 
 def dimensions(values: int, top: int) -> int:
-    """How many values of a sample hold as much as one that can be one of so many."""
+    """Return how many values of a sample hold as much information as one number with so many possible values."""
     if top < 1:
         raise ValueError(f"expected samples from 0 to at least 1, got a largest value of {top}")
     count, held = 0, 1
@@ -58,27 +58,27 @@ def dimensions(values: int, top: int) -> int:
 
 
 def of_function(size: int, top: int) -> int:
-    """Dimensions that the value of a function tells whose weights' sizes sum to ``size``; 0 for the zero function."""
+    """Return the dimensions that a function's value tells; ``size`` is the sum of the sizes of its weights."""
     return dimensions(top * size + 1, top)
 
 
 def of_key(sizes: Sequence[int], top: int) -> int:
-    """The most that a key for a random combination of functions of these sizes tells."""
+    """Return the most that a key for a random combination of functions of these sizes tells."""
     return of_function((2**RHO_BITS - 1) * sum(sizes), top)
 
 
 def carried(known: int, before: int, top: int) -> int:
-    """Dimensions known of samples with values up to ``before``, as dimensions of what is now said to end at ``top``."""
+    """Convert dimensions known of samples up to ``before`` into dimensions of samples that now end at ``top``."""
     return known if top >= before else math.ceil(known * math.log2(before + 1) / math.log2(top + 1))
 
 
 def of_gradient(units: int, width: int, samples: int, top: int) -> int:
-    """What a step's gradient tells of each of its samples: all its numbers shared out, rounded up."""
+    """Return what a step's gradient tells of each of its samples: all its numbers shared out, rounded up."""
     return -(-units * width * dimensions(2**FLOAT_BITS, top) // samples)
 
 
 def of_step(sizes: Sequence[int], units: int, width: int, samples: int, top: int) -> Told:
-    """What opening a step tells.
+    """Return what opening a step tells.
 
     Parameters
     ----------

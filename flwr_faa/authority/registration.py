@@ -57,17 +57,17 @@ class Registration:
     signature: bytes = b""
 
     def message(self, node_id: int, public_key: bytes) -> bytes:
-        """What is signed: all of this, the node, and the encoded public key that the data are encrypted under."""
+        """Return the signed message: all of this, the node, and the encoded public key of the encryption."""
         digest = hashlib.sha256(public_key).digest()
         return _MESSAGE.pack(_TAG, node_id, self.samples, self.width, self.top, self.root, self.verify_key, digest)
 
     def signed(self, key: Ed25519PrivateKey, node_id: int, public_key: bytes) -> Registration:
-        """The same, with the client's key and signature."""
+        """Return the same, with the client's key and signature."""
         own = replace(self, verify_key=key.public_key().public_bytes_raw())
         return replace(own, signature=key.sign(own.message(node_id, public_key)))
 
     def receipt(self, key: bytes) -> bytes:
-        """What the authority signs once this is registered, ``key`` being the SHA-256 of the encoded public key.
+        """Return what the authority signs once this is registered, ``key`` being the SHA-256 of the encoded public key.
 
         A client that has seen it knows that keys for its ciphertexts are counted under its own name. Without it a
         server could have registered another key for the node first, and again for each new node id that it gives it.
@@ -132,7 +132,7 @@ class Disclosure:
 
 
 def verify_signature(key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether this is that Ed25519 key's signature."""
+    """Return whether this is that Ed25519 key's signature."""
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except (InvalidSignature, ValueError):

@@ -180,7 +180,7 @@ class Service:
         return self._sign(ticket, status, result)
 
     def reject(self, rejected: Rejected, ticket: Ticket | None = None) -> SignedReply:
-        """The reply to a request that is not carried out."""
+        """Return the reply to a request that is not carried out."""
         logger.warning("refused (%d): %s", rejected.status, rejected.reason)
         result = {"error": rejected.code, "reason": rejected.reason}
         if ticket is None:
@@ -245,7 +245,7 @@ class Service:
 
 
 def application(service: Service) -> Starlette:
-    """The service as an ASGI application."""
+    """Return the service as an ASGI application."""
     room = asyncio.Semaphore(_AT_A_TIME)
 
     async def endpoint(request: Request) -> Response:
@@ -270,7 +270,7 @@ def application(service: Service) -> Starlette:
 
 
 async def _read(request: Request) -> bytes:
-    """The body, as long as it is not too large."""
+    """Return the body, as long as it is not too large."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
@@ -281,7 +281,7 @@ async def _read(request: Request) -> bytes:
 
 
 def _first(error: ValidationError) -> str:
-    """What is wrong with a body, without what was in it."""
+    """Return what is wrong with a body, without what was in it."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))[:80]
     return f"expected a well-formed body, got in {where!r}: {first['msg'][:120]}"  # a name may be anything: quoted

@@ -78,7 +78,7 @@ class Line:
     hash: bytes
 
     def chained(self, before: bytes) -> bytes:
-        """The hash that belongs to this line after one with that hash."""
+        """Return the hash that belongs to this line after one with that hash."""
         text = json.dumps([self.id, self.at, self.event, self.node, self.detail])
         return hashlib.sha256(before + text.encode()).digest()
 
@@ -129,7 +129,7 @@ class Store:
                 self._depth -= 1
 
     def meta(self, name: str) -> bytes | None:
-        """A setting, or None."""
+        """Return a setting, or None."""
         row = self._one("SELECT value FROM meta WHERE name = ?", name)
         return None if row is None else bytes(row[0])
 
@@ -138,7 +138,7 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def key_pair(self, node: int, width: int) -> tuple[bytes, bytes] | None:
-        """Public and master key, encoded; None if never drawn."""
+        """Return the public and the master key, encoded; None if never drawn."""
         row = self._one("SELECT public, master FROM key_pairs WHERE node = ? AND width = ?", str(node), width)
         return None if row is None else (row[0], row[1])
 
@@ -147,15 +147,15 @@ class Store:
         self._db.execute("INSERT INTO key_pairs VALUES (?, ?, ?, ?)", (str(node), width, public, master))
 
     def widths(self, node: int) -> list[int]:
-        """The widths for which this node has keys."""
+        """Return the widths for which this node has keys."""
         return [width for (width,) in self._db.execute("SELECT width FROM key_pairs WHERE node = ?", (str(node),))]
 
     def nodes(self) -> list[int]:
-        """All nodes with keys."""
+        """Return all nodes with keys."""
         return sorted(int(node) for (node,) in self._db.execute("SELECT DISTINCT node FROM key_pairs"))
 
     def owner(self, node: int) -> bytes | None:
-        """The client's key that this node belongs to."""
+        """Return the client's key that this node belongs to."""
         row = self._one("SELECT owner FROM nodes WHERE node = ?", str(node))
         return None if row is None else bytes(row[0])
 
@@ -164,7 +164,7 @@ class Store:
         self._db.execute("INSERT OR IGNORE INTO nodes VALUES (?, ?)", (str(node), owner))
 
     def current(self, owner: bytes) -> SampleSet | None:
-        """The owner's set registered last: the only one that keys are issued for."""
+        """Return the owner's set registered last: the only one that keys are issued for."""
         row = self._one("SELECT * FROM sets WHERE owner = ? ORDER BY id DESC LIMIT 1", owner)
         return None if row is None else SampleSet(*row)
 
@@ -177,11 +177,11 @@ class Store:
         self._tally(owner, sets=1)
 
     def counts(self, owner: bytes) -> tuple[int, int]:
-        """Sets registered, and keys issued."""
+        """Return how many sets are registered and how many keys issued."""
         return self._one("SELECT sets, issued FROM owners WHERE owner = ?", owner) or (0, 0)
 
     def keyed(self, owner: bytes) -> Digests:
-        """Functions with a key."""
+        """Return the functions that have a key."""
         return frozenset(d for (d,) in self._db.execute("SELECT digest FROM keyed WHERE owner = ?", (owner,)))
 
     def issue(self, owner: bytes, digests: Digests, keys: int) -> None:
@@ -190,7 +190,7 @@ class Store:
         self._tally(owner, issued=keys)
 
     def stated(self, set_id: int, rows: Sequence[int]) -> dict[int, Digests]:
-        """Functions whose values have been stated, by row."""
+        """Return the functions whose values have been stated, by row."""
         found = {}
         for row in rows:
             blob = self._one("SELECT stated FROM samples WHERE set_id = ? AND row = ?", set_id, row) or (b"",)
@@ -204,7 +204,7 @@ class Store:
         self._db.execute("UPDATE sets SET peak = ? WHERE id = ?", (peak, set_id))
 
     def opened(self, set_id: int) -> int:
-        """How many samples were named in some request."""
+        """Return how many samples were named in some request."""
         return int(self._one("SELECT count(*) FROM samples WHERE set_id = ?", set_id)[0])
 
     def burn(self, nonce: bytes, at: int, now: int, window: int) -> bool:
@@ -229,12 +229,12 @@ class Store:
         self._db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def lines(self, last: int) -> list[Line]:
-        """The last lines of the log, oldest first."""
+        """Return the last lines of the log, oldest first."""
         rows = self._db.execute("SELECT * FROM log ORDER BY id DESC LIMIT ?", (last,)).fetchall()
         return [Line(*row) for row in reversed(rows)]
 
     def check_log(self) -> int:
-        """The number of lines, all of which fit the one before; raises ValueError for the first that does not."""
+        """Count the lines, each of which must fit the one before; raise ValueError for the first that does not."""
         before, count = _GENESIS, 0
         for row in self._db.execute("SELECT * FROM log ORDER BY id"):
             line, count = Line(*row), count + 1

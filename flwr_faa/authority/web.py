@@ -89,7 +89,7 @@ class _Door(socket.socket):
         self._strangers: dict[tuple[str, int], tuple[str, socket.socket]] = {}
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection; called by the event loop."""
+        """Return the next connection; called by the event loop."""
         connection, address = super().accept()
         who = address[:2]
         self._strangers = {k: s for k, s in self._strangers.items() if s[1].fileno() >= 0}  # closed ones are gone
@@ -101,7 +101,7 @@ class _Door(socket.socket):
         return connection, address
 
     def watched(self, application: ASGIApp) -> ASGIApp:
-        """The application, which can vouch for its requests."""
+        """Return the application, which can vouch for its requests."""
 
         async def inside(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[_EXTENSION] = lambda: self._strangers.pop(scope["client"], None)
@@ -119,7 +119,7 @@ class _Door(socket.socket):
 
 
 def _whose(host: str) -> str:
-    """An IPv4 address, or an IPv6 network of 64 bits, which is what a household or a server has."""
+    """Return whose connection this is: an IPv4 address, or an IPv6 network of 64 bits, as one household has."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
         return str(ipaddress.IPv6Address(int(address) >> 64 << 64))

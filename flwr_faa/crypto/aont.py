@@ -52,7 +52,7 @@ def transform(x: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
 
 
 def inverse(u: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
-    """The X of ``transform``, exactly, in O(n w).
+    """Return the X of ``transform``, exactly, in O(n w).
 
     Raises
     ------
@@ -70,7 +70,7 @@ def inverse(u: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
 
 
 def _check(values: Integers, lam: int) -> int:
-    """The divisor lambda - n + 1, after checking that nothing can go wrong in int64."""
+    """Return the divisor lambda - n + 1, after checking that nothing can go wrong in int64."""
     if not np.issubdtype(values.dtype, np.integer) or values.ndim < 2:
         raise ValueError(f"expected integers of shape (..., n, w), got {values.dtype} of shape {values.shape}")
     n = int(values.shape[-2])

@@ -125,7 +125,7 @@ class ArkworksGroup:
 
 
 def open_group(name: str = "auto") -> Group:
-    """The back end of that name, one object a process.
+    """Return the back end of that name, one object a process.
 
     Parameters
     ----------

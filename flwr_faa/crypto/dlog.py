@@ -48,7 +48,7 @@ class _Table:
     values: npt.NDArray[np.uint32]
 
     def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """The u of every key, -1 where there is none."""
+        """Return the u of every key, -1 where there is none."""
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[at] == keys, self.values[at].astype(np.int64), -1)
 
@@ -72,7 +72,7 @@ class DiscreteLog:
         self._last: Point = group.identity
 
     def solve(self, points: Sequence[Point], bound: int) -> npt.NDArray[np.int64]:
-        """The v with ``points[i] = v[i] * generator`` and \\|v\\| <= bound.
+        """Return the v with ``points[i] = v[i] * generator`` and \\|v\\| <= bound.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class DiscreteLog:
     def _settle(
         self, points: Sequence[Point], sizes: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Signs for absolute values, and whether the point is that value at all."""
+        """Find the signs of absolute values, and check that each point is that value at all."""
         distinct, which = np.unique(sizes, return_inverse=True)
         known = multiples(self.group, self.group.generator, distinct.tolist())
         signs = np.zeros(len(points), np.int64)
@@ -115,7 +115,7 @@ class DiscreteLog:
         return signs * sizes, signs != 0
 
     def _far(self, point: Point, bound: int) -> int:
-        """The value by giant steps; bound + 1 if there is none."""
+        """Search for the value by giant steps; return bound + 1 if there is none."""
         table = self._grow(bound)
         stride = 2 * len(table.keys) - 1
         count = -(-(bound - len(table.keys) + 1) // stride)
@@ -175,7 +175,7 @@ class DiscreteLog:
 
 @functools.cache
 def solver(group: Group) -> DiscreteLog:
-    """The process's solver for a group, with the user's cache."""
+    """Return the process's solver for a group, with the user's cache."""
     return DiscreteLog(group)
 
 
@@ -185,7 +185,7 @@ def _cache() -> Path:
 
 
 def _blocks(bound: int) -> int:
-    """Blocks of the table for a bound: all of it up to 2^16; then growing slower, to 2^20 entries at 2^28."""
+    """Return the blocks of the table for a bound: all of it up to 2^16, then fewer, to 2^20 entries at 2^28."""
     bits = max(bound - 1, 1).bit_length()
     return 1 << max(0, (bits if bits <= 16 else min(20, 16 + -(-(bits - 16) // 3))) - 9)
 
@@ -211,7 +211,7 @@ def _build(group: Group, blocks: int) -> _Table:
 
 
 def _neighbours(prime: int, centre: tuple[int, int], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint64]:
-    """Fingerprints of centre - o for every o, then of centre + o; all 0 where o is plus or minus the centre.
+    """Return the fingerprints of centre - o for every o, then of centre + o; all 0 where o is plus or minus the centre.
 
     One of the two is then the identity, whose fingerprint is 0, so nothing is missed.
     """

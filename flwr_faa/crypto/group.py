@@ -47,21 +47,21 @@ class Group(Protocol):
         ...
 
     def coordinates(self, points: Sequence[Point]) -> list[tuple[int, int]]:
-        """Affine (x, y); (0, 0), which lies on neither curve, is the identity."""
+        """Return the affine (x, y); (0, 0), which lies on neither curve, is the identity."""
         ...
 
     def fingerprints(self, points: Sequence[Point]) -> npt.NDArray[np.uint64]:
-        """Low 64 bits of x: the same for p and -p, and 0 for the identity."""
+        """Return the low 64 bits of x: the same for p and -p, and 0 for the identity."""
         ...
 
     def load(self, raw: bytes) -> Point:
-        """A point from bytes already known to lie on the curve; perhaps outside the subgroup."""
+        """Return a point from bytes already known to lie on the curve; perhaps outside the subgroup."""
         ...
 
     def in_subgroup(self, points: Sequence[Point]) -> bool:
-        """Whether all points, on the curve, are in the group."""
+        """Return whether all points, on the curve, are in the group."""
         ...
 
     def clear_cofactor(self, p: Point) -> Point:
-        """A fixed multiple of a point on the curve that lies in the group."""
+        """Return a fixed multiple of a point on the curve that lies in the group."""
         ...

@@ -28,12 +28,12 @@ def random_scalar(group: Group) -> int:
 
 
 def total(group: Group, points: Sequence[Point]) -> Point:
-    """Sum of the points."""
+    """Return the sum of the points."""
     return functools.reduce(group.add, points, group.identity)
 
 
 def msm(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-    """Multi-scalar multiplication, sum of ``scalars[i] * points[i]``; small and negative scalars are cheap."""
+    """Multiply many scalars at once: the sum of ``scalars[i] * points[i]``; small and negative scalars are cheap."""
     chosen, factors = [], []
     for p, k in zip(points, scalars, strict=True):
         if k := _centred(group, k):
@@ -98,7 +98,7 @@ def encode(group: Group, points: Sequence[Point]) -> bytes:
 
 
 def decode(group: Group, data: bytes, *, subgroup: bool = True) -> list[Point]:
-    """Points from bytes, the inverse of ``encode``: exactly what ``encode`` can give is accepted.
+    """Return the points from bytes, the inverse of ``encode``: exactly what ``encode`` can give is accepted.
 
     Without ``subgroup`` points of the whole curve are accepted too. That is sound where nothing is done with them but
     testing a linear combination for equality: it then holds in the prime-order part as well, and what lies outside can
@@ -125,7 +125,7 @@ def decode(group: Group, data: bytes, *, subgroup: bool = True) -> list[Point]:
 
 
 def _centred(group: Group, scalar: int) -> int:
-    """The representative mod order nearest to 0."""
+    """Return the representative mod order nearest to 0."""
     if -4096 < scalar < 4096:  # most are
         return scalar
     scalar %= group.order
@@ -141,7 +141,7 @@ def _digits(scalars: Sequence[int], width: int, count: int) -> npt.NDArray[np.in
 
 
 def _windows(bits: int, width: int) -> int:
-    """Signed digits of that width for scalars of that many bits: two spare bits keep every sum of digits in range."""
+    """Return signed digits of that width; two bits are spare, so that every sum of digits stays in range."""
     return -(-(bits + 2) // width)
 
 

@@ -54,7 +54,7 @@ class PublicKey:
 
     @classmethod
     def from_bytes(cls, group: Group, data: bytes) -> PublicKey:
-        """The inverse of ``to_bytes``; raises ValueError for anything else."""
+        """Undo ``to_bytes``; raise ValueError for anything else."""
         return cls(group, _read(group, b"K", data)[0])
 
 
@@ -137,7 +137,7 @@ def encrypt_rows(public: PublicKey, rows: Sequence[Sequence[int]] | npt.NDArray[
 
 
 def derive_key(master: MasterKey, y: Sequence[int] | npt.NDArray[Any]) -> FunctionalKey:
-    """The key for x -> <x, y>; y are n integers below half the group's order in size, else ValueError."""
+    """Return the key for x -> <x, y>; y are n integers below half the group's order in size, else ValueError."""
     weights = _integers(y, master)
     secret = sum(s * k for s, k in zip(master.scalars, weights, strict=True)) % master.group.order
     return FunctionalKey(weights, secret)
@@ -149,7 +149,7 @@ def decrypt(ciphertext: Ciphertext, key: FunctionalKey, bound: int) -> int:
 
 
 def decrypt_rows(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey], bound: int) -> npt.NDArray[np.int64]:
-    """Every key's function of every ciphertext.
+    """Return every key's function of every ciphertext.
 
     Parameters
     ----------
@@ -191,12 +191,12 @@ class Claim:
 
 
 def claim_holds(ciphertexts: Sequence[Ciphertext], weights: Sequence[int], key: FunctionalKey, claim: int) -> bool:
-    """Whether one claim holds, see ``claims_hold``."""
+    """Return whether one claim holds, see ``claims_hold``."""
     return claims_hold([Claim(ciphertexts, weights, key, claim)])
 
 
 def claims_hold(claims: Sequence[Claim]) -> bool:
-    """Whether the sum of all claims holds, without a discrete logarithm, so values may be large.
+    """Return whether the sum of all claims holds, without a discrete logarithm, so values may be large.
 
     One multi-scalar multiplication over all the ciphertexts of all claims; or, where the back end has none of its own,
     one over each claim's combined ciphertext (``groups.combine``), which is cheaper then. With random weights, drawn
@@ -242,12 +242,12 @@ def ciphertexts_to_bytes(ciphertexts: Sequence[Ciphertext]) -> bytes:
 
 
 def ciphertexts_from_bytes(group: Group, data: bytes) -> tuple[Ciphertext, ...]:
-    """The inverse of ``ciphertexts_to_bytes``; raises ValueError for anything else."""
+    """Undo ``ciphertexts_to_bytes``; raise ValueError for anything else."""
     return tuple(Ciphertext(group, points) for points in _read(group, b"C", data))
 
 
 def _integers(x: Sequence[int] | npt.NDArray[Any], key: PublicKey | MasterKey) -> tuple[int, ...]:
-    """A vector as Python integers, of the key's width."""
+    """Return a vector as Python integers, of the key's width."""
     n = key.n if isinstance(key, PublicKey) else len(key.scalars)
     values: Sequence[Any] = x.tolist() if isinstance(x, np.ndarray) else x
     if len(values) != n:
@@ -260,7 +260,7 @@ def _integers(x: Sequence[int] | npt.NDArray[Any], key: PublicKey | MasterKey) -
 
 
 def _common(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey]) -> Group:
-    """The one group of all ciphertexts, after checking that everything fits together."""
+    """Return the one group of all ciphertexts, after checking that everything fits together."""
     if not ciphertexts:
         raise ValueError("expected at least one ciphertext, got none")
     group, n = ciphertexts[0].group, ciphertexts[0].n
@@ -278,7 +278,7 @@ def _write(group: Group, kind: bytes, rows: Sequence[Sequence[Point]], n: int) -
 
 
 def _read(group: Group, kind: bytes, data: bytes) -> list[tuple[Point, ...]]:
-    """Rows of points; nothing is allocated before the length is right."""
+    """Read rows of points; nothing is allocated before the length is right."""
     if len(data) < _HEADER.size:
         raise ValueError(f"expected at least {_HEADER.size} bytes, got {len(data)}")
     version, code, found, m, n = _HEADER.unpack_from(data)

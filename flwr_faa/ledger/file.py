@@ -171,7 +171,7 @@ def _state(file: Path) -> tuple[int, int, int] | None:
 
 
 def _limited(db: sqlite3.Connection) -> sqlite3.Connection:
-    """Bounds for a file that somebody else may have made."""
+    """Set bounds for a file that somebody else may have made."""
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA query_only = ON")

@@ -117,7 +117,7 @@ class History:
     folder: Path
 
     def rounds(self, last: int, since: int = 0) -> list[Row]:
-        """The last rounds, those after the one with the id ``since``, oldest first, with their nodes by outcome."""
+        """Return the last rounds after the one with the id ``since``, oldest first, with their nodes by outcome."""
         with self._open() as db:
             found = db.execute(_ROUNDS, {"since": since, "last": last}).fetchall()[::-1]
             for row in found:
@@ -127,7 +127,7 @@ class History:
         return found
 
     def verdicts(self, node_id: object = None, last: int | None = None, since: int = 0) -> list[Row]:
-        """All verdicts, or one node's, or those of the last rounds or of those after the id ``since``, oldest first."""
+        """Return verdicts, oldest first: all, one node's, those of the last rounds, or those after the id ``since``."""
         if last is not None:
             with self._open() as db:
                 newest = db.execute("SELECT max(id) AS id FROM rounds").fetchone()["id"]
@@ -149,7 +149,7 @@ class History:
             wanted["after"] = rows[-1]["id"]
 
     def nodes(self) -> list[NodeHistory]:
-        """Every node that was ever reported on: the banned first, then the watched, then by node id."""
+        """Return every node that was ever reported on: the banned first, then the watched, then by node id."""
         with self._open() as db:
             bans = {r["node_id"]: r["reason"] or "banned" for r in db.execute("SELECT node_id, reason FROM bans")}
             strikes = {r["node_id"]: r["count"] for r in db.execute("SELECT node_id, count FROM strikes")}
@@ -173,18 +173,18 @@ class History:
         return sorted(found, key=lambda n: (states.index(n.state), len(n.node_id), n.node_id))
 
     def banned_in(self, server_round: int) -> list[str]:
-        """Ids of the nodes that were banned in the round of that number, of whichever run, and still are."""
+        """Return the ids of the nodes that were banned in the round of that number, of whichever run, and still are."""
         with self._open() as db:
             banned = db.execute("SELECT node_id FROM bans WHERE round = ? ORDER BY rowid", [server_round]).fetchall()
         return [row["node_id"] for row in banned]
 
     def lifts(self) -> list[Row]:
-        """Bans that were lifted, and when."""
+        """Return the bans that were lifted, and when."""
         with self._open() as db:
             return db.execute("SELECT node_id, at, reason FROM lifts").fetchall() if _has(db, "lifts") else []
 
     def mark(self) -> str:
-        """A text that is another one whenever the ledger has changed."""
+        """Return a text that changes whenever the ledger does."""
         with self._open() as db:
             parts = ["rounds", "verdicts", "bans", "strikes", *(["lifts"] if _has(db, "lifts") else [])]
             marks = [db.execute(f"SELECT max(rowid) AS id FROM {part}").fetchone()["id"] for part in parts]  # noqa: S608
@@ -193,7 +193,7 @@ class History:
         return ".".join(map(str, [*marks, struck["nodes"], struck["count"], banned["nodes"]]))
 
     def running(self) -> bool | None:
-        """Whether a server has the ledger open right now; None where that cannot be told."""
+        """Return whether a server has the ledger open right now; None where that cannot be told."""
         try:
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
@@ -237,7 +237,7 @@ def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
 
 
 def _converted(name: str, value: object) -> object:
-    """What a column holds, as what it should be: a text, a measured number or None, a count."""
+    """Convert a column to what it should hold: a text, a measured number or None, or a count."""
     if name == "notes":
         return value if isinstance(value, str) else "{}"  # read by _verdict
     if name in _TEXTS:

@@ -129,7 +129,7 @@ class Ledger:
         return Ledger, (self._folder, self._annotate), state
 
     def _now(self) -> tuple[dict[int, str], Counter[int]]:
-        """Bans and strikes on disk, and of the reports that wait. Another process may have lifted some."""
+        """Return the bans and strikes on disk and in waiting reports. Another process may have lifted some."""
         if self._db is None:
             return dict(self._bans), Counter(self._strikes)
         try:

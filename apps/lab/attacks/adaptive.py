@@ -69,13 +69,13 @@ class Evade(Attack):
     def _rehearse(
         self, scene: Scene, updates: Vector, attackers: int, p: Vector, seed: npt.NDArray[np.uint32]
     ) -> float:
-        """The largest gamma."""
+        """Return the largest gamma."""
         coin = np.random.default_rng(seed)
         crowds = [stand_ins(updates, scene.clients - attackers, coin) for _ in range(CROWDS)]
         detector, layout = as_detector(self.detector), Layout.of(scene.model)
 
         def caught(gamma: float, enough: int | None = None) -> int:
-            """How many attackers in all crowds; counted no further than above `enough`."""
+            """Count the suspected attackers in all crowds; stop above `enough`."""
             count = 0
             for crowd in crowds:
                 if enough is None or count <= enough:
@@ -119,21 +119,21 @@ class EvadeFlipping(Evade, LabelFlip):
 
 
 def stand_ins(updates: Vector, count: int, rng: np.random.Generator) -> Vector:
-    """Made-up honest updates, shape (count, d): normal, with the mean and the sample covariance of the given ones."""
+    """Draw made-up honest updates, shape (count, d): normal, with the given ones' mean and sample covariance."""
     mean = updates.mean(axis=0)
     mix = rng.normal(size=(count, len(updates))) / np.sqrt(len(updates) - 1)
     return np.asarray(mean + mix @ (updates - mean))
 
 
 def suspects(detector: Detector, rows: Vector, layout: Layout) -> tuple[int, ...]:
-    """Whom a detector suspects if these updates arrive, equally weighted."""
+    """Return whom a detector suspects if these updates arrive, equally weighted."""
     n = len(rows)
     batch = Batch(tuple(range(n)), rows.astype(np.float32), np.ones(n), layout, {})
     return detector.detect(batch, 0).suspects
 
 
 def largest(passes: Callable[[float], bool], most: float) -> float:
-    """The step before the first that does not pass, to a hundredth of it; at most ``most``.
+    """Return the step before the first that does not pass, to a hundredth of it; at most ``most``.
 
     From below, by doubling and then halving: attackers of nearly half of the clients may be seen at a small step and
     not at a huge one, where the medians give way, but then the rehearsal must be right in everything.

@@ -84,11 +84,11 @@ class Attack:
     client: Callable[..., NumPyClient] | None = None
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
-        """The arrays to send."""
+        """Return the arrays to send."""
         return list(scene.honest)
 
     def poison(self, own: Data, pool: Data, attacker: int, rng: np.random.Generator) -> Data:
-        """The data to hold: what it trains on, and what it shows when it is asked for evidence.
+        """Return the data to hold: what it trains on, and what it shows when it is asked for evidence.
 
         Parameters
         ----------

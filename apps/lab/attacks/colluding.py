@@ -26,7 +26,7 @@ def flat_update(arrays: Arrays, model: Arrays) -> Vector:
 
 
 def fellows_updates(scene: Scene) -> Vector:
-    """The honest updates of all attackers, shape (m, d)."""
+    """Return the honest updates of all attackers, shape (m, d)."""
     return np.stack([flat_update(arrays, scene.model) for arrays in scene.fellows])
 
 
@@ -71,7 +71,7 @@ class Alie(Attack):
 
 
 def z_max(clients: int, attackers: int) -> float:
-    """The largest z of ALIE, see :class:`Alie`."""
+    """Return the largest z of ALIE, see :class:`Alie`."""
     supporters = clients // 2 + 1 - attackers
     honest = clients - attackers
     return NormalDist().inv_cdf(min(max((honest - supporters) / honest, 0.5), 0.999))
@@ -159,7 +159,7 @@ class MinSum(MinMax):
 
 
 def perturbation(updates: Vector, direction: str) -> Vector:
-    """The paper's p, shape (d,); 0 where there is none."""
+    """Return the paper's p, shape (d,); 0 where there is none."""
     mean = updates.mean(axis=0)
     if direction == "std":
         return np.asarray(-updates.std(axis=0))

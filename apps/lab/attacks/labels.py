@@ -23,7 +23,7 @@ from flwr_faa.verification.training import Data
 def flip(
     own: Data, pool: Data, source: int, target: int, tau: float | None, rng: np.random.Generator
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """A client's data with flipped labels.
+    """Return a client's data with flipped labels.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class Stealthy(LabelFlip):
 
 
 def pull(arrays: Arrays, towards: Arrays, by: float) -> list[npt.NDArray[Any]]:
-    """The proximal step of ``by * ||w - towards||_2``: straight towards it, and not beyond."""
+    """Return the proximal step of ``by * ||w - towards||_2``: straight towards it, and not beyond."""
     floats = [(a, b) for a, b in zip(arrays, towards, strict=True) if a.dtype.kind == "f"]
     far = np.sqrt(sum(float(np.sum((a - b).astype(np.float64) ** 2)) for a, b in floats))
     keep = max(0.0, 1.0 - by / far) if far else 0.0

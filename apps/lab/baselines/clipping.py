@@ -51,7 +51,7 @@ class CentredClipping:
     _centre: Vector | None = field(default=None, repr=False)
 
     def __call__(self, batch: Batch, rows: Sequence[int]) -> Vector:
-        """The new centre."""
+        """Return the new centre."""
         centre = np.zeros(batch.layout.size) if self._centre is None else self._centre
         for _ in range(self.steps):
             keep = _clip(np.array([_length(batch, batch.updates[row] - centre) for row in rows]), self.radius)

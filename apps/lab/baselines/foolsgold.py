@@ -54,7 +54,7 @@ class FoolsGold(Detector):
         return Detection(scores, float(np.nextafter(1.0, 0.0)), suspects, reasons)
 
     def __call__(self, batch: Batch, rows: Sequence[int]) -> Vector:
-        """The weighted mean of the rows."""
+        """Return the weighted mean of the rows."""
         weights = self.weights(batch)
         total = np.zeros(batch.layout.size)
         for row in rows:
@@ -81,7 +81,7 @@ def cosines(batch: Batch) -> Vector:
 
 
 def foolsgold(cosine: Vector, kappa: float = 1.0) -> Vector:
-    """Weights from cosines."""
+    """Return weights from cosines."""
     n = len(cosine)
     if n == 1:
         return np.ones(1)

@@ -35,7 +35,7 @@ class Krum(Detector):
     keep: int | None = 1
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
-        """All but the kept; ties go by content, then by node id. The threshold is the highest score that is kept."""
+        """Suspect all but the kept; ties go by content, then by node id. The threshold is the highest kept score."""
         n = len(batch)
         scores = krum_scores(batch, self.share)
         order = ranked(batch, scores)
@@ -45,7 +45,7 @@ class Krum(Detector):
 
 
 def krum_scores(batch: Batch, share: float) -> npt.NDArray[np.float64]:
-    """Krum's score of each row; 0 for a single one."""
+    """Return Krum's score of each row; 0 for a single one."""
     cloud, n = Cloud.of(batch), len(batch)
     nearest = cloud.whole.nearest[:, : max(1, n - round(share * n) - 2)]
     return np.asarray(cloud.by_row(np.sum(nearest**2, axis=1)))

@@ -12,7 +12,7 @@ from flwr_faa.replies.updates import Batch
 
 
 def nnm_trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:
-    """The coordinate-wise trimmed mean, not of the updates but of means of neighbours.
+    """Return the coordinate-wise trimmed mean, not of the updates but of means of neighbours.
 
         y_i = 1/(n - f) sum of the n - f updates nearest to g_i, itself among them;   trimmed_mean(y_1 .. y_n)
 

@@ -15,7 +15,7 @@ class Nobody(Detector):
     """Suspects nobody: what is left is averaging."""
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
-        """Every score is 0."""
+        """Score everybody 0."""
         n = len(batch)
         return Detection(np.zeros(n), 0.0, (), ("",) * n)
 

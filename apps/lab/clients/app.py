@@ -18,7 +18,7 @@ class Clients(Protocol):
     @property
     def config(self) -> Any: ...
     def node(self, config: Mapping[str, Any]) -> NumPyClient:
-        """The client of a SuperNode."""
+        """Return the client of a SuperNode."""
         ...
 
 
@@ -45,7 +45,7 @@ class LabClient(ClientApp):
 
 
 def legacy_app(client_of: Callable[[Context], NumPyClient]) -> ClientApp:
-    """A ClientApp of the legacy API."""
+    """Return a ClientApp of the legacy API."""
 
     def client_fn(context: Context) -> Client:
         return client_of(context).to_client()
@@ -54,7 +54,7 @@ def legacy_app(client_of: Callable[[Context], NumPyClient]) -> ClientApp:
 
 
 def message_app(client_of: Callable[[Context], NumPyClient]) -> ClientApp:
-    """A NumPyClient behind the Message API."""
+    """Return a NumPyClient behind the Message API."""
     app = ClientApp()
 
     @app.train()

@@ -34,7 +34,7 @@ def mnist5k() -> Dataset:
 
 
 def mnist() -> Dataset:
-    """All of MNIST (LeCun et al. 1998): 60,000 and 10,000 images of 28 x 28 pixels, 0 to 255, with its own test set."""
+    """Return MNIST (LeCun et al. 1998): 60,000 images of 28 x 28 pixels, 0 to 255, and its own 10,000 to test on."""
     return _of_torchvision("mnist", "MNIST")
 
 

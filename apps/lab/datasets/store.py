@@ -25,14 +25,14 @@ class DataMissingError(FileNotFoundError):
 
 
 def root() -> Path:
-    """The environment's ``FAA_DATA``, or ``flwr-anomaly/data`` in the user's cache."""
+    """Return the environment's ``FAA_DATA``, or ``flwr-anomaly/data`` in the user's cache."""
     if named := os.environ.get("FAA_DATA"):
         return Path(named).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flwr-anomaly" / "data"
 
 
 def stored(name: str, make: Callable[[Path], Dataset], expected: str) -> Dataset:
-    """A data set from its ``.npz`` file, which is made first if it is not there.
+    """Return a data set from its ``.npz`` file, which is made first if it is not there.
 
     Processes that want the same set at once wait for the first of them.
 

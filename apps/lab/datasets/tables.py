@@ -38,7 +38,7 @@ def shuttle() -> Dataset:
 
 
 def quantise(columns: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """A table as integers from 0 to 255, column by column, since a training plan takes integers and one scale.
+    """Return a table as integers from 0 to 255, column by column, since a training plan takes integers and one scale.
 
     ``round(255 (f(x) - min f) / (max f - min f))`` with f the identity, or, where a column's range exceeds 255 and a
     few giants would make zeros of all others (bytes sent), ``sign(x) log(1 + |x|)``. A column of words becomes the

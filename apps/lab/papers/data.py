@@ -52,7 +52,7 @@ class Results:
         return [value for value in ordered if value in there]
 
     def where(self, conditions: Mapping[str, Any]) -> pd.DataFrame:
-        """The runs with these values; a list means any of them."""
+        """Return the runs with these values; a list means any of them."""
         return select(self.runs, conditions)
 
 
@@ -93,7 +93,7 @@ def read(path: Path) -> Results:
 
 
 def at_common_round(of: Results) -> tuple[Results, str]:
-    """The same with the figures that every defence had after the last round that all of them reached, and those rounds.
+    """Return the figures after the last round that every defence reached, and those rounds.
 
     Runs with a time limit stop where they are; the fast ones would otherwise be compared with the slow ones. Rounds are
     common to the defences of one attack and whatever else a row of the grid names, since only those are compared.
@@ -114,7 +114,7 @@ def at_common_round(of: Results) -> tuple[Results, str]:
 
 
 def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows with these values; a list means any of them."""
+    """Return the rows with these values; a list means any of them."""
     for axis, value in conditions.items():
         if axis not in frame:
             return frame.iloc[:0]
@@ -123,14 +123,14 @@ def select(frame: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def figure(frame: pd.DataFrame, metric: str) -> Figure | None:
-    """Mean over seeds of a metric, itself the mean of what rows a seed has; None if there is nothing."""
+    """Return the mean over seeds of a metric, after the mean over each seed's rows; None if there are none."""
     if metric not in frame:
         return None
     return interval(frame.groupby("seed")[metric].mean().dropna())
 
 
 def interval(by_seed: pd.Series) -> Figure | None:
-    """Mean and 95% interval of one figure a seed."""
+    """Return the mean and the 95% interval of one figure per seed."""
     from scipy.stats import t
 
     n = len(by_seed)

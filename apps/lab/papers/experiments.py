@@ -90,7 +90,7 @@ def spec(name: str) -> Spec:
 
 
 def cells(of: Spec, size: Size, more: Sequence[str] = ()) -> Iterator[Cell]:
-    """The cells of an experiment that there are at a size.
+    """Yield the cells of an experiment that there are at a size.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def cells(of: Spec, size: Size, more: Sequence[str] = ()) -> Iterator[Cell]:
 
 
 def meaning(axis: str, value: Any, size: Size = "quick") -> str | None:
-    """The overrides that a value of an axis stands for; None if there is no such thing at this size."""
+    """Return the overrides that a value of an axis stands for; None if there is no such thing at this size."""
     known = _axes()
     if axis not in known:
         raise ValueError(f"expected an axis of {FOLDER / 'axes.yaml'}, got {axis!r}")
@@ -125,7 +125,7 @@ def meaning(axis: str, value: Any, size: Size = "quick") -> str | None:
 
 
 def merge(words: Sequence[str]) -> str:
-    """Overrides of which the last counts; another choice in a group takes the group's settings with it.
+    """Merge overrides: the last one counts, and another choice in a group takes the group's settings with it.
 
     The share of attackers stays, and the labels that they are after where they are absent: yardsticks need them.
     """
@@ -168,13 +168,13 @@ def digest(overrides: str) -> str:
 
 
 def _unused(strategy: str) -> set[str]:
-    """Groups that a strategy takes no notice of."""
+    """Return the groups that a strategy does not use."""
     return {group for group in ("detector", "verification") if f"${{{group}}}" not in _text("strategy", strategy)}
 
 
 @cache
 def _text(group: str, choice: str) -> str:
-    """A file without its comments and the modules of its targets.
+    """Return the text of a file, without comments and without the modules of its targets.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def reported(one: Spec) -> str:
-    """The paper's own method in its tables, or what its prose says."""
+    """Return the paper's own method in its tables, or what its prose says."""
     figures = [
         f"{column} {value:g}"
         for table in one.tables
@@ -41,7 +41,7 @@ def reported(one: Spec) -> str:
 
 
 def took(timing: Mapping[str, Any] | None) -> str:
-    """Minutes of one core."""
+    """Return the time that it took, in minutes of one core."""
     if timing is None:
         return "not run"
     return f"{timing['cpu_seconds'] / 60:.1f} min of a core, {timing['runs']} runs, {timing['seeds']} seeds"

@@ -23,7 +23,7 @@ NAMES = {"final_accuracy": "accuracy", "source": "accuracy on the source label",
 
 
 def panels(of: Results, view: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """Title and picture of each panel of a plot."""
+    """Yield title and picture of each panel of a plot."""
     for value in of.values(view["panels"]):
         chosen = {**view.get("where", {}), view["panels"]: value}
         if not len(of.where(chosen)):
@@ -41,7 +41,7 @@ def panels(of: Results, view: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]
 
 
 def heat(table: Table) -> Figure:
-    """A worst-case table as a picture, for papers and slides; the page itself has it as a table."""
+    """Return a worst-case table as a picture, for papers and slides; the page itself has it as a table."""
     from matplotlib.figure import Figure
 
     values = np.array([[p.ours.mean if p.ours else np.nan for p in row] for row in table.rows.values()])
@@ -120,7 +120,7 @@ def _style(line: str, i: int) -> dict[str, Any]:
 
 
 def shade(value: float) -> tuple[str, str]:
-    """Background and text colour of a share between 0 and 1, as in the picture."""
+    """Return background and text colour of a share between 0 and 1, as in the picture."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -128,5 +128,5 @@ def shade(value: float) -> tuple[str, str]:
 
 
 def shown(names: Sequence[str]) -> str:
-    """A file's name from words."""
+    """Return a file's name from words."""
     return "-".join("".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") for name in names)

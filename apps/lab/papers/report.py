@@ -64,7 +64,7 @@ def write(folder: Path) -> Path:
 
 
 def experiment_page(of: Results, plots: Path) -> dict[str, Any]:
-    """What the page of an experiment shows; draws its plots on the way."""
+    """Return what the page of an experiment shows; draws its plots on the way."""
     plots.mkdir(exist_ok=True)
     pictures, heats = [], []
     for view in of.spec.plots:
@@ -92,7 +92,7 @@ def experiment_page(of: Results, plots: Path) -> dict[str, Any]:
 
 
 def data_of(folder: Path) -> str:
-    """The data sets that an experiment's runs were made on, whatever its title calls them."""
+    """Return the data sets that an experiment's runs were made on, whatever its title calls them."""
     configurations = yaml.safe_load((folder / "configurations.yaml").read_text())
     return ", ".join(sorted({c["dataset"]["load"]["_target_"].rpartition(".")[2] for c in configurations.values()}))
 
@@ -112,7 +112,7 @@ def below_undefended(of: Results) -> list[tuple[str, float, float, float]]:
 
 
 def run_page(folder: Path) -> dict[str, Any]:
-    """What the page of a run shows; ``data`` is for its script."""
+    """Return what the page of a run shows; ``data`` is for its script."""
     rounds = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     path = folder / "summary.json"
     summary: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

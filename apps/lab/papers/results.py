@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def collect(runs: Path, size: Size) -> dict[str, Results]:
-    """What is finished of each experiment; for a paper's size the folder with most runs, whatever was overridden."""
+    """Return the finished runs of each experiment; at size ``paper`` those of the folder with most runs."""
     found = {}
     for name in names():
         exact = folder(spec(name), size, (), runs)
@@ -66,7 +66,7 @@ def collect(runs: Path, size: Size) -> dict[str, Results]:
 
 
 def verdict(claim: Claim, measured: Figure, unfinished: bool = False) -> str:
-    """Whether a claim holds, as far as the interval tells; with what should be known about the runs."""
+    """Return whether a claim holds, as far as the interval tells; with what should be known about the runs."""
     half = measured.half or 0.0
     low, high = measured.mean - half, measured.mean + half
     least = -float("inf") if claim.least is None else claim.least
@@ -81,7 +81,7 @@ def verdict(claim: Claim, measured: Figure, unfinished: bool = False) -> str:
 
 
 def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
-    """The page in Markdown."""
+    """Return the page in Markdown."""
     parts = [
         "# What the papers claim, and what is measured here",
         " ".join(INTRODUCTION.split()),

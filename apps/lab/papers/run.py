@@ -104,7 +104,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def parse(words: Sequence[str]) -> Order:
-    """Words like ``experiment=faa/table2``; any other is an override for every cell.
+    """Read words like ``experiment=faa/table2``; any other word is an override for every cell.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def run_cell(run: Run) -> dict[str, Any]:
 
 
 def fastest(scenario: Scenario) -> Callable[[Watch], Record]:
-    """The cheapest way to run a scenario; by the legacy API nothing is asked for but its results.
+    """Return the cheapest way to run a scenario; by the legacy API nothing is asked for but its results.
 
     Flower takes a millisecond a client and round; a model without convolutions is trained in stacks.
     """
@@ -235,7 +235,7 @@ def fastest(scenario: Scenario) -> Callable[[Watch], Record]:
 
 
 def _suspected(record: Record) -> float | None:
-    """Share of the malicious updates that the detector put among the suspects."""
+    """Return the share of the malicious updates that the detector put among the suspects."""
     about = record.census.about
     named = [
         v.suspect for r in record.reports for v in r.nodes if about(v.node_id)["malicious"] and v.score is not None
@@ -253,7 +253,7 @@ def _key(cell: Cell, seed: int, order: Order) -> str:
 
 
 def key_of(row: Row) -> str:
-    """The key that a stored run has today, whatever was hashed on the day it was stored."""
+    """Return the key that a stored run has today, whatever was hashed on the day it was stored."""
     _, *rest = row["key"].split("-")
     try:
         return "-".join([digest(row["overrides"]), *rest])
@@ -262,7 +262,7 @@ def key_of(row: Row) -> str:
 
 
 def _write(of: Spec, grid: Sequence[Cell], order: Order, rows: Mapping[str, Row]) -> Path:
-    """The files of one experiment, from the runs that are finished."""
+    """Write the files of one experiment, from the finished runs; return its folder."""
     more = order.more if order.data is None else (*order.more, f"data={order.data}")
     path = folder(of, order.size, more, order.out)
     path.mkdir(parents=True, exist_ok=True)

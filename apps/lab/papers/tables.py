@@ -35,7 +35,7 @@ class Table:
 
 
 def table(of: Results, view: Mapping[str, Any]) -> Table:
-    """A table as the experiment's file describes it; what the paper has and nobody ran stays, without ours."""
+    """Return a table as the experiment's file describes it; what the paper has and nobody ran stays, without ours."""
     values, printed = view["values"], view.get("paper", {})
     columns = {
         name(across, label, len(values)): (across, metric)

@@ -10,7 +10,7 @@ from apps.lab.partitions.split import Labels, Rows
 
 
 def major_label(labels: Labels, clients: int, seed: int, share: float, size: int | None = None) -> list[Rows]:
-    """Rows of each client: ``round(share * size)`` of its major label, the rest drawn at random from all labels.
+    """Give each client ``round(share * size)`` samples of its major label, the rest at random from all labels.
 
     Client i's major label is the i-th of a random order, counted round. The rest may hold the major label too, as in
     the paper: with ten balanced labels and share .5, a client's major label makes up .55 of its samples.
@@ -50,7 +50,7 @@ def major_label(labels: Labels, clients: int, seed: int, share: float, size: int
 
 
 def _most(samples: int, kinds: dict[Any, tuple[int, int]], clients: int, share: float) -> int:
-    """The largest size for which majors and rest both suffice."""
+    """Return the largest size for which majors and rest both suffice."""
     size = samples // clients
     while size > 1 and any(count * round(share * size) > there for there, count in kinds.values()):
         size -= 1

@@ -17,14 +17,14 @@ TRIES = 1000
 
 
 def iid(labels: Labels, clients: int, seed: int) -> list[Rows]:
-    """Every client holds a random part, of equal size."""
+    """Give every client a random part, all of equal size."""
     rows = np.random.default_rng(seed).permutation(len(labels))
     size = len(rows) // clients
     return [rows[i * size : (i + 1) * size] for i in range(clients)]
 
 
 def unequal(labels: Labels, clients: int, seed: int, ratio: float = 10.0) -> list[Rows]:
-    """Random parts of unequal size: uniform in the logarithm, the largest up to ``ratio`` times the smallest."""
+    """Return random parts of unequal size: uniform in the logarithm, the largest up to ``ratio`` times the smallest."""
     rng = np.random.default_rng(seed)
     sizes = ratio ** rng.uniform(size=clients)
     cuts = np.rint(np.cumsum(sizes) / sizes.sum() * len(labels)).astype(int)[:-1]
@@ -32,7 +32,7 @@ def unequal(labels: Labels, clients: int, seed: int, ratio: float = 10.0) -> lis
 
 
 def shards(labels: Labels, clients: int, seed: int) -> list[Rows]:
-    """Two shards of samples sorted by label a client, so one or two labels, seldom three (McMahan et al. 2017)."""
+    """Give every client two shards of the sorted samples: one or two labels, seldom three (McMahan et al. 2017)."""
     from flwr_datasets.partitioner import ShardPartitioner
 
     return _by_flower(ShardPartitioner(clients, "label", num_shards_per_partition=2, seed=seed), labels, clients)
@@ -63,7 +63,7 @@ def dirichlet(labels: Labels, clients: int, seed: int, alpha: float) -> list[Row
 
 
 def _by_flower(partitioner: Any, labels: Labels, clients: int) -> list[Rows]:
-    """The rows that one of Flower's own partitioners gives each client; it costs a second and 150 MB to import."""
+    """Return each client's rows by one of Flower's own partitioners; importing it costs a second and 150 MB."""
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
 
@@ -76,7 +76,7 @@ def _by_flower(partitioner: Any, labels: Labels, clients: int) -> list[Rows]:
 
 
 def choose_malicious(partitions: Sequence[Rows], labels: Labels, share: float, seed: int) -> frozenset[int]:
-    """The first ``round(share * clients)`` of a seeded shuffle, under which the honest still hold every label.
+    """Return the first ``round(share * clients)`` of a seeded shuffle, under which the honest still hold every label.
 
     A ban takes the attacker's labels away with it. Where no honest client holds them, no defence can reach the
     accuracy of a federation without attack, and a comparison would blame the defence. So shuffles are drawn until the

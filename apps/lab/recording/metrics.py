@@ -13,7 +13,7 @@ GRID = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 def cross_entropy(outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
-    """Mean loss of outputs before softmax, at most 1e6: a model that an attack has blown up is as bad as it gets."""
+    """Return the mean loss of outputs before softmax, at most 1e6: an attack may have blown the model up."""
     from scipy.special import log_softmax
 
     right = log_softmax(outputs.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
@@ -23,7 +23,7 @@ def cross_entropy(outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
 def by_label(
     predicted: npt.NDArray[Any], labels: npt.NDArray[Any], flips: Sequence[tuple[int, int]]
 ) -> dict[str, float | None]:
-    """Accuracies of a global model under a label attack (LoMar, Sec. 4.1.5).
+    """Return the accuracies of a global model under a label attack (LoMar, Sec. 4.1.5).
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def by_label(
 
 
 def scores_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How well the raw scores of a run's rounds tell attackers from honest clients, and what its defence made of it.
+    """Measure how well a run's scores tell attackers from honest clients, and what the defence made of that.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def picture(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Accuracy by round, one curve a run: the first is bold, dotted and on top the one that nobody attacked."""
+    """Draw accuracy by round, one curve per run: the first is bold; the one without attack is dotted, on top."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -82,7 +82,7 @@ class Record:
         return Census(self.scenario.malicious)
 
     def defence(self) -> dict[str, Any]:
-        """Arguments that the strategies of both APIs have in common."""
+        """Return the arguments that the strategies of both APIs have in common."""
         if isinstance(self._parts["verifier"], Enrolling):
             # The authority is new, and what was encrypted under an older one's keys is of no use.
             shutil.rmtree(self.scenario.devices, ignore_errors=True)

@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
-    """What the reports of a run say, in figures.
+    """Summarise the reports of a run in figures.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def summarise(rounds: Rows, attackers: int) -> dict[str, Any]:
 
 
 def outcome(summary: Mapping[str, Any]) -> list[str]:
-    """A finished run in a few lines, for a console."""
+    """Describe a finished run in a few lines, for a console."""
     recall = "-" if summary["recall"] is None else f"{summary['recall']:.2f}"
     lines = [
         f"{summary['name']}: accuracy {summary['final_accuracy']:.3f}, recall {recall}, "

@@ -161,7 +161,7 @@ def run_continued(scenario: Scenario, folder: Path, watch: Watch = lambda *_: No
 
 
 def _rewind(folder: Path, done: int) -> Sequence[RoundReport]:
-    """Reports of the rounds that are done; one that was written without its checkpoint is taken back."""
+    """Return the reports of the rounds that are done; one that was written without its checkpoint is taken back."""
     lines = _lines(folder)[:done]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "rounds.jsonl").write_text(text)

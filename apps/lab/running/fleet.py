@@ -45,14 +45,14 @@ class Fleet(Scenario):
         return [super(Fleet, self).data_of(i) for i in range(self.config.clients)]
 
     def data_of(self, partition: int) -> Data:
-        """The same arrays every time."""
+        """Return a client's data, the same arrays every time."""
         return self.data[partition]
 
     def honest(self, partition: int) -> Honest:
         return _Member(self, super().honest(partition))
 
     def train(self, model: Arrays, nonce: int) -> list[Arrays]:
-        """What every partition's training gives, attackers' as if they were honest; kept until the next round."""
+        """Train every partition, the attackers' honestly too; the result is kept until the next round."""
         return self._once(model, nonce, lambda: train_together(self.plan, model, self.data, nonce))
 
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:

@@ -107,7 +107,7 @@ class LocalGrid(Grid):
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Replies to messages, where there are any."""
+        """Return replies to messages, where there are any."""
         with self._lock:
             return [self._replies.pop(i) for i in message_ids if i in self._replies]
 
@@ -129,7 +129,7 @@ class LocalGrid(Grid):
 
 
 def reason_of(error: Exception) -> str:
-    """What a server is told of a client's exception, in Flower's words."""
+    """Return what a server is told of a client's exception, in Flower's words."""
     return f"{type(error)}:<'{error}'>"
 
 
@@ -171,5 +171,5 @@ def task_identity() -> Iterator[None]:
 
 
 def node_of(partition: int) -> int:
-    """The id of the node that holds a partition."""
+    """Return the id of the node that holds a partition."""
     return int.from_bytes(hashlib.blake2b(str(partition).encode(), digest_size=8).digest(), "big")

@@ -47,7 +47,7 @@ def run_locally(
 
 
 def yardsticks(scenario: Scenario, watch: Watch = lambda *_: None) -> dict[str, Sequence[float]]:
-    """Accuracies by round of what a scenario is to be compared with, same seed; those that differ from it."""
+    """Run what a scenario is compared with, same seed; return the accuracies by round of those that differ."""
     if not scenario.config.run.baseline:
         return {}
     others = {

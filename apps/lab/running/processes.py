@@ -93,7 +93,7 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes that came of one, the youngest generation first; some of Flower's have a session of their own."""
+    """Return all descendants of a process, the youngest first; some of Flower's have a session of their own."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:  # "pid (name) state parent ..."; the name may hold anything
@@ -109,7 +109,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -133,7 +133,7 @@ def _tell(there: Connection, checkout: Path, example: Example, defence: str) -> 
 
 
 def _others(checkout: Path) -> str:
-    """What is said of the examples that are not in the table."""
+    """Say why the other examples are not in the table."""
     tried = {example.name.split("/")[0] for example in EXAMPLES}
     rest = [folder for folder in sorted((checkout / "examples").iterdir()) if any(folder.rglob("*.py"))]
     rest = [folder for folder in rest if folder.name not in tried]

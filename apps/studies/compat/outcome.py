@@ -71,7 +71,7 @@ class Watched(LocalGrid):
         return sent
 
     def stood_still(self) -> bool:
-        """Whether two rounds in a row began with the same model."""
+        """Return whether two rounds in a row began with the same model."""
         models = list(self.models.values())
         return len(models) < 2 or any(a == b for a, b in itertools.pairwise(models))
 
@@ -127,5 +127,5 @@ class Notes:
         return f"{'fails as it does undefended' if same else found.kind} ({number})"
 
     def text(self) -> str:
-        """The errors, numbered."""
+        """Return the errors, numbered."""
         return "\n".join(f"{number}. {why}" for why, number in self._told.items())

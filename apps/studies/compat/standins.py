@@ -17,7 +17,7 @@ TRAIN, TEST = 2000, 200
 
 
 def _images(key: str, size: int, coloured: bool) -> Callable[[int, int], dict[str, list[Any]]]:
-    """Rows of MNIST, padded to a size; where coloured, in two random colours each."""
+    """Return images of MNIST, padded to a size; where coloured, each in two random colours."""
 
     def rows(first: int, count: int) -> dict[str, list[Any]]:
         from PIL import Image

@@ -75,12 +75,12 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def initial() -> Arrays:
-    """A softmax regression: weight, shape (10, 64), and bias, shape (10,)."""
+    """Return a softmax regression: weight, shape (10, 64), and bias, shape (10,)."""
     return [np.random.default_rng(0).normal(0, 0.01, (10, 64)).astype(np.float32), np.zeros(10, np.float32)]
 
 
 def trained(arrays: Arrays, partition: int) -> Arrays:
-    """What a client sends: the model after one epoch on its own samples; the poisoner's, far on the other side."""
+    """Return what a client sends: its model after one epoch; the poisoner sends one far on the other side."""
     samples, labels = (a[partition * SAMPLES : (partition + 1) * SAMPLES] for a in _digits())
     weight, bias = (np.array(a, np.float32) for a in arrays)
     for batch in np.split(np.arange(SAMPLES), 6):
@@ -160,7 +160,7 @@ def run(api: str, name: str, make: Callable[[], Strategy]) -> Outcome:
 
 
 def names(api: str) -> list[str]:
-    """The strategies of one of Flower's APIs, as its package exports them."""
+    """Return the strategies of one of Flower's APIs, as its package exports them."""
     return sorted(set(MODULES[api].__all__) - NONE)
 
 
@@ -175,7 +175,7 @@ def made(api: str, name: str, inner: Strategy | None = None) -> Strategy:
 
 
 def defended(api: str, name: str) -> dict[str, Callable[[], Strategy]]:
-    """The ways to defend a strategy, by the column of its table."""
+    """Return the ways to defend a strategy, by the column of its table."""
     if name in AROUND:
         return {
             "around FAADL()": lambda: made(api, name, made(api, "FAADL")),

@@ -97,7 +97,7 @@ class Prior:
 
     @classmethod
     def pca(cls, public: Floats, besides: Floats | None = None) -> Prior:
-        """All principal components of public samples; a little spread also in those that never vary.
+        """Return all principal components of public samples; a little spread also in those that never vary.
 
         ``besides`` are others, for a share of the covariance where there are few samples.
         """
@@ -115,7 +115,7 @@ class Prior:
 
 
 def reconstruct(view: Equations, prior: Prior, gradients: bool, iterations: int = 100) -> Floats:
-    """The samples that fulfil all equations and are nearest to the prior's mean, shape (m, n).
+    """Return the samples that fulfil all equations and are nearest to the prior's mean, shape (m, n).
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def reconstruct(view: Equations, prior: Prior, gradients: bool, iterations: int 
 
 
 def constrained(view: Equations, priors: Sequence[Prior], top: int, rounds: int = 3, iterations: int = 30) -> Floats:
-    """The same with a prior for each sample, and no value below 0 or above ``top``.
+    """Return the nearest samples with a prior for each sample, and no value below 0 or above ``top``.
 
     After each round what is out of range is cut off, and the next finds the solution nearest to that.
     """
@@ -200,7 +200,7 @@ def constrained(view: Equations, priors: Sequence[Prior], top: int, rounds: int 
 
 
 def recovered(truth: Floats, guess: Floats, mean: Floats) -> float:
-    """Share of the samples' variance about the public mean that a guess explains."""
+    """Return the share of the samples' variance about the public mean that a guess explains."""
     return 1.0 - float(np.sum((truth - guess) ** 2) / np.sum((truth - mean) ** 2))
 
 

@@ -21,7 +21,8 @@ DELTA = 0.99
 
 
 def reduce(metric: Floats, exact: Integers, sweeps: int = 20_000) -> tuple[Floats, Integers]:
-    """An LLL-reduced basis of the lattice of the rows ``(metric, EXACT exact)``, and U with ``reduced = U @ basis``.
+    """Return an LLL-reduced basis of the lattice of the rows ``(metric, EXACT exact)``, and U with ``reduced = U @
+    basis``.
 
     Pairs of neighbours that fail Lovasz' condition are swapped all at once, the even and the odd ones in turn. The
     basis is made from the integers U again in every sweep, so that no rounding adds up.

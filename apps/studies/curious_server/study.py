@@ -113,7 +113,7 @@ class Victim:
 
 
 def run(case: Victim, verifier: Curious, rounds: int, device: Device | None, start: Any = None) -> str:
-    """A real run with one client, from this model if one is given; the line on what is disclosed in the end."""
+    """Run one client for real, from this model if one is given; return the line on what is disclosed."""
     app, server = ClientApp(), ServerApp()
     client = verifiable(case.plan, case.own, device=device, answers=("encrypted",) if device else ("paper",))
     strategy = FAADL(
@@ -138,7 +138,7 @@ def run(case: Victim, verifier: Curious, rounds: int, device: Device | None, sta
 
 
 def run_spotcheck(case: Victim, folder: Path, budget: float, rounds: int, start: Any = None) -> str:
-    """Every round a challenge, while the budget covers it. Raises ValueError if it covers none."""
+    """Challenge in every round, while the budget covers it. Raises ValueError if it covers none."""
     with tempfile.TemporaryDirectory() as home:
         keeper: Any = Keeper(LocalAuthority(budget=budget))
         verifier = CuriousEnroller(SpotCheck(case.plan, authority=keeper, max_value=case.top), folder)
@@ -154,7 +154,7 @@ def run_paper(case: Victim, folder: Path) -> str:
 
 
 def read_paper(case: Victim, exchange: Exchange) -> tuple[Floats, Floats]:
-    """The samples without any key, guessing the last row, and with the keys."""
+    """Read the samples without any key, guessing the last row, and then with the keys."""
     fields = unpack(exchange.evidence, EVIDENCE, {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray})
     clear = fields["clear"].astype(np.int64)
     guess = clear - clear.min(axis=1, keepdims=True)  # row i is x_i + x_n, and somewhere x_i is 0
@@ -167,7 +167,7 @@ def read_paper(case: Victim, exchange: Exchange) -> tuple[Floats, Floats]:
 
 
 def read_spotcheck(case: Victim, found: Sequence[Exchange]) -> Equations:
-    """Everything that these exchanges say of the samples."""
+    """Collect everything that these exchanges say of the samples."""
     layer, layout = IntegerLayer.of(case.plan, case.shape), StateLayout.of(case.plan)
     if layer.spatial:
         raise ValueError("expected a dense first layer, got a convolution: it discloses the image itself")
@@ -198,7 +198,7 @@ def read_spotcheck(case: Victim, found: Sequence[Exchange]) -> Equations:
 def _deltas(
     plan: TrainingPlan, layer: IntegerLayer, before: Checkpoint, claims: Any, labels: Any, nonce: int, step: int
 ) -> Floats:
-    """The loss's gradient with respect to Z1, shape (batch, units): the step once more, from Z1."""
+    """Return the gradient of the loss in Z1, shape (batch, units), by doing the step again from Z1."""
     found: list[Any] = []
     blank = np.zeros((len(labels), *layer.sample_shape), np.uint8), labels
     plan.step(before, blank, nonce, step, claimed_layer(plan, claims[:, : layer.outputs], found))
@@ -215,7 +215,7 @@ def _gradient(plan: TrainingPlan, layer: IntegerLayer, before: Checkpoint, after
 
 
 def packed(case: Victim) -> list[npt.NDArray[Any]]:
-    """A model whose first layer's outputs are several pixels each, written behind one another, as many as a device
+    """Return a model whose first layer packs several pixels into each output, as many as a device
     answers for. First come the pixels that vary most.
     """
     arrays, base = case.plan.initial_arrays(1), case.top + 1
@@ -248,7 +248,7 @@ def unpack_pixels(case: Victim, exchange: Exchange, view: Equations) -> int:
 
 
 def refused_keys(case: Victim) -> str:
-    """What the authority says to a server that asks for keys to read four pixels at a time."""
+    """Return what the authority says to a server that asks for keys to read four pixels at a time."""
     authority = KeyAuthority(LocalAuthority().store)
     width = case.truth.shape[1]
     public = authority.public_key(1, width).to_bytes()
@@ -263,7 +263,7 @@ def refused_keys(case: Victim) -> str:
 
 
 def lattice(case: Victim, view: Equations, prior: Prior, near: Floats) -> Floats:
-    """Samples by lattice reduction, one for all that have the same functions; others as they were."""
+    """Return samples by lattice reduction, one for all that have the same functions; others as they were."""
     guess, groups = near.copy(), dict[bytes, list[int]]()
     for row, found in view.integers.items():
         functions = np.vstack([kernels for kernels, _ in found])[:ENOUGH]
@@ -368,7 +368,7 @@ def study(case: Victim, folder: Path, picture: Path | None) -> None:
 
 
 def least_budget(case: Victim) -> float:
-    """The default, where that allows a check, else everything."""
+    """Return the default budget where that allows a check, else 1."""
     try:
         SpotCheck(case.plan, authority=LocalAuthority(budget=BUDGET), max_value=case.top)
     except ValueError:

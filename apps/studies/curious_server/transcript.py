@@ -102,12 +102,12 @@ class Curious:
         return getattr(self.verifier, name)
 
     def challenge(self, case: Case) -> bytes:
-        """The verifier's."""
+        """Return the verifier's."""
         self._asked[case.node_id] = self.verifier.challenge(case)
         return self._asked[case.node_id]
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
-        """The verifier's; what was seen is on disk afterwards."""
+        """Judge as the verifier does, and keep what was seen on disk."""
         keeper = self.verifier.authority
         before = len(keeper.keys)
         finding: Finding = self.verifier.judge(case, evidence)
@@ -118,12 +118,12 @@ class Curious:
         return finding
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
-        """The verifier's."""
+        """Return the verifier's."""
         found: DataDisclosure | None = self.verifier.disclosure(node_id)
         return found
 
     def affordable(self, node_id: int) -> float:
-        """The verifier's."""
+        """Return the verifier's."""
         checks: float = self.verifier.affordable(node_id)
         return checks
 
@@ -136,7 +136,7 @@ class CuriousEnroller(Curious):
         return float(self.verifier.enrol_timeout)
 
     def enrolment(self, node_id: int) -> bytes | None:
-        """The verifier's."""
+        """Return the verifier's."""
         request: bytes | None = self.verifier.enrolment(node_id)
         return request
 

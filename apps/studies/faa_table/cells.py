@@ -44,7 +44,7 @@ class Cell:
 
 
 def all_cells(verifier: str, seeds: int) -> Iterator[Cell]:
-    """Every cell of the table, runs with the same yardstick next to each other.
+    """Yield every cell of the table, runs with the same yardstick next to each other.
 
     The OCSVM stands beside the default for its recall, which does not depend on the verifier: replay will do.
     """
@@ -78,13 +78,13 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 @cache
 def _attack_free(dataset: str, share: float, seed: int, rounds: int) -> float:
-    """Final accuracy of FedAvg of the same honest clients."""
+    """Return the final accuracy of FedAvg of the same honest clients."""
     cell = Cell(dataset, "sign flip", share, "sequential", "none", seed, rounds)
     return run_locally(load(cell.overrides).with_choices(strategy="fedavg", attack="absent")).accuracy[-1]
 
 
 def _digest(record: Record) -> str:
-    """Equal for two runs with the same verdict on every partition in every round."""
+    """Return a text that is equal for two runs with the same verdict on every partition in every round."""
     partitions = record.census.partitions
     rounds = [sorted((partitions[v.node_id], v.verdict, v.accepted, v.banned) for v in r.nodes) for r in record.reports]
     return hashlib.blake2b(json.dumps(rounds).encode(), digest_size=8).hexdigest()

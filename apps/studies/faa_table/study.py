@@ -57,7 +57,7 @@ def main_table(rows: Iterable[Row]) -> Table:
 
 
 def hard_table(rows: Iterable[Row]) -> Table:
-    """The attacks that hide well: by when every attacker is banned."""
+    """Return the attacks that hide well: by when every attacker is banned."""
     title = "Attacks that hide well: digits, share .4, 40 rounds"
     head = ["attack", "round of the last ban, by seed", "honest convicted", "accuracy", "worst gap (points)"]
     lines = []
@@ -71,7 +71,7 @@ def hard_table(rows: Iterable[Row]) -> Table:
 
 
 def comparison(rows: Sequence[Row]) -> Table:
-    """Whether the paper's verifier gives replay's verdicts, round by round and client by client."""
+    """Show whether the paper's verifier gives replay's verdicts, round by round and client by client."""
     keys = ("dataset", "attack", "share", "detector", "seed", "rounds")
     replay = {tuple(r[k] for k in keys): r for r in rows if r["verifier"] == "replay"}
     own = [r for r in rows if r["verifier"] == "paper"]

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cells(seeds: int) -> Iterator[AccuracyCell]:
-    """All runs, a seed after the other: a command that is stopped has the fewest cells with missing seeds."""
+    """Yield all runs, seed by seed: when the command is stopped, as few cells as possible lack a seed."""
     for seed in range(FIRST, FIRST + seeds):
         strategies = (*STRATEGIES, *OTHERS) if seed == FIRST else STRATEGIES
         for (model, clients, attack, share), partition in product(_settings(), PARTITIONS):
@@ -68,7 +68,7 @@ def _settings() -> Iterator[tuple[str, int, str, float]]:
 
 
 def by_cell(rows: Iterable[Row], figure: str = "accuracy") -> Cells:
-    """Mean of a figure over the seeds, by (model, clients, partition, attack, share) and strategy."""
+    """Return the mean of a figure over the seeds, by (model, clients, partition, attack, share) and strategy."""
     names = ("model", "clients", "partition", "attack", "share")
     found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     for row in rows:
@@ -79,7 +79,7 @@ def by_cell(rows: Iterable[Row], figure: str = "accuracy") -> Cells:
 
 
 def gap(cell: Mapping[str, float]) -> float:
-    """Accuracy of ``lomar`` less the best of the four."""
+    """Return the accuracy of ``lomar`` minus the best of the four."""
     return cell["lomar"] - max(cell[s] for s in BEST_OF)
 
 
@@ -110,7 +110,7 @@ def _summary(
     name: Callable[[tuple[Any, ...]], tuple[str, ...]],
     order: list[str],
 ) -> Table:
-    """Mean accuracies over the cells of a group, and the gap: mean, worst, and how many are beyond a point."""
+    """Return a group's mean accuracies, and the gap: mean, worst, and how many cells are beyond a point."""
     table, others = [], [s for s in OTHERS if any(s in of for of in accuracy.values())]
     for (label,), group in groupby(sorted(accuracy, key=lambda c: order.index(name(c)[0])), name):
         own = [accuracy[cell] for cell in group]

@@ -55,14 +55,14 @@ class Group:
     seed: int
 
     def scenario(self) -> Scenario:
-        """The federation, without its attack."""
+        """Return the federation, without its attack."""
         overrides = str(meaning("partition", self.partition))
         if self.partition != "two labels" and self.model != "cnn":
             overrides += " partition.size=200"
         return load(f"dataset=mnist5k model={self.model} clients={self.clients} {overrides} seed={self.seed}")
 
     def cells(self) -> list[Cell]:
-        """Attacks and shares; the logistic regression has no backbone."""
+        """Return all attacks at all shares; the logistic regression has no backbone."""
         names = [name for name in ATTACKS if self.model != "logistic" or name != "backbone noise"]
         return [Cell(self, "none", 0.0), *(Cell(self, name, share) for name, share in product(names, SHARES))]
 
@@ -101,7 +101,7 @@ def key_of(row: Any) -> tuple[Any, ...]:
 
 
 def measure(one: Round, honest: npt.NDArray[np.float32], attack: Attack, malicious: list[int]) -> dict[str, Any]:
-    """What LoMar makes of one attacked round.
+    """Score one attacked round with both presets.
 
     Returns
     -------
@@ -150,7 +150,7 @@ class Round:
     _trained: dict[bytes, Arrays] = field(default_factory=dict, repr=False)
 
     def train(self, data: Data) -> Arrays:
-        """What comes of training on some data; the same data are trained on once."""
+        """Train on some data and return the arrays; the same data are trained on once."""
         key = hashlib.blake2b(data[0].tobytes() + data[1].tobytes()).digest()
         if key not in self._trained:
             self._trained[key] = self.scenario.plan.train(self.model, data, self.nonce)
@@ -162,23 +162,23 @@ class Round:
         return 1000 * int(self.scenario.config.seed) + self.number
 
     def flat(self, arrays: Arrays) -> npt.NDArray[np.float32]:
-        """The update that leads to some arrays."""
+        """Return the update that leads to some arrays."""
         return np.asarray(Layout.of(self.model).flat([a - w for a, w in zip(arrays, self.model, strict=True)]))
 
     def own(self, client: int) -> Data:
-        """The samples and labels of a client's partition."""
+        """Return the samples and labels of a client's partition."""
         samples, labels = self.scenario.dataset.train
         rows = self.scenario.partitions[client]
         return samples[rows], labels[rows]
 
     def honest(self) -> npt.NDArray[np.float32]:
-        """Updates of all clients, shape (n, d)."""
+        """Return the updates of all clients, shape (n, d)."""
         return np.stack([self.flat(self.train(self.own(i))) for i in range(self.scenario.config.clients)])
 
     def attacked(
         self, honest: npt.NDArray[np.float32], attack: Attack, malicious: list[int]
     ) -> npt.NDArray[np.float32]:
-        """The same round when some of the clients attack."""
+        """Return the same round when some of the clients attack."""
         pool, seed = self.scenario.dataset.train, self.scenario.config.seed
         data = [
             attack.poison(self.own(i), pool, k, np.random.default_rng([seed, 2, i])) for k, i in enumerate(malicious)
@@ -201,7 +201,7 @@ class Round:
 
 
 def rounds(scenario: Scenario, last: int) -> Iterator[tuple[Round, npt.NDArray[np.float32]]]:
-    """Rounds 1 to `last` of a federation that nobody attacks, averaged over clients, with their honest updates."""
+    """Yield rounds 1 to `last` of a federation that nobody attacks, each with the honest updates of all clients."""
     model: Arrays = scenario.plan.initial_arrays(scenario.config.seed)
     for number in range(1, last + 1):
         one = Round(scenario, number, model)

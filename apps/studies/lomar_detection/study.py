@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """All tables in Markdown."""
+    """Return all tables in Markdown."""
     seeds = {m: sorted({r["seed"] for r in rows if r["model"] == m}) for m in MODELS}
     ran = ", ".join(f"{m} {s[0]}-{s[-1]} ({len(s)})" for m, s in seeds.items() if s)
     parts = [f"Seeds: {ran}.", summary(rows), by_attack(rows), failing(rows), full(rows)]
@@ -99,7 +99,7 @@ def by_attack(rows: Sequence[Row]) -> str:
 
 
 def failing(rows: Sequence[Row]) -> str:
-    """The cells of 100 clients that miss the goal, shards apart."""
+    """Show the cells of 100 clients that miss the goal, without the shards."""
     head = ["model", "partition", "attack", *(f"M = {share:.0%}: TPR / FPR" for share in SHARES)]
     lines = []
     for model, partition, attack in product(MODELS, list(PARTITIONS)[:2], _names(rows)):
@@ -120,7 +120,7 @@ def failing(rows: Sequence[Row]) -> str:
 
 
 def full(rows: Sequence[Row]) -> str:
-    """Every cell: AUC, TPR / FPR, and in brackets the TPR and FPR of the worst seed."""
+    """Return every cell: AUC, TPR / FPR, and in brackets the TPR and FPR of the worst seed."""
     head = ["model", "clients", "partition", "attack", *(f"M = {share:.0%}" for share in SHARES)]
     lines = []
     for model, n, partition in product(MODELS, CLIENTS, PARTITIONS):
@@ -158,7 +158,7 @@ def _worst(rows: Iterable[Row], key: str, worst: Any) -> float | None:
 
 
 def _cells(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that differ in their seed only, together."""
+    """Group rows that differ in their seed only."""
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cells.setdefault((*(row[k] for k in KEYS if k != "seed"), row["attack"], row["share"]), []).append(row)

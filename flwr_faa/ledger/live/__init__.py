@@ -44,7 +44,7 @@ def new_token() -> str:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file.
+    """Return the token in a file.
 
     Raises
     ------
@@ -58,12 +58,12 @@ def read_token(path: Path) -> str:
 
 
 def greeting(url: str, token: str, file: Path | None) -> str:
-    """What the operator is told. Behind the #, the token is seen by the browser but sent in no request line."""
+    """Return the operator's greeting. Behind the #, the browser sees the token, and no request line holds it."""
     return f"live page: {url}/#{'TOKEN, which is in ' + str(file) if file else token}"
 
 
 def application(folder: Path, token: str, secure: bool = False) -> FastAPI:
-    """The page as an ASGI application.
+    """Return the page as an ASGI application.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def application(folder: Path, token: str, secure: bool = False) -> FastAPI:
 
 
 def snapshot(history: History, since: int = 0) -> dict[str, Any]:
-    """What the page shows: every node, and the rounds and cells after the round with the id ``since``.
+    """Return what the page shows: every node, and the rounds and cells after the round with the id ``since``.
 
     ``whole`` says that this is all there is to show, as it is where the ledger has been replaced by a shorter one. Node
     ids are text: JavaScript's numbers do not hold 64 bits.
