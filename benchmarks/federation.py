@@ -2,9 +2,9 @@
 
     python -m benchmarks.federation [--rounds 30] [--dataset mnist5k] [--clients 100] [--runs NAME ...] [--docs]
 
-The paper's setting (Sec. VII-A): its CNN on MNIST, two labels a client, 20 of 100 clients a round, one epoch in batches
-of 50; a fifth of the clients flip the sign of their weights and are banned when they are convicted. The paper reports
-1.64x for verifying everybody (FE) and 1.27x for FAA-DL (Tables IV and V).
+The paper's setting (Sec. VII-A): its CNN on MNIST, two labels per client, 20 of 100 clients in each round, one epoch in
+batches of 50; a fifth of the clients flip the sign of their weights and are banned when they are convicted. The paper
+reports 1.64x for verifying everybody (FE) and 1.27x for FAA-DL (Tables IV and V).
 
 Server and clients share this process, so its CPU time is what all of them spend. Measuring the model's accuracy is left
 out: every run does it, and no federation needs it.

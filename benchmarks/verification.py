@@ -3,7 +3,7 @@
     python -m benchmarks.verification [--bindings commitments encryption] [--back-end charm arkworks]
         [--models logistic mlp wide cnn] [--docs]
 
-Images of the shape of digits and of MNIST, random pixels (the cost does not hang on their values), 200 of them in
+Images of the shape of digits and of MNIST, random pixels (the cost does not depend on their values), 200 of them in
 batches of 50, one epoch: all four steps are challenged, the last, the one that moved most, and two others. CPU time,
 not wall clock, medians of three runs; even so neighbours slow memory down, so what an addition of points takes is told.
 """

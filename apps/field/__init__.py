@@ -1,1 +1,1 @@
-"""A federation of real processes, one script a role: ``authority``, ``superlink``, ``supernode``, ``run``."""
+"""A federation of real processes, one script for each role: ``authority``, ``superlink``, ``supernode``, ``run``."""

@@ -11,6 +11,6 @@ from apps.lab.running.processes import environment
 
 
 def become(command: list[str], home: Path) -> NoReturn:
-    """Replace this process by a program, so that who ends this one ends that one."""
+    """Replace this process by a program, so that a signal to this process ends that program."""
     sys.stdout.flush()
     os.execvpe(command[0], command, environment(home))

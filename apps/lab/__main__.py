@@ -84,7 +84,7 @@ def check(words: Sequence[str]) -> None:
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Experiments, a report, or one run."""
+    """List or run experiments, write a report, or do one run; return the exit code."""
     if list(words) == ["--version"]:
         print(f"apps.lab {metadata.version('flwr-anomaly')}")
         return 0
@@ -104,7 +104,7 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def _joined(words: Sequence[str], *folders: str) -> str:
-    """Overrides, and where else their choices are found."""
+    """Join overrides to one text, with the folders in which other choices are found."""
     search = [f"hydra.searchpath=['file://{Path(folder).absolute()}']" for folder in folders]
     return shlex.join([*search, *words])
 

@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting must be, in words, and how to tell."""
+    """What a setting must be: in words, and as a test."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -43,7 +43,7 @@ def number(least: float = -math.inf, most: float = math.inf, above: float = -mat
 
 
 def choice(*names: str) -> Rule:
-    """One of some names."""
+    """Return a rule that lets these names pass."""
     return Rule(f"one of {', '.join(names)}", lambda v: v in names)
 
 

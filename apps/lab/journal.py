@@ -1,4 +1,4 @@
-"""Cells over processes: every finished one is a line of a file, and a killed command goes on where it was."""
+"""Run cells in several processes. Every finished cell is a line of a file, so a killed command can go on."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def run_missing(
 
 @contextmanager
 def _journal(path: Path) -> Iterator[tuple[IO[bytes], list[Row]]]:
-    """The file to append to, for one command at a time, and its lines; unbuffered, so that a line is one write."""
+    """Lock the file to append to, and yield it with its lines; unbuffered, so that a line is one write."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         try:

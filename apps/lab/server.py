@@ -22,7 +22,7 @@ SETTLED_SECONDS = 5.0
 
 
 class LabServer(ServerApp):
-    """Serves both APIs, one a run.
+    """Serves both APIs, one in each run.
 
     Parameters
     ----------

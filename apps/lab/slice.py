@@ -1,4 +1,4 @@
-"""``python -m apps.lab.slice FOLDER [OVERRIDES]``: a file for every client, with the samples that it holds.
+"""``python -m apps.lab.slice FOLDER [OVERRIDES]``: write one file for every client, with its samples.
 
 E.g. ``python -m apps.lab.slice slices clients=5 dataset=digits partition=iid`` writes ``slices/0.npz`` to ``4.npz``.
 A device reads its own, which ``data=`` in its SuperNode's ``--node-config`` names.

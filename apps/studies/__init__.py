@@ -1,1 +1,1 @@
-"""Studies: each measures one thing and writes it into the docs. The lab imports none of them."""
+"""The studies. Each measures one thing and writes it into the docs. The lab imports none of them."""

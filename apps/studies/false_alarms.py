@@ -1,6 +1,6 @@
 """``python -m apps.studies.false_alarms [--write]``: whom detection without verification suspects, and whom it finds.
 
-Honest clients of small federations: MNIST-5k, 50 samples a client on average, batches of 16, two rounds that nobody
+Honest clients of small federations: MNIST-5k, 50 samples per client on average, batches of 16, two rounds that nobody
 attacks (one of a hundred clients, for the time it takes), judged by the detectors that remove suspects unheard. Then
 attacks on digits, as in the README's table, judged by the same. Beside them ``MultiView(threshold=5)``, which was the
 default before and is what verification still starts with.
@@ -104,7 +104,7 @@ def found_attackers(clients: Sequence[int], seeds: int) -> Counts:
 
 
 def attacked(one: Round, honest: np.ndarray, attack: Attack, malicious: list[int]) -> tuple[Batch, np.ndarray]:
-    """Return a round of attackers, and who of them sends another update than its honest one."""
+    """Return an attacked round, and which clients send another update than their honest one."""
     updates = one.attacked(honest, attack, malicious)
     ids = tuple(range(len(updates)))
     batch = Batch(ids, updates, np.ones(len(ids)), Layout.of(one.model), {})

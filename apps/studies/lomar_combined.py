@@ -1,6 +1,6 @@
-"""``python -m apps.studies.lomar_combined``: FAA-DL with a score's veto, and how high the score has to be for it.
+"""``python -m apps.studies.lomar_combined``: FAA-DL in which a high score is a veto, and how high is high.
 
-Verification clears a client that trained honestly, whatever its labels; a score leaves out whoever is odd, guilty or
+Verification clears a client that trained honestly, whatever its labels; a score leaves out whoever is odd, malicious or
 not. ``faa_lomar`` lets the evidence decide about the moderately odd and the score about the extreme: who is cleared and
 yet scores above ``drop_above`` stays out of the round. Two tables, of 20 clients each:
 
@@ -87,7 +87,7 @@ def run_scores(cell: AccuracyCell) -> dict[str, Any]:
 
 
 def limits_table(detector: str, rows: Sequence[Row]) -> Table:
-    """For each limit who would be left out, by data; the best keeps the two furthest apart in the worst case."""
+    """Show who would be left out at each limit; the best limit keeps both kinds furthest apart in the worst case."""
     own = [r for r in rows if r["strategy"] == f"faa detector={detector}"]
     seeds = 1 + max(r["seed"] for r in own)
     table = []
@@ -118,7 +118,7 @@ def limits_table(detector: str, rows: Sequence[Row]) -> Table:
 
 
 def proof_table(rows: Sequence[Row]) -> Table:
-    """By attack, partition and row; of cells in which every row is finished."""
+    """Show attacks, partitions and defences, of the cells in which every defence is finished."""
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cells.setdefault(tuple(row[k] for k in ("seed", "dataset", "partition", "attack")), []).append(row)

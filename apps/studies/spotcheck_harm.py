@@ -1,4 +1,4 @@
-"""``python -m apps.studies.spotcheck_harm``: how much one step that stays closed can do to an update, measured.
+"""``python -m apps.studies.spotcheck_harm``: measure how much one step that stays closed can do to an update.
 
 An attacker that knows all but the draw kicks one step of its run (``spotcheck_kicks.py``), against its honest
 update, as hard as it can without that step being opened for certain. Harm is what that changes in the update, relative
@@ -46,7 +46,7 @@ Aim = Callable[[TrainingPlan, StateLayout, Vectors, float], Callable[[Checkpoint
 
 @dataclass(frozen=True)
 class Attack:
-    """One line.
+    """One line of the table.
 
     Attributes
     ----------
@@ -72,13 +72,13 @@ class Attack:
 
 
 def both(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """Pushed, and spun back: v stays."""
+    """Push the parameters and spin the momentum back, so that v stays."""
     pushed, back = push(layout, update, -size), spin(layout, update, size)
     return lambda checkpoint: back(pushed(checkpoint))
 
 
 def first(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """Return the first layer's weight alone."""
+    """Push the first layer's weight alone."""
     alone = [u if i == layout.parameters[0] else np.zeros_like(u) for i, u in enumerate(update)]
     return push(layout, alone, -size)
 
@@ -86,7 +86,7 @@ def first(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float)
 def variance(
     plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float
 ) -> Callable[[Checkpoint], Checkpoint]:
-    """One channel's running variance, so many times as large."""
+    """Make one channel's running variance larger by this factor."""
 
     def change(checkpoint: Checkpoint) -> Checkpoint:
         arrays = [np.array(a) for a in checkpoint.arrays]
@@ -99,12 +99,12 @@ def variance(
 
 
 def pushed(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """Return all parameters, backwards."""
+    """Push all parameters backwards."""
     return push(layout, update, -size)
 
 
 def spun(plan: TrainingPlan, layout: StateLayout, update: Vectors, size: float) -> Callable[[Checkpoint], Checkpoint]:
-    """Return the momentum, so that they coast backwards."""
+    """Spin the momentum, so that the parameters coast backwards."""
     return spin(layout, update, -size)
 
 
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_trial(cell: tuple[str, int]) -> Any:
-    """Run one trial; what is kept of it, ready for JSON."""
+    """Run one trial and return what is kept of it, ready for JSON."""
     name, trial = cell
     (attack,) = (attack for attack in ATTACKS if attack.name == name)
     figures = harm(attack, load("dataset=digits clients=4").dataset.train, trial)

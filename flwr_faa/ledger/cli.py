@@ -129,7 +129,7 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate chain, PEM.")] = None,
     certificate_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
 ) -> None:
-    """Show the ledger as a live page in the browser: read-only, for who has the token."""
+    """Show the ledger as a live page in the browser: read-only, for whoever has the token."""
     with _explained():
         from flwr_faa.authority import web
         from flwr_faa.ledger import live

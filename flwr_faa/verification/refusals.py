@@ -12,7 +12,7 @@ from flwr_faa.verification.wire import WireError
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """A spent budget or an absent authority is nobody's guilt; any other refusal means that there is no evidence."""
+    """Translate: a spent budget or an absent authority is no node's fault, any other refusal means no evidence."""
     try:
         yield
     except BudgetExceeded as error:

@@ -1,4 +1,4 @@
-"""Attacks, one class each: a file of ``conf/attack`` names one by ``_target_: apps.lab.attacks.<class>``."""
+"""The attacks. Each is a class, which a file of ``conf/attack`` names by ``_target_: apps.lab.attacks.<class>``."""
 
 from apps.lab.attacks.absent import Absent, AbsentFlip
 from apps.lab.attacks.adaptive import Evade, EvadeFlipping

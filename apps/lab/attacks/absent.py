@@ -1,4 +1,4 @@
-"""Yardsticks: the attackers are absent, and what remains is a federation of the honest clients."""
+"""Yardsticks, in which the attackers are absent: what remains is a federation of the honest clients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Absent(Attack):
 
 @dataclass(frozen=True)
 class AbsentFlip(LabelFlip):
-    """The yardstick of a label attack: absent too, while accuracy is counted on the labels that it is after."""
+    """The same for a label attack: accuracy is counted on the labels that the attack is after."""
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:
         raise RuntimeError("attack=absent_flip: this client takes no part")

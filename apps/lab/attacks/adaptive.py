@@ -1,4 +1,4 @@
-"""Attackers that know the defence: they rehearse a round, and go as far as its detector lets them pass.
+"""Attackers that know the defence. They rehearse a round and go as far as its detector lets them.
 
 They know the detector and its settings, how many clients take part in a round, and their own honest updates. From those
 they make up the crowd; they see nobody else's update, nor the server's seed.
@@ -27,7 +27,7 @@ HALVINGS, CROWDS = 7, 3
 
 @dataclass(frozen=True)
 class Evade(Attack):
-    """``g_i + gamma p``, gamma as large as a rehearsal of the round allows without more attackers suspected than at 0.
+    """Sends ``g_i + gamma p``, with the largest gamma at which a rehearsal suspects no more attackers than at 0.
 
     p is minus the mean of the attackers' updates: gamma = 1 stops them, 2 turns them around. Each keeps its own
     honest update as the start, so attackers are as far from each other as honest clients are; copies would be seen.
@@ -87,7 +87,7 @@ class Evade(Attack):
         return largest(lambda gamma: caught(gamma, usual) <= usual, self.most)
 
     def direction(self, scene: Scene, updates: Vector) -> Vector:
-        """p, shape (d,)."""
+        """Return p, shape (d,)."""
         return np.asarray(-updates.mean(axis=0))
 
 
@@ -105,11 +105,11 @@ class EvadeFlipping(Evade, LabelFlip):
     """
 
     def poison(self, own: Data, pool: Data, attacker: int, rng: np.random.Generator) -> Data:
-        """Clean: what it shows when it is asked for evidence."""
+        """Return its own clean data, which it shows when it is asked for evidence."""
         return own
 
     def direction(self, scene: Scene, updates: Vector) -> Vector:
-        """p, shape (d,)."""
+        """Return p, shape (d,)."""
         if scene.plan is None or scene.data is None or scene.pool is None:
             raise ValueError("expected a scene with a plan, data and a pool, got none")
         flipped = LabelFlip(source=self.source, target=self.target, tau=self.tau)

@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.float64]
 
 
 def flat_update(arrays: Arrays, model: Arrays) -> Vector:
-    """``w_i - w`` as one vector, float64; integers, which count steps, are no direction and have no entry."""
+    """Return ``w_i - w`` as one vector, float64; integers count steps, not a direction, and are left out."""
     pairs = zip(arrays, model, strict=True)
     return Layout.of(model).flat([np.subtract(a.astype(np.float64), w.astype(np.float64)) for a, w in pairs])
 
@@ -31,7 +31,7 @@ def fellows_updates(scene: Scene) -> Vector:
 
 
 def send(scene: Scene, update: Vector) -> list[npt.NDArray[Any]]:
-    """``w + update``; integer arrays as an honest client sends them."""
+    """Return ``w + update``; integer arrays are those that an honest client sends."""
     parts = Layout.of(scene.model).layers
     return [
         like(w + update[part].reshape(w.shape), h) if w.dtype.kind == "f" else h
@@ -139,7 +139,7 @@ class MinMax(Attack):
         return send(scene, mean + (self.reach(updates - mean, p, size) if size else 0.0) * p)
 
     def reach(self, c: Vector, p: Vector, size: float) -> float:
-        """gamma, from the centred updates, p and ||p||^2: for each i, the larger root of a parabola."""
+        """Return gamma from the centred updates, p and ||p||^2: for each i it is the larger root of a parabola."""
         along, far = c @ p, np.einsum("ij,ij->i", c, c)
         room = np.maximum(squared_distances(c).max() - far, 0.0)
         return max(0.0, float(np.min(along + np.sqrt(along**2 + size * room))) / size)
@@ -153,7 +153,7 @@ class MinSum(MinMax):
     """
 
     def reach(self, c: Vector, p: Vector, size: float) -> float:
-        """gamma: the centred updates sum to 0, so the left side is ``sum ||c_i||^2 + m gamma^2 ||p||^2``."""
+        """Return gamma; the centred updates sum to 0, so the left side is ``sum ||c_i||^2 + m gamma^2 ||p||^2``."""
         room = float(squared_distances(c).sum(axis=1).max() - np.sum(c**2))
         return float(np.sqrt(max(room, 0.0) / (len(c) * size)))
 
@@ -171,6 +171,6 @@ def perturbation(updates: Vector, direction: str) -> Vector:
 
 
 def squared_distances(points: Vector) -> Vector:
-    """Between all rows."""
+    """Return the squared distances between all rows."""
     size = np.einsum("ij,ij->i", points, points)
     return np.asarray(np.maximum(size[:, None] + size - 2 * points @ points.T, 0.0))

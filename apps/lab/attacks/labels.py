@@ -144,7 +144,7 @@ class Stealthy(LabelFlip):
     rho : float
         Weight of the stealth term.
     whole : bool
-        True: the finished update is boosted, ``phi * u``, LoMar's formula; easy to see for who looks at lengths. False:
+        True: the finished update is boosted, ``phi * u``, LoMar's formula; its length is easy to see. False:
         every targeted step is, before its stealth step, Bhagoji's.
     """
 
@@ -153,7 +153,7 @@ class Stealthy(LabelFlip):
     whole: bool = True
 
     def poison(self, own: Data, pool: Data, attacker: int, rng: np.random.Generator) -> Data:
-        """Clean: the update is made of other things than the data it shows."""
+        """Return its own clean data: its update does not come of the data that it shows."""
         return own
 
     def craft(self, scene: Scene) -> list[npt.NDArray[Any]]:

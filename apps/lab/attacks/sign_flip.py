@@ -22,7 +22,7 @@ class SignFlip(Attack):
 
 @dataclass(frozen=True)
 class SignFlipUpdate(Attack):
-    """``w + epsilon * g_i``: as long as an honest update, in the opposite direction. Hides well."""
+    """``w + epsilon * g_i``: as long as an honest update, in the opposite direction. It hides well."""
 
     epsilon: float = -1.0
 

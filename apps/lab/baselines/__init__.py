@@ -1,4 +1,4 @@
-"""What defences are compared with: parts switched off, and the aggregation rules of others.
+"""What the defences are compared with: the same with parts switched off, and aggregation rules of others.
 
 A rule that *selects* (Krum) is a detector here: whom it leaves out is REMOVED, with its score. A rule that *combines*
 (median) is the pipeline's ``rule``. FoolsGold is both. So all of them get the pipeline's validated replies and

@@ -1,4 +1,4 @@
-"""Rules that shorten updates: who cannot be told apart shall at least not pull far."""
+"""Rules that shorten updates: an attacker that is not recognised shall at least not pull far."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CentredClipping:
 
 
 def _clip(lengths: Vector, radius: float) -> Vector:
-    """``min(1, tau / length)`` with tau the radius in medians of the lengths."""
+    """Return ``min(1, tau / length)``, where tau is the radius times the median length."""
     tau = radius * float(np.median(lengths))
     return np.minimum(1.0, np.divide(tau, lengths, out=np.ones_like(lengths), where=lengths > 0))
 

@@ -63,7 +63,7 @@ class FoolsGold(Detector):
         return mean
 
     def weights(self, batch: Batch) -> Vector:
-        """a_i of every row."""
+        """Return a_i of every row."""
         weights = foolsgold(cosines(batch), self.kappa)
         if drop := round(self.krum * len(batch)):
             weights[ranked(batch, krum_scores(batch, self.krum))[:drop]] = 0.0
@@ -71,7 +71,7 @@ class FoolsGold(Detector):
 
 
 def cosines(batch: Batch) -> Vector:
-    """Between all rows; 0 where one of them is zero."""
+    """Return the cosines between all rows; 0 where one of them is zero."""
     cloud = Cloud.of(batch)
     block = cloud.classifier or cloud.whole
     lengths = np.multiply.outer(block.norms, block.norms)
@@ -81,7 +81,7 @@ def cosines(batch: Batch) -> Vector:
 
 
 def foolsgold(cosine: Vector, kappa: float = 1.0) -> Vector:
-    """Return weights from cosines."""
+    """Return the weights that follow from the cosines."""
     n = len(cosine)
     if n == 1:
         return np.ones(1)

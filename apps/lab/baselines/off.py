@@ -1,4 +1,4 @@
-"""What is left of a defence when parts of it are switched off."""
+"""Parts of a defence, switched off."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ class Nobody(Detector):
 
 
 def no_verifier() -> None:
-    """No verification: suspects are removed unheard."""
+    """Return no verifier: suspects are removed without being asked."""

@@ -23,7 +23,7 @@ class Clients(Protocol):
 
 
 class LabClient(ClientApp):
-    """Serves both APIs, one a run.
+    """Serves both APIs, one in each run.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Real data as integer samples, each set fetched once and kept as one ``.npz`` file (``docs/how-to/data.md``).
+"""Real data as integer samples. Each set is fetched once and kept as one ``.npz`` file (``docs/how-to/data.md``).
 
 Importing this needs numpy alone; what a set is read with loads when the set is first fetched.
 """

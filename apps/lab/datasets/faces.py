@@ -1,4 +1,4 @@
-"""Faces in folders, one a person: VGGFace2, LoMar's, and ORL, which stands in for it under its own name."""
+"""Faces in one folder per person: LoMar's VGGFace2, and ORL, which stands in for it under its own name."""
 
 from __future__ import annotations
 

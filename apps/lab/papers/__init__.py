@@ -1,1 +1,1 @@
-"""The papers' tables and figures: their cells, how these are run, and the pages made of the results."""
+"""The papers' tables and figures: their cells, the command that runs them, and the pages of results."""

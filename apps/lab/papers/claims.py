@@ -23,7 +23,7 @@ from apps.lab.scenario import CONF
 
 Measure = Callable[[Results], "pd.Series[float]"]
 
-#: What is made of the figures of some measures, a column each.
+#: How the figures of some measures, one column each, are combined.
 OPERATIONS: Mapping[str, Callable[[pd.DataFrame], pd.Series[float]]] = {
     "mean": lambda of: of.iloc[:, 0],  # its own lists mean any of their values, also within ``best``
     "minus": lambda of: of.iloc[:, 0] - of.iloc[:, 1],

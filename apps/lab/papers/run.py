@@ -155,7 +155,7 @@ def _minutes(key: str, value: str) -> float:
 
 
 def execute(order: Order) -> list[Path]:
-    """Run an order; the folders of its experiments.
+    """Run an order and return the folders of its experiments.
 
     Seed by seed: stopped early, every cell has as many seeds as the time was enough for. The tables are written
     whatever happens, from what is finished.
@@ -183,7 +183,7 @@ def execute(order: Order) -> list[Path]:
 
 
 def run_cell(run: Run) -> dict[str, Any]:
-    """Run one cell; what is kept of it, ready for JSON."""
+    """Run one cell and return what is kept of it, ready for JSON."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     scenario = load(f"{run.overrides} seed={run.seed}")
     scenario.partitions, scenario.plan.initial_arrays(0)

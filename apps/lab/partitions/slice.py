@@ -20,7 +20,7 @@ class Slice:
     data : tuple of ndarray
         Samples, uint8, shape (m, ...), and labels, int64, shape (m,).
     partition : int
-        Which part of its data set this is; for reports, nobody is trusted for it.
+        Which part of its data set this is. Only reports use it; no decision trusts it.
     """
 
     data: Data

@@ -59,7 +59,7 @@ def dirichlet(labels: Labels, clients: int, seed: int, alpha: float) -> list[Row
         except ValueError as why:  # flwr-datasets has no exception of its own for it
             if "max number of attempts" not in str(why):
                 raise
-    raise ValueError(f"expected ten samples a client, got fewer in 100 draws: {clients} clients, alpha {alpha}")
+    raise ValueError(f"expected ten samples for each client, got fewer in 100 draws: {clients} clients, alpha {alpha}")
 
 
 def _by_flower(partitioner: Any, labels: Labels, clients: int) -> list[Rows]:

@@ -1,1 +1,1 @@
-"""What a run leaves behind, and who is writing it."""
+"""What a run leaves behind, and the lock that lets one run write it."""

@@ -1,4 +1,4 @@
-"""A run in one dictionary."""
+"""Summarise a run in one dictionary."""
 
 from __future__ import annotations
 

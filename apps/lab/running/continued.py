@@ -1,4 +1,4 @@
-"""A run that goes on where it was stopped, round by round, and is the run that was never stopped.
+"""A run that goes on where it was stopped. Its results are those of a run that was never stopped.
 
 The strategy, the grid and the clients are those of every run over the Message API; the loop is that of Flower's
 ``Strategy.start``, which can only count from 1. After each round the model is kept in ``checkpoint.npz``, beside the

@@ -1,4 +1,4 @@
-"""All clients of a simulation trained at once: their models in one stack, one call a step.
+"""All clients of a simulation, trained together: their models are one stack, and a step is one call.
 
 A plan that trains a thousand small models one after the other spends its time between the operations, not in them
 (``python -m benchmarks.fleet``). The clients, messages, strategy and pipeline are those of every other run; only what a

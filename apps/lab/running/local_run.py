@@ -18,7 +18,7 @@ Watch = Callable[[int, float], None]
 
 
 class Enough(Exception):  # noqa: N818  nothing is wrong
-    """Raised by who watches a run, to end it with the round that is over."""
+    """Raised by a run's ``watch`` to end the run after the round that is over."""
 
 
 def run_locally(

@@ -1,4 +1,4 @@
-"""Processes of one's own: environment, free ports, and an end by pid for everything that came of them."""
+"""Processes that this one starts: their environment, their ports, and how they and their children are ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A SuperLink of one's own, for real ``flwr run``s from a script.
+"""A private SuperLink, for real ``flwr run``s from a script.
 
 ``flwr run`` would start a SuperLink that outlives the script and keeps the working directory and environment of the
 first run for all later ones. This one has a free port, its own FLWR_HOME in a temporary folder, and ends with the

@@ -1,6 +1,6 @@
 r"""What the server's view says of a client's samples, as linear equations, and their solution nearest to a prior.
 
-The unknown is ``X``, one row a sample, shape (m, n). Two kinds of equations are known of it:
+The unknown is ``X``, shape (m, n), with one row per sample. Two kinds of equations are known of it:
 
 * of one sample, ``<y, x_i> = v``: claims Z1 and P of a step it was opened in, and the functions of all keys. The value
   that a key opens is a number of about 2^80 in the exponent, out of reach of a discrete logarithm; the curious server

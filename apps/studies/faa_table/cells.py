@@ -56,7 +56,7 @@ def all_cells(verifier: str, seeds: int) -> Iterator[Cell]:
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
-    """Run one cell; what is kept of it, ready for JSON."""
+    """Run one cell and return what is kept of it, ready for JSON."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     record = run_locally(load(cell.overrides))
     kept = (

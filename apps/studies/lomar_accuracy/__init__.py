@@ -1,1 +1,1 @@
-"""The accuracy that LoMar ends with, beside other rules."""
+"""The final accuracy with LoMar, beside that of other rules."""

@@ -54,7 +54,7 @@ def run(cell: AccuracyCell) -> Record:
 
 
 def run_accuracy(cell: AccuracyCell) -> dict[str, Any]:
-    """Run one cell; what is kept of it, ready for JSON.
+    """Run one cell and return what is kept of it, ready for JSON.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def run_accuracy(cell: AccuracyCell) -> dict[str, Any]:
 
 
 def verdicts(record: Record, malicious: bool) -> Iterable[Any]:
-    """On the valid updates of one kind of client, over all rounds."""
+    """Return the verdicts on the valid updates of one kind of client, over all rounds."""
     kind = {node: record.census.about(node)["malicious"] for node in record.census.partitions}
     return (v for r in record.reports for v in r.nodes if kind[v.node_id] is malicious and v.score is not None)
 

@@ -84,7 +84,7 @@ def gap(cell: Mapping[str, float]) -> float:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """By attack, by partition and model, and the cells that fail; of cells that have all there is to compare."""
+    """Yield the tables by attack and by setting, and the cells that fail, of the cells that are complete."""
     needed = {"lomar", *BEST_OF, "fedavg", "lomar_paper"}
     accuracy = {cell: of for cell, of in by_cell(rows).items() if of.keys() >= needed}
     seeds = sorted({row["seed"] for row in rows})

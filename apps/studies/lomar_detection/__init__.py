@@ -1,1 +1,1 @@
-"""Whom LoMar tells from whom, attack by attack."""
+"""How well LoMar tells attackers from honest clients, attack by attack."""

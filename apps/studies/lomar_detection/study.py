@@ -1,4 +1,4 @@
-"""``python -m apps.studies.lomar_detection``: whom LoMar tells from whom, attack by attack.
+"""``python -m apps.studies.lomar_detection``: how well LoMar tells attackers from honest clients.
 
 Every finished cell is a line of a file; started again, the command goes on where it was. Tuned on seeds 0-9; report on
 others.
