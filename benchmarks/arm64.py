@@ -56,7 +56,7 @@ class Mixed(Federation):
             self._processes[name] = launch(command, dict(os.environ), log)
 
     def programs(self) -> dict[int, str]:
-        """Return what runs in there, by pid."""
+        """Return the programs that run in that system, by pid."""
         parent = self._processes[EMULATED].pid
         found = {pid: PROGRAMS.findall(_read(pid, "cmdline")) for pid in [parent, *descendants(parent)]}
         return {pid: names[-1] for pid, names in found.items() if names}
@@ -79,7 +79,7 @@ class Watch:
 
 
 def main(root: Path) -> int:
-    """Run it; returns the exit code."""
+    """Run the round; return the exit code."""
     end_on_sigterm()
     console = Console(width=160, highlight=False)
     lab = "dataset=digits partition=iid model=logistic"

@@ -60,7 +60,7 @@ def one_row(group: Group, n: int) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def paper_batch(group: Group) -> None:
-    """The paper's mode: 200 images, one row of 28 values each, read back by 28 unit vectors."""
+    """Measure the paper's mode: 200 images, one row of 28 values each, read back by 28 unit vectors."""
     x = np.random.default_rng(0).integers(0, 29 * 256, (200, 28))
     public, master = setup(group, 28)
     keys = [derive_key(master, e) for e in np.eye(28, dtype=np.int64)]

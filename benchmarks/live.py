@@ -1,4 +1,4 @@
-"""Seconds and bytes of a poll of the live page, by the size of the ledger: ``python -m benchmarks.live 100 5000``."""
+"""Seconds and bytes of one poll of the live page, by the size of the ledger: ``python -m benchmarks.live 100 5000``."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def classifier(d: int, width: int, labels: int = 10) -> list[npt.NDArray[np.intp
 
 
 def against_peers(n: int, d: int, width: int, runs: int) -> None:
-    """One line: both presets by label, robust on whole updates, and the bare products."""
+    """Print one line: both presets by label, robust on whole updates, and the bare products."""
     x = matrix(n, d)
     copy, blocks = x.copy(), classifier(d, width)
     ms = in_turns(
@@ -80,7 +80,7 @@ def against_peers(n: int, d: int, width: int, runs: int) -> None:
 
 
 def growth(sizes: list[tuple[int, int]], runs: int) -> None:
-    """One line a size."""
+    """Print one line per size."""
     before: tuple[int, float] | None = None
     for n, d in sizes:
         x, blocks = matrix(n, d), classifier(d, 512)

@@ -100,7 +100,7 @@ def peak(act: Callable[[], object]) -> int:
 
 
 def gram(n: int, d: int) -> Acts:
-    """Return the bare operation."""
+    """Return the operation that all are compared with: one product of all updates with themselves."""
     x = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
     return {"bare Gram": lambda: x @ x.T}
 
@@ -150,7 +150,7 @@ def strategies(n: int, d: int) -> Acts:
 
 
 def _aggregate(strategy: Any, replies: list[Message]) -> object:
-    """Return a round on messages of its own: Flower's Krum writes into those that it gets."""
+    """Aggregate a copy of the messages: Flower's Krum writes into those that it gets."""
     own = []
     for reply in replies:
         message, content = copy(reply), dict(reply.content)
@@ -161,14 +161,14 @@ def _aggregate(strategy: Any, replies: list[Message]) -> object:
 
 
 def measure(make: Callable[[int, int], Acts], n: int, d: int, runs: int) -> list[Line]:
-    """Name, CPU milliseconds and memory in replies, the bare Gram first."""
+    """Return name, CPU milliseconds and memory in replies, the bare Gram first."""
     acts = gram(n, d) | make(n, d)
     ms = in_turns(acts, runs)
     return [(name, ms[name], peak(act) / (4 * n * d)) for name, act in acts.items()]
 
 
 def report(n: int, d: int, runs: int) -> list[str]:
-    """Return what was measured at one shape, in Markdown."""
+    """Write what was measured at one shape as Markdown."""
     found = [f"### {n} clients, {d:,} parameters", ""]
     for title, make in (("part of our round", parts), ("whole strategy", strategies)):
         lines = measure(make, n, d, runs)

@@ -35,7 +35,7 @@ RESTART_SECONDS = 15.0
 
 @dataclass
 class Federation:
-    """Starts with the ``with`` block, but for its SuperNodes, and ends with it, whatever ended that.
+    """A federation that starts with the ``with`` block, but for its SuperNodes, and ends with it, however that ends.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class Federation:
         self.close()
 
     def close(self) -> None:
-        """End every process, by pid, with all that came of it."""
+        """End every process, by pid, with its descendants."""
         end(self._processes.values())
 
     # Roles
@@ -164,7 +164,7 @@ class Federation:
                     again()
 
     def kill(self, name: str) -> None:
-        """Kill -9 a role and all that came of it."""
+        """Kill -9 a role and its descendants."""
         self._again.pop(name, None)
         if self.running(name):
             kill(self._processes.pop(name))
@@ -269,7 +269,7 @@ class Federation:
             self._processes[name] = launch(command, {**environment(self.folder / name / "flwr"), **more}, log)
 
     def wait_until(self, name: str, condition: Callable[[], bool], pause: float = 0.2) -> None:
-        """Wait until something is so that a role is to bring about."""
+        """Wait until a role has brought something about."""
         deadline = time.monotonic() + START_SECONDS
         while not condition():
             if name in self._processes and not self.running(name) and not condition():

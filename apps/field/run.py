@@ -62,7 +62,7 @@ class Link:
         return {int(node["node-id"]) for node in nodes if node["status"] == "online"}
 
     def start(self, overrides: str, log: Path) -> subprocess.Popen[bytes]:
-        """``flwr run``, in the background."""
+        """Start ``flwr run`` in the background."""
         config = self.home / "run.toml"  # on the command line, a value cannot hold both kinds of quotes
         config.write_text(f"overrides = {json.dumps(overrides)}\n")
         command = ["flwr", "run", str(ROOT), CONNECTION, "--stream", "--run-config", str(config)]

@@ -76,7 +76,7 @@ class Soak:
             self._next = now + self.rng.expovariate(1 / self.every)
 
     def _kill(self, name: str, done: int) -> None:
-        """The authority; a SuperNode, if all are up; else what it has running."""
+        """Kill the authority; a SuperNode, if all are up; else what a SuperNode has running."""
         field = self.federation
         if name == AUTHORITY:
             self.born[name] = done
@@ -92,13 +92,13 @@ class Soak:
         self.kills[name] = self.kills.get(name, 0) + 1
 
     def life(self, name: str) -> tuple[float, float]:
-        """MB: the highest measurement of the first tenth of its life, and that of the last one."""
+        """Return in MB the highest measurement of the first tenth of its life, and that of the last tenth."""
         life = [m[name] for done, m in self.memory if done > self.born.get(name, 0)]
         tenth = max(1, len(life) // 10)
         return max(life[:tenth], default=0.0), max(life[-tenth:], default=0.0)
 
     def growth(self, name: str) -> float:
-        """MB over its life."""
+        """Return the growth over its life, in MB."""
         low, high = self.life(name)
         return high - low
 
@@ -113,7 +113,7 @@ def main(
     seed: Annotated[int, typer.Option()] = 1,
     docs: Annotated[bool, typer.Option("--docs", help="Write the figures into docs/how-to/field.md too.")] = False,
 ) -> None:
-    """Run it; the exit code says whether all held."""
+    """Run the soak test; the exit code says whether everything held."""
     end_on_sigterm()
     console = Console()
     fresh(folder)

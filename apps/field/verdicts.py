@@ -40,13 +40,13 @@ class Node:
 
 
 def rounds_of(path: Path) -> list[dict[str, Any]]:
-    """Return the reports of a run, those that are whole."""
+    """Return the complete reports of a run; a line that is being written is left out."""
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 class Follower:
-    """Says each round of a run once it is over.
+    """Prints a line for each round of a run, when the round is over.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Follower:
         self._read = path.stat().st_size if path.exists() else 0
 
     def __call__(self) -> None:
-        """Say what is new."""
+        """Print the lines of new rounds."""
         size = self._path.stat().st_size if self._path.exists() else 0
         if size == self._read:
             return

@@ -103,13 +103,13 @@ def _parsed(word: str, lines: list[str]) -> Iterator[Override]:
 
 
 def _last(overrides: Sequence[Override]) -> list[Override]:
-    """Without those that a later one of the same kind replaces."""
+    """Drop overrides that a later one of the same kind replaces."""
     last = {(o.key_or_group, o.package, o.type): o for o in overrides}
     return [o for o in overrides if last[o.key_or_group, o.package, o.type] is o]
 
 
 def _chooses(override: Override) -> bool:
-    """Return whether it chooses in a group, or says where choices are found."""
+    """Return whether an override makes a choice in a group, or says where choices are found."""
     key, plain = override.key_or_group, override.type is OverrideType.CHANGE and override.package is None
     return key == "hydra.searchpath" or (plain and key in GROUPS and not isinstance(override.value(), dict))
 

@@ -104,7 +104,7 @@ def _pool(jobs: int) -> Executor:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would otherwise wait for work for ever."""
+    """End this worker when its parent is killed; it would wait for work for ever."""
 
     def wait() -> None:
         if (parent := parent_process()) is not None:

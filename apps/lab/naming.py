@@ -19,7 +19,7 @@ _GONE = object()
 
 
 def folder_name(choices: Mapping[str, str], config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """Name a configuration: other ones have other names, and how it was typed makes no difference.
+    """Name a configuration. Other configurations have other names; how it was typed makes no difference.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def slug(text: str) -> str:
 
 
 def digest(of: Sequence[tuple[str, Any]]) -> str:
-    """Ten hexadecimal digits of settings and their values."""
+    """Return ten hexadecimal digits that stand for settings and their values."""
     text = json.dumps([(k, "deleted" if v is _GONE else [v]) for k, v in of], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
@@ -60,7 +60,7 @@ def _changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[tup
 
 
 def _value(value: Any) -> tuple[bool, Any]:
-    """1 is 1.0, and not true."""
+    """Write a value as text: 1 and 1.0 become the same text, 1 and true do not."""
     return isinstance(value, bool), value
 
 

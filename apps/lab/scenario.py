@@ -106,7 +106,7 @@ class Scenario:
 
     @property
     def devices(self) -> Path:
-        """Where clients keep what they are bound to; one folder each, as on machines of their own."""
+        """The folder where clients keep what they are bound to, each in a folder of its own."""
         return self.folder / "devices"
 
     def device_of(self, partition: int) -> Device:
@@ -139,7 +139,7 @@ class Scenario:
         return self.with_choices(attack=config["attack"]).corrupt(honest) if "attack" in config else honest
 
     def corrupt(self, honest: Honest) -> NumPyClient:
-        """That client in the hands of an attacker."""
+        """Return that client in the hands of an attacker."""
         return (self.attack.client or Malicious)(honest, self)
 
     def honest(self, partition: int) -> Honest:
@@ -153,11 +153,11 @@ class Scenario:
         )
 
     def predict(self, arrays: Arrays) -> npt.NDArray[np.floating[Any]]:
-        """Return a global model's outputs for the test samples, one column a label, before softmax."""
+        """Return a global model's outputs for the test samples, one column per label, before softmax."""
         return self.plan.predict(arrays, self.dataset.test[0])
 
     def with_choices(self, **choices: str) -> Scenario:
-        """Return the same scenario with other choices in some groups, e.g. ``strategy="fedavg"``; as many attackers."""
+        """Return the scenario with other choices in some groups, e.g. ``strategy="fedavg"``, and as many attackers."""
         config = self.config.copy()
         for group, choice in choices.items():
             config[group] = OmegaConf.load(CONF / group / f"{choice}.yaml")

@@ -1,4 +1,4 @@
-"""The ServerApp: the scenario's strategy over the API it asks for."""
+"""The ServerApp: it runs the scenario's strategy over the API that the scenario asks for."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def spot_check(
 
 @dataclass(frozen=True)
 class Enrolled:
-    """How far enrolment is, as text, looked up when it is shown: clients may live in other processes."""
+    """How far enrolment is, as text. It is looked up when it is shown, since clients may live in other processes."""
 
     devices: Path
     clients: int

@@ -1,4 +1,4 @@
-"""The lab's strategies: FAA-DL of both APIs, with an eye on which node holds which partition.
+"""The lab's strategies: FAA-DL in both APIs, which also note which node holds which partition.
 
 Flower draws node ids at random; a partition is what two runs have in common. Clients say theirs in their metrics. Only
 the report uses it: trusting it would let an attacker choose who it is.
@@ -61,7 +61,7 @@ class LabFAADL(FAADL):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Note who is who first."""
+        """Note which node holds which partition, then aggregate."""
         messages = list(replies)
         for message in messages:
             if message.has_content():
@@ -91,7 +91,7 @@ class LegacyLabFAADL(legacy.FAADL):
         results: list[tuple[ClientProxy, FitRes]],
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Note who is who first."""
+        """Note which node holds which partition, then aggregate."""
         for client, result in results:
             self.census.note(legacy.node_id(client), result.metrics.get("partition"))
         return super().aggregate_fit(server_round, results, failures)

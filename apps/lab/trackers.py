@@ -65,7 +65,7 @@ class MLflow:
 
 
 def tracked(strategy: S, *trackers: Tracker) -> S:
-    """Let trackers see what a strategy does; returns the same strategy.
+    """Let trackers see what a strategy does; return the same strategy.
 
     Parameters
     ----------

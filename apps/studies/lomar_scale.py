@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def setting(strategy: str, rounds: int, overrides: Sequence[str] = ()) -> Scenario:
-    """Return the scenario, on the best data there are."""
+    """Return the scenario, on MNIST if it is here, else on mnist5k."""
     try:
         datasets.mnist()
         dataset = "mnist"

@@ -14,7 +14,7 @@ NAMES = ("mnist", "fashion_mnist", "kddcup99", "amazon", "vggface2", "shuttle", 
 
 
 def main() -> int:
-    """Exit code 1 if one could not be had."""
+    """Fetch and describe the data sets; the exit code is 1 if one could not be fetched."""
     parser = argparse.ArgumentParser(prog="python -m apps.lab.datasets", description=__doc__)
     parser.add_argument("names", nargs="+", choices=NAMES)
     missing = False

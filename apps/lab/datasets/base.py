@@ -23,7 +23,7 @@ class Dataset:
 
 
 def split(samples: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Dataset:
-    """Shuffle and split, the same way whatever the seed of the scenario: accuracies stay comparable.
+    """Shuffle and split in the same way for every seed of a scenario, so that accuracies stay comparable.
 
     Every label's share of the two parts is the same, up to a sample.
     """

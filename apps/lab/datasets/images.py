@@ -1,4 +1,4 @@
-"""Digits and clothes: two sets that come with libraries, and the two that FAA-DL is measured on."""
+"""Pictures of digits and clothes: two sets that come with libraries, and the two of FAA-DL's tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where data lie: ``FAA_DATA``, by default a folder in the user's cache; one ``.npz`` file a data set.
+"""Where data are kept: ``FAA_DATA``, by default a folder in the user's cache, with one ``.npz`` file per data set.
 
 Reading such a file needs numpy alone, and never unpickles.
 """
@@ -21,7 +21,7 @@ HELP = "see docs/how-to/data.md"
 
 
 class DataMissingError(FileNotFoundError):
-    """A data set is neither there nor to be had; says what to put where."""
+    """A data set is neither here nor to be fetched. The message says what to put where."""
 
 
 def root() -> Path:
@@ -69,7 +69,7 @@ def stored(name: str, make: Callable[[Path], Dataset], expected: str) -> Dataset
 
 
 def _write(path: Path, parts: Mapping[str, Data]) -> None:
-    """All or nothing: a killed process leaves no half file under the final name."""
+    """Write a file, or nothing: a killed process leaves no half file under the final name."""
     arrays: dict[str, Any] = {}
     for part, (samples, labels) in parts.items():
         arrays |= {f"{part}_samples": samples, f"{part}_labels": labels}
@@ -81,7 +81,7 @@ def _write(path: Path, parts: Mapping[str, Data]) -> None:
 
 @lru_cache(maxsize=2)
 def _read(path: Path, changed: int) -> Dataset:
-    """Kept in memory while no other two sets are read; ``changed`` makes a new file a new set."""
+    """Read a set; the last two stay in memory. ``changed`` tells a new file from the old one."""
     with np.load(path, allow_pickle=False) as file:
         train, test = ((file[f"{part}_samples"], file[f"{part}_labels"]) for part in ("train", "test"))
     return Dataset(train, test)

@@ -1,4 +1,4 @@
-"""Tables: KDDCup99 and Amazon Commerce reviews, LoMar's, and Shuttle, which stands in for KDD under its own name."""
+"""Tables: LoMar's KDDCup99 and Amazon Commerce reviews, and Shuttle, which stands in for KDD under its own name."""
 
 from __future__ import annotations
 

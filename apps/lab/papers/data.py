@@ -141,7 +141,7 @@ def interval(by_seed: pd.Series) -> Figure | None:
 
 
 def number(value: float) -> str:
-    """Three decimals, fewer for large numbers."""
+    """Write a number with three decimals, or fewer if it is large."""
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

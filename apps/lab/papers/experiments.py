@@ -140,7 +140,7 @@ def merge(words: Sequence[str]) -> str:
 
 
 def used(overrides: str) -> str:
-    """Without what is said of a detector or verification that the strategy takes no notice of."""
+    """Drop overrides of a detector or verification that the strategy does not use."""
     words = dict(word.split("=", 1) for word in overrides.split())
     unused = _unused(words.get("strategy", _defaults()["strategy"]))
     return " ".join(f"{k}={v}" for k, v in words.items() if k.partition(".")[0] not in unused)
@@ -153,7 +153,7 @@ def _axes() -> dict[str, Any]:
 
 
 def digest(overrides: str) -> str:
-    """Of the configuration that overrides choose, but for the seed: of the files and of what is set beside them.
+    """Hash the configuration that overrides choose, without its seed: the files, and what is set beside them.
 
     Only what changes a result counts: of a ``_target_`` its name, not the module that it is found in today. Composing
     the configuration would take Hydra 50 milliseconds a cell.
@@ -198,7 +198,7 @@ def _defaults() -> dict[str, str]:
 
 
 def folder(of: Spec, size: Size, more: Sequence[str], out: Path) -> Path:
-    """Where an experiment leaves its files."""
+    """Return the folder of an experiment's files."""
     name = "-".join([*of.name.split("/"), size, *more])
     short = slug(name)[:LONGEST]
     return out / (name if name == short else f"{short}-{digest_of([('more', list(more))])}")

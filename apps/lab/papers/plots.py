@@ -1,4 +1,4 @@
-"""Plots of an experiment: one panel a picture, so that they stay legible on a phone."""
+"""Plots of an experiment. Each panel is a picture of its own, so that it stays legible on a phone."""
 
 from __future__ import annotations
 

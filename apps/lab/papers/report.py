@@ -98,7 +98,7 @@ def data_of(folder: Path) -> str:
 
 
 def below_undefended(of: Results) -> list[tuple[str, float, float, float]]:
-    """Where FAA-DL is less accurate than FedAvg without defence: the setting, both, and the honest clients alone."""
+    """List where FAA-DL is less accurate than FedAvg: the setting, both, and the honest clients alone."""
     setting = [axis for axis in of.axes if axis != "defence" and axis in of.runs]
     if not setting or "defence" not in of.runs:
         return []
@@ -149,7 +149,7 @@ def run_page(folder: Path) -> dict[str, Any]:
 
 
 def _meanings(of: Results) -> list[tuple[str, str, str]]:
-    """Axis, value and the overrides it stands for."""
+    """List each axis, its values, and the overrides that they stand for."""
     found = []
     for axis in of.axes:
         found += [(axis, str(value), meaning(axis, value, of.size) or "") for value in of.values(axis)]

@@ -23,7 +23,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by name, each with one place a column."""
+    """Rows by name, each with one place per column."""
 
     title: str
     columns: Sequence[str]
@@ -60,7 +60,7 @@ def name(across: Any, label: str, count: int) -> str:
 
 
 def worst(of: Results, view: Mapping[str, Any]) -> Table:
-    """By row and column the least of a metric's means over all other axes, and by row the least of all.
+    """Show, for each row and column, the least of a metric's means over all other axes, and the least of each row.
 
     The interval is that of the cell which is worst in the mean.
     """

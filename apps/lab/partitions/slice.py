@@ -33,7 +33,7 @@ class Slice:
 
     @classmethod
     def read(cls, path: Path, shape: tuple[int, ...]) -> Slice:
-        """From a file; ``shape`` is that of one sample.
+        """Read a file; ``shape`` is that of one sample.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""A folder that one run writes to, whatever processes there are.
+"""A lock on a run's folder, so that only one run writes to it, also among several processes.
 
 The lock is one of its ``config.yaml``: the ledger has a lock of its own on the folder.
 """
@@ -16,7 +16,7 @@ from flwr_faa import private
 
 
 class Claim:
-    """Holds a folder, which is made if needed, until it is closed or the process ends, however it ends.
+    """Makes a folder if needed, and holds it until it is closed or the process ends, however it ends.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an attack on labels achieved, and how well scores tell attackers from honest clients."""
+"""What an attack on labels has achieved, and how well scores tell attackers from honest clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy by round."""
+"""The picture of a run: accuracy by round."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def tick_whole_rounds(axes: Axes) -> None:
 
 
 def draw(curves: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
-    """The same into a file."""
+    """Draw the picture into a file."""
     picture(curves, title).savefig(path, dpi=120)

@@ -13,9 +13,9 @@ Watch = Callable[[int, float | None], None]
 
 @contextmanager
 def rounds_bar(console: Console, rounds: int) -> Iterator[Callable[..., Watch]]:
-    """A bar over rounds; call it with a name to start one, and what comes back after each round.
+    """Yield a function that starts a progress bar under a name; call what it returns after each round.
 
-    It may also be given something whose text is shown behind the bar and looked up whenever that is drawn.
+    A bar may also have a status. Its text is shown behind the bar, and looked up whenever the bar is drawn.
     """
     columns = (
         TextColumn("{task.description}"),

@@ -30,7 +30,7 @@ FILES = ("config.yaml", "rounds.jsonl", "ledger.sqlite", "summary.json", "accura
 
 @dataclass
 class Record:
-    """One run being made.
+    """One run, while it is made.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ KEPT = ("accuracy", "loss", "by_class", "labels", "wall", "cpu")
 
 @dataclass
 class Continued(Record):
-    """A record that takes up what a stopped run left in its folder, if the run was the same but for its length.
+    """A record that goes on with what a stopped run left in its folder, if only the number of rounds differs.
 
     Attributes
     ----------

@@ -159,7 +159,7 @@ def run_server_app(
 
 @contextmanager
 def task_identity() -> Iterator[None]:
-    """Messages take their sender from ``TaskIdentity``; afterwards it is again that of the run that this one is in."""
+    """Set ``TaskIdentity``, where messages take their sender from, and restore the outer run's afterwards."""
     names = ("_task_id", "_run_id", "_node_id")
     before = {name: getattr(TaskIdentity, name) for name in names}
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SUPERLINK_NODE_ID

@@ -1,4 +1,4 @@
-"""Scenarios in this process, over a :class:`LocalGrid`."""
+"""Runs of a scenario in this process, over a :class:`LocalGrid`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ END_SECONDS = 5.0
 
 
 def environment(home: Path) -> dict[str, str]:
-    """For Flower's programs: their own FLWR_HOME, no telemetry, nothing installed behind one's back.
+    """Return the environment for Flower's programs: an FLWR_HOME of their own, no telemetry, no silent installation.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def launch(command: list[str], env: Mapping[str, str], output: IO[Any]) -> subpr
 
 
 def end_on_sigterm() -> None:
-    """From here on SIGTERM is an orderly end of this process, by SystemExit, with the processes it started.
+    """Make SIGTERM an orderly end of this process, by SystemExit, with the processes it started.
 
     Only the first one: ``timeout`` and ``make`` send several, and another SystemExit would cut off the cleaning up.
     """
@@ -66,7 +66,7 @@ def end_on_sigterm() -> None:
 
 
 def end(processes: Iterable[subprocess.Popen[Any]]) -> None:
-    """Ask processes and all that came of them to end; kill those that have not after a while, or if interrupted."""
+    """Ask processes and all their descendants to end; kill those that have not ended after a while."""
     started = list(processes)
     running = [p.pid for p in started if p.poll() is None]
     mine = [pid for parent in running for pid in [*descendants(parent), parent]]
@@ -86,7 +86,7 @@ def end(processes: Iterable[subprocess.Popen[Any]]) -> None:
 
 
 def kill(process: subprocess.Popen[Any]) -> None:
-    """Kill -9 a process and all that came of it, now: a power cut."""
+    """Kill -9 a process and all its descendants at once, as a power cut would."""
     for pid in [process.pid, *descendants(process.pid)]:
         _signal(pid, signal.SIGKILL)
     process.wait()

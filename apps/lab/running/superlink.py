@@ -28,7 +28,7 @@ class RunError(RuntimeError):
 
 
 class SuperLink:
-    """Starts with the ``with`` block and ends with it, with every process that came of it.
+    """A SuperLink that starts with the ``with`` block and ends with it, together with all its descendants.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ def run_spotcheck(case: Victim, folder: Path, budget: float, rounds: int, start:
 
 
 def run_paper(case: Victim, folder: Path) -> str:
-    """One challenge is enough."""
+    """Challenge once, which is enough."""
     keeper: Any = Keeper(LocalAuthority())
     verifier = Curious(Paper(case.plan, case.shape, authority=keeper, max_value=case.top), folder)
     return run(case, verifier, 1, None)
@@ -302,7 +302,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, reconstruct, print and draw."""
+    """Run, reconstruct, print and draw; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dataset", choices=DATASETS, action="append", help="these alone")
     parser.add_argument("--keep", type=Path, help="folder of transcripts: read if there, else made")
@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def study(case: Victim, folder: Path, picture: Path | None) -> None:
-    """Everything about one data set."""
+    """Study one data set: run, reconstruct, print and draw."""
     truth, mean = case.truth, case.public.mean(0)
     runs: dict[str, Callable[[Victim, Path], object]] = {
         "paper": run_paper,
