@@ -86,13 +86,13 @@ def false_alarms(models: Sequence[str], clients: Sequence[int], seeds: int) -> C
     return counts
 
 
-def found_attackers(clients: Sequence[int], seeds: int) -> Counts:
+def found_attackers(clients: Sequence[int], seeds: int, attacks: Sequence[str] = ATTACKS) -> Counts:
     """Count attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
     counts: Counts = defaultdict(lambda: np.zeros(4, int))
     for n, partition, seed in product(clients, ("iid", "shards"), range(1, seeds + 1)):
         scenario = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
         *_, (one, honest) = rounds(scenario, 1 + seed % 2)
-        for attack, share in product(ATTACKS, SHARES):
+        for attack, share in product(attacks, SHARES):
             malicious = choose_malicious(scenario.partitions, scenario.dataset.train[1], share, seed)
             batch, odd = attacked(one, honest, replace(attack_of(attack), share=share), sorted(malicious))
             clean = ~np.isin(np.arange(n), list(malicious))

@@ -160,5 +160,5 @@ def test_the_command_prints_both_tables():
     alarms = false_alarms.false_alarms(["MLP"], (3,), 1)
     text = false_alarms.alarms_table(alarms, ["FAADL()", "LoMar()"])
     assert "| MLP | sizes differ tenfold | 0.0 |" in text and text.count("nobody attacks") == 2
-    recall = false_alarms.found_attackers((10,), 1, {"Gaussian": false_alarms.ATTACKS["Gaussian"]})
+    recall = false_alarms.found_attackers((10,), 1, ["Gaussian"])
     assert "| Gaussian | 100.0 / 0.0 |" in false_alarms.recall_table(recall)
