@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	@python3 -m venv $(VENV) 2>/dev/null || { echo "expected python3 with venv: apt-get install python3-venv"; exit 1; }
 	@echo "installing into $(VENV) (torch is large: minutes)"
 	@$(PIP) --upgrade 'pip>=25.1'  # the first that knows dependency groups
-	@$(PIP) -e '.[live,server,torch]' --group dev
+	@$(PIP) -e '.[large,live,server,torch]' --group dev
 	@$(PIP) -e '.[charm]' >/dev/null 2>&1 \
 	  || echo "Charm does not build here (needs gcc and libssl-dev): using the arkworks back end"
 	@touch $@

@@ -9,8 +9,9 @@ score is the largest |z| over the views of ``views``, and its threshold `largest
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -21,10 +22,12 @@ from flwr_faa.detection.geometry import measurable
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.views import SAME, View, statistics_view
 from flwr_faa.errors import MissingExtraError
+from flwr_lomar.index import require_faiss
 from flwr_lomar.neighbourhood import Doubles, split_columns
 from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
 from flwr_lomar.robust.threshold import EPS
 from flwr_lomar.robust.views import Sight, look_again
+from flwr_lomar.tiles import LARGE, SAMPLE, Sample, tiled_factor
 
 try:
     from pyod.models.base import BaseDetector
@@ -90,6 +93,12 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     statistics : int (default: 0)
         The last so many columns are running statistics (of batch norm). They are in no distance, norm or F; ``robust``
         has one view of them.
+    approximate : bool (default: False)
+        Beyond ``tiles.SAMPLE`` (4,096) updates, let that many, drawn at random, stand for all where a share of the
+        updates is asked for (k, .6n), and find the nearest by an index (``index``; needs the extra ``large``). For
+        updates by the hundred thousand. ``docs/scale.md`` has the share of verdicts that stay the same.
+    random_state : int or None (default: None)
+        Seed of what is drawn for that; None is 0, or in a strategy the round's.
 
     Attributes
     ----------
@@ -129,6 +138,8 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         bandwidth: float | None = None,
         threshold: float | Literal["contamination"] | None = None,
         statistics: int = 0,
+        approximate: bool = False,
+        random_state: int | None = None,
     ) -> None:
         super().__init__(contamination=contamination)
         self.preset = preset
@@ -138,6 +149,8 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         self.bandwidth = bandwidth
         self.threshold = threshold
         self.statistics = statistics
+        self.approximate = approximate
+        self.random_state = random_state
         self._check()
 
     def fit(self, X: npt.ArrayLike, y: object = None) -> LoMarDetector:
@@ -205,7 +218,10 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
             raise ValueError(f"Expected columns beside {self.statistics} of statistics, got {d} in all")
         updates = np.ascontiguousarray(matrix[:, : d - self.statistics])
         sight = Sight()
-        factor = malicious_factor(
+        measure: Callable[..., Factor] = malicious_factor if n < LARGE else tiled_factor
+        if self.approximate and n > SAMPLE:
+            measure = partial(tiled_factor, sample=Sample.drawn(n, self.random_state or 0))
+        factor = measure(
             measurable(updates) if robust else updates,  # the paper's bandwidth has the units of the updates
             self.label_blocks,
             k=preset.k if self.k is None else self.k,
@@ -255,6 +271,10 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         if not (_is_number(self.contamination) and 0 < self.contamination <= 0.5):
             raise ValueError(f"Expected contamination in (0, 0.5], got {self.contamination!r}")
         split_columns(self.label_blocks, None)
+        if self.approximate:
+            require_faiss()
+            if isinstance(self.k, Integral):
+                raise ValueError(f"Expected k to be a share with approximate=True, got {self.k!r} neighbours")
 
 
 def _is_number(value: object) -> bool:

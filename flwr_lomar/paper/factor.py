@@ -26,7 +26,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,6 @@ from flwr_lomar.neighbourhood import (
     Doubles,
     Floats,
     Indices,
-    Near,
-    Neighbourhoods,
     Watch,
     among,
     canonical_order,
@@ -74,7 +72,7 @@ class Factor:
     log_factor_by_label: Doubles
     log_density: Doubles
     bandwidth: Doubles
-    neighbours: Indices
+    neighbours: npt.NDArray[np.signedinteger[Any]]
     place: Indices
 
 
@@ -165,9 +163,13 @@ def malicious_factor(
     near = among(updates, order, first, blocks, rest, neighbourhood_size(k, n), watch)
     scales, density = np.zeros(r), np.zeros((n, r))
     for label, block in enumerate(near.blocks):
-        scales[label] = _bandwidth(block, kernel, bandwidth, least * block.length) if relative else bandwidth
-        density[:, label] = _log_density(block.squared, kernel, scales[label])
-    by_label = _log_ratio(near, density, density)
+        if relative:
+            each = block.squared.mean(axis=1, dtype=np.float64)
+            scales[label] = relative_bandwidth(each, block.noise, kernel, bandwidth, least * block.length)
+        else:
+            scales[label] = bandwidth
+        density[:, label] = log_density(block.squared, kernel, scales[label])
+    by_label = log_ratio(near.index, near.member, density, density)
 
     back = np.empty_like(order)
     back[order] = first  # original row -> where its contents stand in canonical order
@@ -175,18 +177,20 @@ def malicious_factor(
     return Factor(total[back], by_label[back], density[back], scales, order[near.index][back], back)
 
 
-def _bandwidth(near: Near, kernel: Kernel, c: float, least: float) -> float:
-    """``h_r`` relative to the distances, taken to be ``least`` at least; 0 where none is more than rounding."""
-    each = near.squared.mean(axis=1, dtype=np.float64)
+def relative_bandwidth(each: Doubles, noise: float, kernel: Kernel, c: float, least: float) -> float:
+    """``h_r`` from each update's mean squared distance to its neighbours, of which up to ``noise`` may be rounding.
+
+    It is taken to be ``least`` at least, and 0 where no distance is more than rounding.
+    """
     for typical in (float(np.median(each)), float(np.mean(each))):
-        if typical > near.noise:
+        if typical > noise:
             typical = max(typical, least**2)
             return c * (typical if kernel == "appendix" else math.sqrt(typical))
     return 0.0
 
 
-def _log_density(squared: Floats, kernel: Kernel, h: float) -> Doubles:
-    """Eq. 5 with Eq. 6: ``log(1/k sum_j K)``, shape (m,); 0 where h is 0."""
+def log_density(squared: Floats, kernel: Kernel, h: float) -> Doubles:
+    """Eq. 5 with Eq. 6: ``log(1/k sum_j K)`` from squared distances to k neighbours, shape (m,); 0 where h is 0."""
     if h == 0:
         return np.zeros(len(squared))
     distance = np.sqrt(squared) if kernel == "printed" else squared
@@ -199,14 +203,26 @@ def _log_density(squared: Floats, kernel: Kernel, h: float) -> Doubles:
     return np.asarray(np.log(mean) - closest[:, 0].astype(np.float64) / width)
 
 
-def _log_ratio(near: Neighbourhoods, theirs: Doubles, own: Doubles) -> Doubles:
-    """Eq. 7: ``log(1/k sum_{j in U_i} q_j) - log q_i``, shape (m, R)."""
+def log_ratio(index: Indices, member: Floats, theirs: Doubles, own: Doubles) -> Doubles:
+    """Eq. 7: ``log(1/k sum_{j in U_i} q_j) - log q_i``, shape (m, R).
+
+    Parameters
+    ----------
+    index : ndarray of int, shape (m, k)
+        ``U_i`` of m updates.
+    member : ndarray, shape (m, n)
+        The same as 1 and 0.
+    theirs : ndarray, shape (n, R)
+        ``log q_j``.
+    own : ndarray, shape (m, R)
+        ``log q_i``.
+    """
     top = theirs.max(axis=0)
-    mean = near.member @ np.exp(theirs - top) / near.index.shape[1]  # and no array of m x k x R
+    mean = member @ np.exp(theirs - top) / index.shape[1]  # and no array of m x k x R
     ratio: Doubles = np.log(np.maximum(mean, TINY)) + top - own
     for label in np.flatnonzero((mean < TINY).any(axis=0)):  # neighbours far sparser than the densest place of all
         rows = np.flatnonzero(mean[:, label] < TINY)
-        density = theirs[near.index[rows], label]
+        density = theirs[index[rows], label]
         densest = density.max(axis=1)
         ratio[rows, label] = np.log(np.exp(density - densest[:, None]).mean(axis=1)) + densest - own[rows, label]
     return ratio

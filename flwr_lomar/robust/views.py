@@ -33,7 +33,7 @@ import numpy as np
 
 from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.detection.views import MATTERS_SHARE, SAME, ZERO, View, clamp, gross_view, robust_z
-from flwr_lomar.neighbourhood import Doubles, Indices, Seen
+from flwr_lomar.neighbourhood import Doubles, Floats, Indices, Seen
 
 #: Steps of Weiszfeld's algorithm: what is left to go then is far below the spread of the updates.
 STEPS = 12
@@ -53,16 +53,41 @@ class Centre:
         Squared distances of the updates from g.
     square : float
         ``|g|^2``.
-    distance, length : float
-        Of the median update: d(.6n) and norm; 1 where that is 0.
     """
 
     weights: Doubles
     inertia: float
     away: Doubles
     square: float
-    distance: float
-    length: float
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What a block that is no label's says of each of n updates.
+
+    Attributes
+    ----------
+    nearest : three ndarrays, shape (n,)
+        Mean distances to the 1, 3 and .6n nearest others.
+    half : ndarray, shape (n,)
+        Distance to the nearest half of the others.
+    shared : ndarray, shape (n,)
+        ``mean_j cos^2(u - g, u_j - g)``; 0 for u = g.
+    squares, positive : ndarray, shape (n,)
+        Squared lengths, and shares of positive entries.
+    centre : Centre
+        g.
+    width : int
+        Number of columns.
+    """
+
+    nearest: tuple[Doubles, Doubles, Doubles]
+    half: Doubles
+    shared: Doubles
+    squares: Doubles
+    positive: Doubles
+    centre: Centre
+    width: int
 
 
 _2, _3, _5 = math.log(2), math.log(3), math.log(5)
@@ -84,7 +109,7 @@ MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, MATTERS_SPARSEST, LEAST_LABEL 
 
 @dataclass(eq=False)
 class Sight:
-    """Makes views of a matrix's blocks as they come; a `Watch`. Nothing of size n x n is kept."""
+    """Makes views of a matrix's blocks as they come. As a `Watch` it keeps nothing of size n x n."""
 
     _blocks: dict[str, Doubles] = field(default_factory=dict, repr=False)
     _labels: dict[int, Doubles] = field(default_factory=dict, repr=False)
@@ -92,17 +117,27 @@ class Sight:
     _half: tuple[Doubles, float] = field(init=False, repr=False)
 
     def __call__(self, name: str | int, seen: Seen) -> None:
-        """Take a block's numbers."""
-        nearest = _nearest(seen)
-        self._widths[name] = seen.width
+        """Take a block's distances."""
+        nearest = nearest_of(seen.squared)
         if isinstance(name, int):
-            _, few, most = _logs(nearest, _unit(nearest[2]), SAME * _length(seen))
-            self._labels[name] = np.stack([few, few - most])
-        else:
-            self._blocks[name] = _block_values(seen, nearest, _centre(seen, nearest[2]))
+            self.add_label(name, nearest, length_of(seen.squares), seen.width)
+            return
+        centre, half = _centre(seen), len(seen.squares) // 2
+        reach = np.sqrt(np.partition(seen.squared, half, axis=1)[:, half]).astype(np.float64)
+        everybody = np.arange(len(seen.squares))
+        shared = shared_with(seen.squared, centre.away, centre.away, (everybody, everybody))
+        self.add(name, Profile(nearest, reach, shared, seen.squares, seen.positive, centre, seen.width))
+
+    def add_label(self, label: int, nearest: tuple[Doubles, Doubles, Doubles], length: float, width: int) -> None:
+        """Take the distances in a label's columns: those of `Profile`, and the length of the median update."""
+        _, few, most = _logs(nearest, _unit(nearest[2]), SAME * length)
+        self._labels[label], self._widths[label] = np.stack([few, few - most]), width
+
+    def add(self, name: str, profile: Profile) -> None:
+        """Take what another block says."""
+        self._blocks[name], self._widths[name] = _block_values(profile), profile.width
         if name == "update":
-            half = len(seen.squares) // 2
-            self._half = np.sqrt(np.partition(seen.squared, half, axis=1)[:, half]).astype(np.float64), _length(seen)
+            self._half = profile.half, length_of(profile.squares)
 
     def views(self, log_factor: Doubles, place: Indices) -> list[View]:
         """All views.
@@ -169,13 +204,17 @@ def look_again(views: list[View], limit: float, unit: float) -> Doubles:
         z = pick_kinder(z, np.stack([view.among(unit, among) for view in views]), limit)
 
 
-def _nearest(seen: Seen) -> tuple[Doubles, Doubles, Doubles]:
-    """Mean distances to the 1, 3 and .6n nearest others."""
-    n = seen.squared.shape[1]
+def nearest_of(squared: Floats) -> tuple[Doubles, Doubles, Doubles]:
+    """Mean distances to the 1, 3 and .6n nearest others, of all squared distances, shape (n, n)."""
+    squared = squared.copy()
+    np.fill_diagonal(squared, np.inf)
+    return nearest_among(squared, len(squared))
+
+
+def nearest_among(squared: Floats, n: int) -> tuple[Doubles, Doubles, Doubles]:
+    """The same of some updates to n, each itself among them, at an infinite distance."""
     most = clamp(0.6 * n, n)
     few = min(3, most)
-    squared = seen.squared.copy()
-    np.fill_diagonal(squared, np.inf)
     # One rank at a time: that has a fast path in NumPy, several at once take six times as long.
     squared = np.partition(squared, most - 1, axis=1)[:, :most]
     nearest = np.partition(squared, few - 1, axis=1)[:, :few]
@@ -190,8 +229,9 @@ def _unit(x: Doubles) -> float:
     return float(np.median(x[x > 0])) if (x > 0).any() else 1.0
 
 
-def _length(seen: Seen) -> float:
-    return float(np.sqrt(np.median(seen.squares)))
+def length_of(squares: Doubles) -> float:
+    """The median length, from squared ones."""
+    return float(np.sqrt(np.median(squares)))
 
 
 def _logs(x: Sequence[Doubles], unit: float, least: float) -> list[Doubles]:
@@ -199,7 +239,7 @@ def _logs(x: Sequence[Doubles], unit: float, least: float) -> list[Doubles]:
     return [np.log(np.maximum(each, max(least, ZERO * unit)) / unit) for each in x]
 
 
-def _centre(seen: Seen, most: Doubles) -> Centre:
+def _centre(seen: Seen) -> Centre:
     """Weiszfeld's algorithm on distances."""
     n = len(seen.squares)
     weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
@@ -211,27 +251,39 @@ def _centre(seen: Seen, most: Doubles) -> Centre:
             inverse = 1 / np.sqrt(np.maximum(away, 1e-12 * away.max()))
             weights = inverse / inverse.sum()
     square = max(float(weights @ seen.squares) - inertia, 0.0)
-    return Centre(weights, inertia, away, square, _unit(most), _unit(np.sqrt(seen.squares)))
+    return Centre(weights, inertia, away, square)
 
 
-def _block_values(seen: Seen, nearest: tuple[Doubles, Doubles, Doubles], centre: Centre) -> Doubles:
-    """`OF_BLOCK`, shape (8, n)."""
-    least = SAME * _length(seen)
-    one, few, most = _logs(nearest, centre.distance, least)
-    (norm,) = _logs([np.sqrt(seen.squares)], centre.length, least)
-    away = np.maximum((seen.squared @ centre.weights.astype(seen.squared.dtype)) - centre.inertia, 0.0)
-    along = (seen.squares + centre.square - away) / 2
-    along = along / centre.square if centre.square > 0 else np.zeros(len(away))
+def shared_with(squared: Floats, rows: Doubles, others: Doubles, same: tuple[Indices, Indices]) -> Doubles:
+    """``mean_j cos^2(u - g, u_j - g)`` of some updates over m, from squared distances, shape (rows, m).
+
+    Parameters
+    ----------
+    squared : ndarray, shape (rows, m)
+    rows, others : ndarray, shapes (rows,) and (m,)
+        Squared distances of both from g.
+    same : two ndarrays of int
+        Rows and columns where an update meets itself, which does not count.
+    """
     # <u - g, u_j - g> is half of what is missing between both lengths and the distance
-    inner = away[:, None] + centre.away  # in float64: it is about to be a fourth power of the updates
-    inner -= seen.squared
+    inner = rows[:, None] + others  # in float64: it is about to be a fourth power of the updates
+    inner -= squared
     inner *= inner
-    np.fill_diagonal(inner, 0)
-    inverse = np.divide(1.0, centre.away, out=np.zeros_like(centre.away), where=centre.away > 0)
-    cosines = inner @ inverse / 4
-    shared = np.divide(cosines, away, out=np.zeros(len(away)), where=away > 0) / max(len(centre.away) - 1, 1)
-    apart = away > least**2  # who is where the crowd is has no difference that others could share
+    inner[same] = 0
+    inverse = np.divide(1.0, others, out=np.zeros_like(others), where=others > 0)
+    count = len(others) - np.bincount(same[0], minlength=len(rows))
+    return np.divide(inner @ inverse / 4, rows, out=np.zeros(len(rows)), where=rows > 0) / np.maximum(count, 1)
+
+
+def _block_values(of: Profile) -> Doubles:
+    """`OF_BLOCK`, shape (8, n)."""
+    least, centre = SAME * length_of(of.squares), of.centre
+    one, few, most = _logs(of.nearest, _unit(of.nearest[2]), least)
+    lengths = np.sqrt(of.squares)
+    (norm,) = _logs([lengths], _unit(lengths), least)
+    along = (of.squares + centre.square - centre.away) / 2
+    along = along / centre.square if centre.square > 0 else np.zeros(len(along))
+    shared, apart = of.shared.copy(), centre.away > least**2
+    # Who is where the crowd is has no difference that others could share.
     shared[~apart] = np.median(shared[apart]) if apart.any() else 0.0
-    return np.stack(
-        [one, most, one - most, few - most, norm, along, np.log(np.maximum(shared, ZERO)), seen.positive]
-    ).astype(np.float64)
+    return np.stack([one, most, one - most, few - most, norm, along, np.log(np.maximum(shared, ZERO)), of.positive])

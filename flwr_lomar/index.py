@@ -1,0 +1,69 @@
+"""The nearest neighbours of many updates, found by an index instead of by looking at everybody: approximately.
+
+Updates are projected to ``DIMENSIONS`` random directions, which keeps distances to a tenth or so (Johnson and
+Lindenstrauss 1984), and clones together. There faiss looks for candidates in the cells of an inverted file (IVF) that
+are nearest to each update, and the distances to these are then measured as they are. What is not among the candidates
+is not found, so a distance is never too small.
+
+An update is compared with about ``PROBES / CELLS`` times sqrt(n) others, so all of them with n^1.5.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+
+import numpy as np
+
+from flwr_faa.errors import MissingExtraError
+from flwr_lomar.neighbourhood import Doubles, Floats
+
+#: Directions that updates are projected to, and others that are measured.
+DIMENSIONS, CANDIDATES = 64, 12
+#: Cells of the index: so many times sqrt(n); those looked into; rounds of k-means, and updates a cell to train it.
+CELLS, PROBES, ROUNDS, TRAINED = 4, 16, 5, 64
+#: Numbers that are gathered at a time to measure the candidates.
+GATHERED = 2**24
+
+
+def require_faiss() -> None:
+    """Raise an error that says what to install, if faiss is not."""
+    if find_spec("faiss") is None:
+        raise MissingExtraError("faiss", "large", "LoMarDetector(approximate=True)")
+
+
+def nearest_by_index(x: Floats, seed: int) -> tuple[Doubles, Doubles]:
+    """Return the mean distances to the 1 and the 3 nearest others, as far as they are found, each of shape (n,).
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, d)
+    seed : int
+        Of the projection.
+    """
+    import faiss
+
+    n, d = x.shape
+    if d == 0:
+        return np.zeros(n), np.zeros(n)
+    low = x
+    if d > DIMENSIONS:
+        directions = np.random.default_rng(seed).standard_normal((d, DIMENSIONS), np.float32)
+        low = x @ directions.astype(x.dtype)
+    low = np.ascontiguousarray(low, np.float32)
+    cells = min(CELLS * math.isqrt(n), n // TRAINED)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(low.shape[1]), low.shape[1], max(1, cells))
+    index.cp.niter, index.cp.max_points_per_centroid, index.nprobe = ROUNDS, TRAINED, PROBES
+    index.train(low)
+    index.add(low)
+    _, found = index.search(low, CANDIDATES + 1)  # each finds itself, unless it has very many clones
+    nearest = np.empty((n, 3))
+    height = max(1, GATHERED // (found.shape[1] * d))
+    for start in range(0, n, height):
+        rows = slice(start, min(start + height, n))
+        others = found[rows]
+        away = x[others] - x[rows, None]
+        squared = np.einsum("ijk,ijk->ij", away, away)
+        squared[(others == np.arange(rows.start, rows.stop)[:, None]) | (others < 0)] = np.inf
+        nearest[rows] = np.sqrt(np.sort(squared, axis=1)[:, :3])
+    return nearest[:, 0], nearest.mean(axis=1)
