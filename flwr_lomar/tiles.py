@@ -260,7 +260,7 @@ def _first_walk(
     """Neighbours among the others, shape (n, k), and mean squared distances to them by label; views go to the watch."""
     n, m, labels = len(points.x), len(points.others), points.labels
     together = points.together if watch else {}
-    looked_at: dict[str | int, Part] = {**together}
+    looked_at: dict[str | int, Part] = dict(together.items())
     if watch and labels > 1:
         looked_at |= enumerate(points.parts[:labels])
     centres = {name: _geometric_median(points.x[:, part.columns], part) for name, part in together.items()}
@@ -287,23 +287,24 @@ def _first_walk(
         index[rows] = np.flatnonzero(mask).reshape(-1, k) % m
         for label in range(labels):
             each[rows, label] = seen[label][mask].reshape(-1, k).mean(axis=1, dtype=np.float64)
-        for name, values in nearest.items():
-            squared = seen[name]
+        for which, values in nearest.items():
+            squared = seen[which]
             squared[same] = np.inf
             values[:, rows] = nearest_among(squared, m)
-            if name in together:
-                half[str(name)][rows] = np.sqrt(np.partition(squared, m // 2 - 1, axis=1)[:, m // 2 - 1])
-    for name, part in looked_at.items():
+            if isinstance(which, str):
+                half[which][rows] = np.sqrt(np.partition(squared, m // 2 - 1, axis=1)[:, m // 2 - 1])
+    for which, part in looked_at.items():
         assert watch is not None
-        values, first = nearest[name], points.first
+        values, first = nearest[which], points.first
         if sample is not None:
             values[:2] = sample.nearest(points.x[:, part.columns])
         one, few, most = values[:, first]
-        if isinstance(name, int):
-            watch.add_label(name, (one, few, most), length_of(part.squares), part.width)
+        if isinstance(which, int):
+            watch.add_label(which, (one, few, most), length_of(part.squares), part.width)
         else:
-            reach, alike, positive = half[name][first], shared[name][first], part.positive / max(part.width, 1)
-            watch.add(name, Profile((one, few, most), reach, alike, part.squares, positive, centres[name], part.width))
+            reach, alike, positive = half[which][first], shared[which][first], part.positive / max(part.width, 1)
+            profile = Profile((one, few, most), reach, alike, part.squares, positive, centres[which], part.width)
+            watch.add(which, profile)
     return index, each
 
 
