@@ -192,6 +192,24 @@ def test_a_proof_is_good_for_its_own_context_alone(group: Group) -> None:
     assert linear.verify([statement, again], [proof, proof]) == [True, False]
 
 
+def test_a_proof_tells_nothing_but_its_statement(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero knowledge: whoever knows e beforehand makes a proof that holds, of the statement alone, true or false.
+
+    Its scalars are drawn uniformly, as an honest proof's are.
+    """
+    statement, _ = _proved(group, [[1, 2, 3], [0, 255, 7]])
+    for told in (statement, replace(statement, value=statement.value + 1)):
+        e, zeta, *z = (groups.random_scalar(group) for _ in range(WIDTH + 2))
+        masked = (sum(a * b for a, b in zip(z, told.function, strict=True)) - e * told.value) % group.order
+        points = [*generators(group, WIDTH), *told.commitments]
+        mask = groups.msm(group, points, [zeta, *z, *(-e * s for s in told.weights)])
+        made = Proof(mask, masked, tuple(z), zeta)
+        assert linear.verify([told], [made]) == [False]
+        with monkeypatch.context() as patch:
+            patch.setattr(linear, "_challenge", lambda *said, e=e: e)
+            assert linear.verify([told], [made]) == [True]
+
+
 def test_forms_that_do_not_fit_are_no_proofs(group: Group) -> None:
     statement, proof = _proved(group, [[1, 2, 3]])
     short = replace(proof, response=proof.response[:-1])

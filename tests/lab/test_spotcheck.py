@@ -123,6 +123,16 @@ def test_both_apis_give_the_same_verdicts_and_weights(attack: str, tmp_path: Pat
         assert fate == [[("missing", False, False)]] * 2 + [[("missing", False, True)], []]
 
 
+@pytest.mark.parametrize("attack", ["sign_flip", "spot_lie_z1", "spot_tamper_last", "spot_drop_out"])
+def test_both_bindings_give_the_same_verdicts_and_accuracy(attack: str, tmp_path: Path) -> None:
+    """On one federation and seed, over two rounds: who lies in the update, the claims or the run, or is silent."""
+    by = [run(f"attack={attack} rounds=2 verification={v}", tmp_path / v) for v in ("spotcheck", "spotcheck_encrypted")]
+    assert verdicts(by[0]) == verdicts(by[1])
+    assert by[0].accuracy == by[1].accuracy
+    told = [{node["max_rank"] for node in record.summary["disclosure"]["nodes"]} for record in by]
+    assert max(told[0]) <= max(told[1])
+
+
 def test_a_later_run_finds_no_older_enrolments_and_progress_is_counted(tmp_path: Path) -> None:
     shown = []
     for _ in range(2):

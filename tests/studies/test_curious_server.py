@@ -10,6 +10,7 @@ import pytest
 from apps.studies.curious_server.algebra import Equations, Prior, constrained, reconstruct, recovered
 from apps.studies.curious_server.lattice import EXACT, reduce, solve
 from apps.studies.curious_server.study import (
+    BINDINGS,
     Victim,
     draw,
     packed,
@@ -21,7 +22,9 @@ from apps.studies.curious_server.study import (
     unpack_pixels,
 )
 from apps.studies.curious_server.transcript import exchanges
+from flwr_faa.authority import BUDGET
 from flwr_faa.crypto.fixedpoint import encode
+from flwr_faa.verification.spotcheck.messages import Challenge
 
 RNG = np.random.default_rng(0)
 M, N = 12, 20
@@ -128,6 +131,42 @@ def test_what_a_curious_server_recovers_of_digits(tmp_path: Path) -> None:
     assert 0.5 < shares[0] < shares[1] < shares[2] < 0.95  # of one check; nothing is promised for such images
     draw(case, [("original", case.truth)], tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_commitments_tell_no_more_than_encryption_by_any_attack(tmp_path: Path) -> None:
+    """Asked the same, in small batches of which some are opened: the keys are what encryption tells besides."""
+    case = Victim.of("digits_small_batches")
+    seen = {}
+    for binding in BINDINGS:  # commitments first
+        first = [Challenge.from_bytes(exchange.challenge) for exchange in exchanges(tmp_path / BINDINGS[0])]
+        run_spotcheck(case, tmp_path / binding, 1.0, 2, encrypted=binding == "encryption", asked=first)
+        seen[binding] = list(exchanges(tmp_path / binding))
+    committed, encrypted = (seen[binding] for binding in BINDINGS)
+    questions = [[(c.run, c.steps, c.seed) for c in map(Challenge.from_bytes, (e.challenge for e in found))]
+                 for found in (committed, encrypted)]  # fmt: skip
+    assert questions[0] == questions[1]
+    assert not any(e.keys for e in committed) and all(e.keys for e in encrypted)
+    flat, pca, mean = Prior.flat(case.public), Prior.pca(case.public), case.public.mean(0)
+    views = [read_spotcheck(case, found) for found in (committed, encrypted)]
+    for prior in (flat, pca):
+        less, more = (recovered(case.truth, reconstruct(view, prior, True), mean) for view in views)
+        assert less < more - 0.01
+
+
+def test_what_the_default_budget_leaves_of_mnist_to_a_prior_for_each_label(tmp_path: Path) -> None:
+    """Attack (d): all that a device's answers tell across checks, labels in the clear, and pixels in their range.
+
+    The budget allows one check and refuses the next. About half of the variance is known then, as the docs say.
+    """
+    case = Victim.of("mnist5k")
+    told = run_spotcheck(case, tmp_path, BUDGET, 2, encrypted=False)
+    assert "at most 141 of a sample's 784 dimensions known" in told and "the budget allows 196, 55 are left" in told
+    (only,) = exchanges(tmp_path)
+    priors, mean = Prior.by_label(case.public, case.public_labels), case.public.mean(0)
+    each = [priors[int(label)] for label in case.own[1]]
+    nothing = np.array([prior.mean for prior in each])
+    share = recovered(case.truth, constrained(read_spotcheck(case, [only]), each, case.top, rounds=1), mean)
+    assert recovered(case.truth, nothing, mean) + 0.15 < share < 0.6
 
 
 def test_pixels_packed_into_the_model_are_read_and_keys_for_them_refused(tmp_path: Path) -> None:

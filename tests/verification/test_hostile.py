@@ -61,7 +61,7 @@ def test_no_message_has_another_outcome_than_the_declared(name: str, aims: Aims,
     target = aims[name]
     sent = data.draw(hostile(target.kind, target.honest))
     found = target.survives(sent)
-    if name == "answer" and isinstance(found, Finding) and not found.convicted:
+    if name.startswith("answer") and isinstance(found, Finding) and not found.convicted:
         assert sent == encoded(target)
 
 

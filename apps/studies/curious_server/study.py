@@ -6,8 +6,9 @@
     python -m apps.studies.curious_server --keep runs/curious    # the same, transcripts kept; found there they are read
 
 One honest client is verified every round: by ``spotcheck`` at the default budget until that is spent, and once more
-with a budget of everything, to show what the budget keeps from happening. ``paper`` and ``spotcheck`` run as they do in
-deployment; nothing is simulated but the network. Printed is the share of the images' variance (about the mean of public
+with a budget of everything, to show what the budget keeps from happening; each with either binding, which are asked the
+same questions. ``paper`` and ``spotcheck`` run as they do in deployment; nothing is simulated but the network. Printed
+is the share of the images' variance (about the mean of public
 images, so that a prior alone recovers 0) that each attack recovers, and how many images exactly:
 
 * linear algebra, with nothing but the mean of public images, and with their covariance ("PCA");
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,18 @@ from flwr.serverapp import Grid, ServerApp
 
 from apps.lab import models
 from apps.lab.datasets import Dataset, digits, mnist5k
+from apps.lab.markdown import untitled
 from apps.lab.running.local_grid import LocalGrid, run_server_app
 from apps.studies.curious_server.algebra import Equations, Prior, constrained, reconstruct, recovered
 from apps.studies.curious_server.lattice import solve
-from apps.studies.curious_server.transcript import Curious, CuriousEnroller, Exchange, Keeper, exchanges
+from apps.studies.curious_server.transcript import (
+    Curious,
+    CuriousEnroller,
+    Exchange,
+    Keeper,
+    SameQuestions,
+    exchanges,
+)
 from flwr_faa import FAADL, Device, TrainingPlan, verifiable
 from flwr_faa.authority import BUDGET, LocalAuthority, Refused, Registration
 from flwr_faa.authority.core import KeyAuthority
@@ -49,6 +59,7 @@ from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.detection import Everyone
 from flwr_faa.report import describe
+from flwr_faa.verification.base import Misconfigured
 from flwr_faa.verification.paper import EVIDENCE, REQUEST, Paper
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
 from flwr_faa.verification.spotcheck.first_layer import CALM, IntegerLayer
@@ -61,9 +72,15 @@ from flwr_faa.verification.wire import unpack
 
 Floats = npt.NDArray[np.float64]
 
-DATASETS = {"mnist5k": (mnist5k, (1, 28, 28), 255), "digits": (digits, (1, 8, 8), 16)}
-#: Samples of the client, and in a batch: of MNIST so many that the default budget allows a check.
-SIZES = {"mnist5k": (300, 300), "digits": (100, 50)}
+DATASETS = {
+    "mnist5k": (mnist5k, (1, 28, 28), 255),
+    "digits": (digits, (1, 8, 8), 16),
+    "digits_small_batches": (digits, (1, 8, 8), 16),
+}
+#: Samples of the client, and in a batch: of MNIST so many that the default budget allows a check. In small batches most
+#: samples stay closed in a round; with encryption keys tell of them as soon as they are opened in another.
+SIZES = {"mnist5k": (300, 300), "digits": (100, 50), "digits_small_batches": (200, 20)}
+BINDINGS = ("commitments", "encryption")
 #: Most values of a sample for which lattices are reduced: seconds.
 SMALL = 64
 #: Exact values that are more than enough for these.
@@ -137,13 +154,27 @@ def run(case: Victim, verifier: Curious, rounds: int, device: Device | None, sta
     return describe(strategy.reports[-1].disclosures)
 
 
-def run_spotcheck(case: Victim, folder: Path, budget: float, rounds: int, start: Any = None) -> str:
-    """Challenge in every round, while the budget covers it. Raises ValueError if it covers none."""
+def run_spotcheck(
+    case: Victim, folder: Path, budget: float, rounds: int, start: Any = None,
+    encrypted: bool = True, asked: Sequence[Challenge] = (),
+) -> str:  # fmt: skip
+    """Challenge in every round, while the budget covers it; as was asked before, if that is given.
+
+    Raises
+    ------
+    ValueError
+        If the budget covers no challenge at all.
+    """
     with tempfile.TemporaryDirectory() as home:
-        keeper: Any = Keeper(LocalAuthority(budget=budget))
-        verifier = CuriousEnroller(SpotCheck(case.plan, authority=keeper, max_value=case.top), folder)
+        keeper: Any = Keeper(LocalAuthority(budget=budget)) if encrypted else None
+        verifier = SameQuestions(case.plan, authority=keeper, max_value=case.top)
+        verifier.asked = asked
+        try:
+            verifier.check_affordable(case.samples, case.top, int(budget * case.truth.shape[1]))
+        except Misconfigured as why:
+            raise ValueError(str(why)) from why
         device = Device(Path(home), budget, progress=lambda done, total: None)
-        return run(case, verifier, rounds, device, start)
+        return run(case, CuriousEnroller(verifier, folder), rounds, device, start)
 
 
 def run_paper(case: Victim, folder: Path) -> str:
@@ -189,9 +220,10 @@ def read_spotcheck(case: Victim, found: Sequence[Exchange]) -> Equations:
             delta = _deltas(case.plan, layer, at[step], claims, labels, exchange.nonce, step)
             view.tell_step(batch.tolist(), delta, _gradient(case.plan, layer, at[step], at[step + 1]) / case.plan.scale)
         seen |= set(rows.tolist())
-    functions = np.array([[float(v) for v in key.y] for e in found for key in e.keys])
-    for row in seen:  # a key opens its function of every ciphertext that was ever seen
-        view.tell(row, functions, functions @ case.truth[row])
+    if keys := [key for exchange in found for key in exchange.keys]:
+        functions = np.array([[float(v) for v in key.y] for key in keys])
+        for row in seen:  # a key opens its function of every ciphertext that was ever seen
+            view.tell(row, functions, functions @ case.truth[row])
     return view
 
 
@@ -316,22 +348,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def study(case: Victim, folder: Path, picture: Path | None) -> None:
-    """Study one data set: run, reconstruct, print and draw."""
-    truth, mean = case.truth, case.public.mean(0)
-    runs: dict[str, Callable[[Victim, Path], object]] = {
-        "paper": run_paper,
-        "default": partial(run_spotcheck, budget=BUDGET, rounds=CHALLENGES),
-        "spotcheck": partial(run_spotcheck, budget=1.0, rounds=CHALLENGES),
-        "packed": partial(run_spotcheck, budget=least_budget(case), rounds=1, start=packed(case)),
-    }
+    """Study one data set: run, reconstruct what is seen with either binding, print and draw."""
     print(f"\n{case.name}: {case.samples} images of pixels from 0 to {case.top}, batches of {case.plan.batch_size}")
-    for name, start in runs.items():
-        if not (folder / name).is_dir():
-            try:
-                print(f"{name}: {start(case, folder / name)}", flush=True)
-            except ValueError as none:  # the default budget allows no check
-                print(f"{name}: {none}")
-                (folder / name).mkdir(parents=True, exist_ok=True)
+    record(case, folder)
+    truth, mean = case.truth, case.public.mean(0)
     blind, exact = read_paper(case, next(exchanges(folder / "paper")))
 
     def share(guess: Floats) -> str:
@@ -344,27 +364,62 @@ def study(case: Victim, folder: Path, picture: Path | None) -> None:
     flat, pca = Prior.flat(case.public), Prior.pca(case.public)
     priors = Prior.by_label(case.public, case.public_labels)
     each = [priors[int(label)] for label in case.own[1]]
-    print("\n| spotcheck, challenges | linear algebra | a PCA prior | one for each label, in range | lattice |")
-    print("|---|---|---|---|---|")
-    found, allowed = list(exchanges(folder / "spotcheck")), list(exchanges(folder / "default"))
-    rows = [(f"{len(allowed)}, the default budget", allowed)] if allowed else []
-    rows += [(f"{n}, nothing refused", found[:n]) for n in (1, 2, 4)]
+    head = ["challenges", "bound by", "linear algebra", "a PCA prior", "one for each label, in range", "lattice"]
+    print(f"\n{untitled(head, [])}")
     pictures = [("original", truth), ("paper, no key", blind)]
-    for name, seen in rows:
-        view = read_spotcheck(case, seen)
-        guesses = [reconstruct(view, prior, True) for prior in (flat, pca)]
-        guesses.append(constrained(view, each, case.top))
-        last = share(lattice(case, view, pca, guesses[-1])) if view.n <= SMALL else "-"
-        print(f"| {name} | {' | '.join(map(share, guesses))} | {last} |", flush=True)
-        pictures.append((f"spotcheck, {name.replace(', ', chr(10))}", guesses[-1]))
-    (exchange,) = exchanges(folder / "packed")
-    view = read_spotcheck(case, [exchange])
-    read = unpack_pixels(case, exchange, view)
-    guess = constrained(view, each, case.top)
-    print(f"| 1, a model that packs pixels: {read} of {view.n} read exactly | | | {share(guess)} | - |", flush=True)
+
+    def tell(*cells: str) -> None:
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+    # What is seen, row by row; every row by both bindings.
+    seen = {binding: list(exchanges(folder / binding / "spotcheck")) for binding in BINDINGS}
+    allowed = {binding: list(exchanges(folder / binding / "default")) for binding in BINDINGS}
+    rows = [(f"{len(allowed[BINDINGS[0]])}, the default budget", allowed)] if allowed[BINDINGS[0]] else []
+    rows += [(f"{n}, nothing refused", {b: found[:n] for b, found in seen.items()}) for n in (1, 2, 4)]
+    for name, found in rows:
+        for binding in BINDINGS:
+            view = read_spotcheck(case, found[binding])
+            guesses = [reconstruct(view, prior, True) for prior in (flat, pca)]
+            guesses.append(constrained(view, each, case.top))
+            last = share(lattice(case, view, pca, guesses[-1])) if view.n <= SMALL else "-"
+            tell(name, binding, *map(share, guesses), last)
+            if binding == BINDINGS[0]:
+                pictures.append((f"spotcheck, {name.replace(', ', chr(10))}", guesses[-1]))
+    for binding in BINDINGS:
+        (exchange,) = exchanges(folder / binding / "packed")
+        view = read_spotcheck(case, [exchange])
+        read = unpack_pixels(case, exchange, view)
+        told = share(constrained(view, each, case.top))
+        tell(f"1, a model that packs pixels: {read} of {view.n} read exactly", binding, "", "", told, "-")
     if picture is not None:
         draw(case, pictures, picture)
         print(f"\noriginals and reconstructions: {picture}")
+
+
+def record(case: Victim, folder: Path) -> None:
+    """Run what is not in the folder yet; both bindings are asked the same."""
+    runs: dict[str, Callable[[Path], object]] = {"paper": partial(run_paper, case)}
+    kinds: dict[str, dict[str, Any]] = {
+        "default": {"budget": BUDGET, "rounds": CHALLENGES},
+        "spotcheck": {"budget": 1.0, "rounds": CHALLENGES},
+        "packed": {"budget": least_budget(case), "rounds": 1, "start": packed(case)},
+    }
+
+    def run_both(kind: str, binding: str, path: Path) -> str:
+        first = exchanges(folder / BINDINGS[0] / kind)
+        asked = [Challenge.from_bytes(exchange.challenge) for exchange in first]
+        return run_spotcheck(case, path, **kinds[kind], encrypted=binding == "encryption", asked=asked)
+
+    for binding, kind in product(BINDINGS, kinds):
+        runs[f"{binding}/{kind}"] = partial(run_both, kind, binding)
+    for name, start in runs.items():
+        path = folder / name
+        if not path.is_dir():
+            try:
+                print(f"{name}: {start(path)}", flush=True)
+            except ValueError as none:  # the default budget allows no check
+                print(f"{name}: {none}")
+                path.mkdir(parents=True, exist_ok=True)
 
 
 def least_budget(case: Victim) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from flwr_faa.authority import Authority, CheckKey
 from flwr_faa.crypto import ipfe
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
+from flwr_faa.verification.spotcheck.messages import Challenge
+from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.wire import pack, unpack
 
 KIND = "curious/exchange"
@@ -27,7 +29,7 @@ class Exchange:
         The node, the round's nonce, and how many examples the node reported.
     challenge, evidence : bytes
     keys : tuple of FunctionalKey
-        Issued while the evidence was judged.
+        Issued while the evidence was judged; none where data are bound by commitments.
     """
 
     node_id: int
@@ -87,7 +89,7 @@ class Curious:
     Parameters
     ----------
     verifier : SpotCheck or Paper
-        Whose authority is a :class:`Keeper`.
+        Whose authority, if it has one, is a :class:`Keeper`.
     folder : Path
         Where exchanges go, one file each.
     """
@@ -108,10 +110,10 @@ class Curious:
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
         """Judge as the verifier does, and keep what was seen on disk."""
-        keeper = self.verifier.authority
-        before = len(keeper.keys)
+        keys = [] if self.verifier.authority is None else self.verifier.authority.keys
+        before = len(keys)
         finding: Finding = self.verifier.judge(case, evidence)
-        seen = (self._asked[case.node_id], evidence, tuple(keeper.keys[before:]))
+        seen = (self._asked[case.node_id], evidence, tuple(keys[before:]))
         number = len(list(self.folder.glob("*.bin")))
         exchange = Exchange(case.node_id, case.nonce, case.num_examples, *seen)
         (self.folder / f"{number:04d}.bin").write_bytes(exchange.to_bytes())
@@ -126,6 +128,27 @@ class Curious:
         """Return the verifier's."""
         checks: float = self.verifier.affordable(node_id)
         return checks
+
+
+class SameQuestions(SpotCheck):
+    """A spot check that asks what was asked before, round by round: the same steps, by the same seed.
+
+    So what two bindings tell differs by what they are, and not by what was drawn. Beyond those questions, and where
+    the run is another one, it draws as always.
+    """
+
+    asked: Sequence[Challenge] = ()
+
+    def challenge(self, case: Case) -> bytes:
+        """Ask as the verifier does, with the steps and the seed of the earlier challenge to the same run."""
+        raw = super().challenge(case)
+        bound = self._pending[case.node_id]
+        for earlier in self.asked:
+            if earlier.run == bound.challenge.run:
+                own = replace(bound.challenge, steps=earlier.steps, seed=earlier.seed)
+                self._pending[case.node_id] = replace(bound, challenge=own)
+                return own.to_bytes()
+        return raw
 
 
 class CuriousEnroller(Curious):

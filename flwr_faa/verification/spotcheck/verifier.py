@@ -1,26 +1,33 @@
-r"""``spotcheck``: a few committed steps of the local run, recomputed from claims about encrypted data.
+r"""``spotcheck``: a few committed steps of the local run, recomputed from what the client claims of its data.
 
-Algorithm 1 of FAA-DL hides nothing and binds nothing (``paper.py``). Here the client is bound twice before it learns
-what it will be asked: to its data by enrolment (``enrolment.py``), to its run by the root over all its checkpoints
-(``commitments.py``) and what every step changed (``trace.py``). A suspect then opens some steps: the last, the ones
-that changed most, and some drawn at random. For each it shows the checkpoints before and after, the batch's ciphertexts
-and labels, and *claims* the first layer's outputs ``Z1 = X W1^T`` and the projections ``P = X s`` on random integer
-vectors s, a hash of its commitment and of a seed of the server. What it shows is held against its promises in
-``evidence.py``; here is what is remembered of the nodes, and the authority.
+The client binds itself twice before it learns what it will be asked:
 
-1. Checkpoint 0 is the broadcast model, the last is the update, everything opened is what was committed to, and what
-   the trace says.
-2. Claims: the server draws sigma (per sample), the authority rho (per output), and it is checked in the exponent,
-   without a discrete logarithm, that ``sum_i sigma_i <rho, (Z1, P)_i> = <sum_i sigma_i x_i, y>`` with ``y = L^T rho``,
-   one functional key a step. A claim wrong in one entry fails for certain, any other false claims with probability
-   1 - 2^-22.
-3. The step is recomputed from Z1. All layers but the first within ``tau``. The first: ``(W1_t - W1_{t+1}) s`` against
-   ``lr sum_i delta_i P_i``, which equals the gradient times s (Freivalds), with momentum and weight decay.
-4. ``|P|`` bounds the norm of every x, since s was unknown when x was encrypted.
+* to its data, once, by enrolment (``enrolment.py``): a Merkle root over what binds each sample, and its label;
+* to its run, with every update, by a Merkle root over all its checkpoints (``commitments.py``), and by what every step
+  changed (``trace.py``).
 
-What is disclosed of every sample opened: a value for every unit of the layer, one for every s, and its share of the
-gradient that the checkpoints show; and of every sample of the node, opened or not, one for every key. They are counted
-by the information that they can hold (``authority/information.py``). For a convolution that is the image itself.
+A suspect then opens some steps: the last, the ones that changed most, and some drawn at random. Of each it shows the
+checkpoints before and after, what binds the batch's samples, and their labels. It *claims* the outputs of the first
+layer, ``Z1 = X W1^T``, and the projections ``P = X s``. The s are random integer vectors, a hash of the run's root and
+of a seed of the server: neither side chooses them. The server never sees X. It does this (``evidence.py``):
+
+1. It compares. Checkpoint 0 is the broadcast model, the last one is the update, everything that is opened is what was
+   committed to, and what the trace says.
+2. It tests the claims against what binds the samples (``binding/``). With commitments, the default, the client proves
+   them, and nobody else takes part (``binding/claim_proofs.py``). With encryption an authority issues a key that tests
+   them (``binding/encrypted.py``). All the rest is the same for both.
+3. It recomputes each step from Z1. All layers but the first must agree within ``tau``. For the first,
+   ``(W1_t - W1_{t+1}) s`` must agree with ``lr sum_i delta_i P_i``: that is the gradient times s (Freivalds), with
+   momentum and weight decay.
+4. It bounds ``|P|``. That bounds every x, since s was unknown when the client bound itself to x.
+
+What it does not do: it does not show that data or labels are honest, only that the client trained on what it enrolled.
+And it tells the server something. Of every opened sample that is a value for every unit of the layer, one for every s,
+and its share of the gradient that the checkpoints show. With commitments closed samples tell nothing; with encryption
+each key tells a value of every sample of the node. All of it is counted by the information that it can hold
+(``authority/information.py``), and a device refuses more than its budget. For a convolution it is the image itself.
+
+This module draws the steps, and remembers of each node its enrolment, the open question, and how much is known.
 """
 
 from __future__ import annotations
