@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flwr_faa.errors import FlwrAnomalyError
     from flwr_faa.holdout.base import Holdout
     from flwr_faa.ledger.store import Ledger
-    from flwr_faa.pipeline import Policy
+    from flwr_faa.policy import Policy
     from flwr_faa.protection import protect
     from flwr_faa.strategy import FAADL
     from flwr_faa.verification.plan import TrainingPlan
@@ -28,7 +28,7 @@ _HOME = {
     "FlwrAnomalyError": "flwr_faa.errors",
     "Holdout": "flwr_faa.holdout.base",
     "Ledger": "flwr_faa.ledger.store",
-    "Policy": "flwr_faa.pipeline",
+    "Policy": "flwr_faa.policy",
     "SpotCheck": "flwr_faa.verification.spotcheck.verifier",
     "TrainingPlan": "flwr_faa.verification.plan",
     "VerifiableClient": "flwr_faa.client",

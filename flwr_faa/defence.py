@@ -23,7 +23,9 @@ from flwr_faa.detection.base import Detector
 from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
-from flwr_faa.pipeline import AskNodes, Pipeline, Policy, Rule
+from flwr_faa.pipeline import Pipeline, Rule
+from flwr_faa.policy import Policy
+from flwr_faa.questioning import AskNodes
 from flwr_faa.replies.averaging import into_dtype
 from flwr_faa.replies.updates import Arrays, Layout, Reply, Role
 from flwr_faa.report import Outcome, RoundReport, Verdict, describe

@@ -6,119 +6,29 @@ The pipeline asks for evidence through a callable and does not know which Flower
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.holdout.selection import Choice
+from flwr_faa.policy import Policy
+from flwr_faa.questioning import AskNodes, Clock, Round, question
 from flwr_faa.replies.averaging import apply_update, average
-from flwr_faa.replies.updates import Arrays, Batch, Reply, Weighting, plausible, read_replies
+from flwr_faa.replies.updates import Arrays, Batch, Reply, plausible, read_replies
 from flwr_faa.report import DataDisclosure, Outcome, RoundReport, Verdict
-from flwr_faa.verification.base import (
-    Case,
-    Disclosing,
-    Enrolling,
-    Exhausted,
-    Finding,
-    Misconfigured,
-    Verifier,
-    logger,
-    one_node,
-)
-from flwr_faa.verification.wire import WireError
+from flwr_faa.verification.base import Disclosing, Enrolling, Verifier
 
-#: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
-AskNodes = Callable[[Mapping[int, bytes]], Mapping[int, bytes | str]]
 #: Audit probability of a node whose disclosure budget is spent, relative to an untouched node. Audits prefer the nodes
 #: that have disclosed least, but no node may count on not being drawn.
 LEAST_CHANCE = 0.25
 #: The update ``w' - w``, shape (d,), from a batch and the kept rows. At least one row is kept; their order depends on
 #: contents alone.
 Rule = Callable[[Batch, Sequence[int]], npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What follows from verdicts.
-
-    Parameters
-    ----------
-    weighting : {"capped", "uniform", "reported"}
-        See ``flwr_faa.replies.updates.read_replies``.
-    ban : bool
-        A convicted node takes no further part. Where more than ``assumed_share`` of a round's updates are convicted,
-        nobody is banned and the global model stays: that is what a configuration mistake looks like.
-    max_strikes : int
-        A node that leaves so many challenges unanswered is banned too (if ``ban``), unless more than ``assumed_share``
-        would be out with it in the same round.
-    fail_closed : bool
-        Keep the global model in a round in which more than ``assumed_share`` of the updates were convicted, missing
-        or removed.
-    assumed_share : float
-        Share of attackers that the operator assumes at most.
-    renormalise : bool
-        Let the weights of the kept updates sum to one. False is LoMar's Eq. 3 as printed: every removal shortens the
-        step.
-    drop_above : float or None
-        Leave a cleared node out of the round all the same if the detector's score is above this, which should be well
-        above the detector's own threshold. Verification shows that a node trained on the data it holds; it cannot show
-        that the data's labels are right. So the evidence clears the moderately suspicious, honest clients with odd
-        data among them, and the score alone decides about the extreme. A score is no proof: nobody is banned for it.
-
-    Examples
-    --------
-    >>> Policy(ban=False, drop_above=12.0).weighting
-    'capped'
-    >>> Policy(max_strikes=0)
-    Traceback (most recent call last):
-    flwr_faa.errors.ArgumentValueError: expected max_strikes to be an integer of at least 1, got 0
-    """
-
-    weighting: Weighting = "capped"
-    ban: bool = True
-    max_strikes: int = 3
-    fail_closed: bool = False
-    assumed_share: float = 0.5
-    renormalise: bool = True
-    drop_above: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.weighting not in get_args(Weighting):
-            raise ValueError(f"expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
-        for name in ("ban", "fail_closed", "renormalise"):
-            expected.flag(name, getattr(self, name))
-        expected.integer("max_strikes", self.max_strikes, least=1)
-        expected.number("assumed_share", self.assumed_share, least=0, most=1)
-        if self.drop_above is not None:
-            expected.number("drop_above", self.drop_above, least=0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Round:
-    """What the stages of one round share."""
-
-    number: int
-    nonce: int
-    model: Arrays
-    batch: Batch
-    replies: Mapping[int, Reply]
-    ask: AskNodes
-    clock: _Clock
-
-    def case(self, row: int) -> Case:
-        """Return a row's claim."""
-        reply = self.replies[self.batch.node_ids[row]]
-        examples = int(float(reply.num_examples))  # type: ignore[arg-type]
-        models = self.batch.models[row]
-        return Case(self.number, reply.node_id, self.nonce, self.model, models, examples, reply.commitment)
 
 
 @dataclass(frozen=True)
@@ -131,13 +41,13 @@ class Pipeline:
     verifier : Verifier, optional
     policy : Policy
     rule : callable, optional
-        How the kept updates are combined, ``rule(batch, rows) -> update``, e.g. their median. Default: the mean with
+        How accepted updates are combined, ``rule(batch, rows) -> update``, e.g. their median. Default: the mean with
         the weights of the policy.
     observe : bool
         Detect, verify and report, but remove and ban nobody: ``Verdict.withheld`` says what would have been done. Only
         a reply that cannot be averaged is left out.
     holdout : Holdout, optional
-        Has the last word about everybody of whom nothing is proven.
+        Decides about every node of which nothing is proven.
     """
 
     detector: Detector
@@ -188,8 +98,8 @@ class Pipeline:
         """
         # Read the replies. What cannot be read is rejected, and its node is not asked about it.
         batch = self._prefer(read_replies(self._as_enrolled(replies), model, self.policy.weighting, names, seed))
-        this = _Round(
-            server_round, nonce, model, batch, {r.node_id: r for r in replies}, ask, _Clock(dict(seconds or {}))
+        this = Round(
+            server_round, nonce, model, batch, {r.node_id: r for r in replies}, ask, Clock(dict(seconds or {}))
         )
         verdicts = {i: Verdict(i, Outcome.REJECTED, False, reason=why) for i, why in batch.rejected.items()}
         detection = Detection(np.empty(0), float("nan"), (), ())
@@ -198,7 +108,7 @@ class Pipeline:
             with this.clock("detect"):
                 detection = self.detector.detect(batch, seed)
             # Ask the suspects for evidence and judge it.
-            verdicts |= self._verify(this, detection)
+            verdicts |= question(this, self.detector, self.verifier, detection)
         # Drop, ask the held-out data, ban, or fail closed.
         verdicts = self._hold_out(this, {i: self._drop(v) for i, v in verdicts.items()})
         verdicts, failed_closed = self._sanction(verdicts, batch, strikes or {})
@@ -229,7 +139,7 @@ class Pipeline:
         mistaken = sum(v.verdict is Outcome.CONVICTED for v in verdicts.values()) > limit
         if self.policy.ban and not mistaken:
             banned = {i: self._ban(v, strikes.get(i, 0)) for i, v in verdicts.items()}
-            # So many silent at once have no handler for the question, or no power: no crime of each.
+            # So many silent nodes have no handler for the question, or no power: that is nobody's fault.
             if sum(v.banned for v in banned.values()) > limit:
                 banned = {i: v if v.verdict is Outcome.CONVICTED else verdicts[i] for i, v in banned.items()}
             verdicts = banned
@@ -240,7 +150,7 @@ class Pipeline:
         return verdicts, failed_closed
 
     def _as_enrolled(self, replies: Sequence[Reply]) -> list[Reply]:
-        """The replies, without those that report another number of examples than their node has enrolled.
+        """Reject replies that report another number of examples than their node has enrolled.
 
         The number is a weight in every average, and only a suspect would be asked about it.
         """
@@ -255,9 +165,9 @@ class Pipeline:
         return checked
 
     def _prefer(self, batch: Batch) -> Batch:
-        """The batch, in which whoever's data are less known is more likely to be drawn for an audit.
+        """Return the batch with chances of an audit: the less a node has disclosed, the more likely it is drawn.
 
-        Nobody is audited at the price of the last check that its budget allows: that one is kept for a suspicion.
+        No audit costs a node the last check that its budget allows: that check is kept for a suspicion.
         """
         known = self._known(batch.node_ids)
         if not known or not isinstance(self.verifier, Disclosing):
@@ -267,117 +177,20 @@ class Pipeline:
         return replace(batch, chances=np.where(spare, np.maximum(1.0 - np.array(spent), LEAST_CHANCE), 0.0))
 
     def _known(self, node_ids: Iterable[int]) -> dict[int, DataDisclosure]:
-        """What has been disclosed of these nodes' data, as far as the verifier has heard."""
+        """Return what has been disclosed of these nodes' data, as far as the verifier has heard."""
         if not isinstance(self.verifier, Disclosing):
             return {}
         return {i: d for i in node_ids if (d := self.verifier.disclosure(i)) is not None}
 
-    def _verify(self, this: _Round, detection: Detection) -> dict[int, Verdict]:
-        """Return the verdicts on all valid updates, after asking until the detector names no further suspect."""
-        batch, audited = this.batch, frozenset(detection.audits)
-        by_row = {
-            row: Verdict(node_id, Outcome.TRUSTED, True, score=float(score), reason=evidence)
-            for row, (node_id, score, evidence) in enumerate(
-                zip(batch.node_ids, detection.scores, detection.evidence, strict=True)
-            )
-        }
-        if self.verifier is None:
-            for row in detection.suspects:
-                by_row[row] = replace(by_row[row], verdict=Outcome.REMOVED, suspect=True, accepted=False)
-            return {v.node_id: v for v in by_row.values()}
-        for row in audited:
-            by_row[row] = replace(by_row[row], reason=f"audit; {by_row[row].reason}")
-        judged: dict[int, bool] = {}
-        done: set[int] = set()
-        pending: Iterable[int] = (*detection.suspects, *detection.audits)
-        while rows := [row for row in dict.fromkeys(pending) if row not in done]:
-            # Challenge, ask and judge.
-            cases, challenges, unchallenged = self._challenge(this, rows)
-            for row, why in unchallenged.items():
-                by_row[row] = _unaudited(by_row[row], why) if row in audited else _dropped(by_row[row], why)
-            with this.clock("ask"):
-                answers = _asked(this.ask, challenges)
-            with this.clock("judge"):
-                for row, case in cases.items():
-                    answer = answers.get(case.node_id, "no answer in time")
-                    by_row[row] = self._judge(by_row[row], case, answer, row in audited)
-            done.update(rows)
-            # A budget that is spent or an authority that is away says nothing about anybody: no verdict to learn from,
-            # or an outage would have the look-alikes of everybody asked, and the whole round left out. A commitment
-            # that is malformed does.
-            unasked = [
-                row for row in rows if by_row[row].verdict in (Outcome.EXHAUSTED, Outcome.REJECTED, Outcome.TRUSTED)
-            ]
-            judged |= {row: not by_row[row].accepted for row in rows if row not in unasked}
-            detection = replace(detection, audits=(*detection.audits, *unasked))
-            # What was found may make others suspect.
-            with this.clock("detect"):
-                pending = self.detector.more(batch, detection, judged) if judged else ()
-        return {v.node_id: v for v in self._benefit_of_the_doubt(batch, detection, by_row).values()}
-
-    def _benefit_of_the_doubt(
-        self, batch: Batch, detection: Detection, by_row: Mapping[int, Verdict]
-    ) -> Mapping[int, Verdict]:
-        """Suspects that could not be asked are judged as where there is no verifier, unless somebody was convicted."""
-        unasked = [row for row in detection.suspects if by_row[row].verdict is Outcome.EXHAUSTED]
-        grave = getattr(self.detector, "grave", None)
-        if not unasked or grave is None or any(v.verdict is Outcome.CONVICTED for v in by_row.values()):
-            return by_row
-        spared = set(unasked) - set(grave(batch, detection))
-        told = "not asked, and suspected by less than what counts without evidence"
-        return dict(by_row) | {
-            row: replace(by_row[row], verdict=Outcome.TRUSTED, accepted=True, reason=f"{told}: {by_row[row].reason}")
-            for row in spared
-        }
-
-    def _challenge(
-        self, this: _Round, rows: Iterable[int]
-    ) -> tuple[dict[int, Case], dict[int, bytes], dict[int, Exhausted | Misconfigured | WireError]]:
-        """Return the rows' cases, the challenges by node, and why some rows have no challenge."""
-        assert self.verifier is not None
-        cases, challenges = {}, {}
-        unchallenged: dict[int, Exhausted | Misconfigured | WireError] = {}
-        for row in rows:
-            case = this.case(row)
-            try:
-                with one_node(case.node_id):
-                    challenges[case.node_id] = self.verifier.challenge(case)
-                cases[row] = case
-            except (Exhausted, Misconfigured, WireError) as why:
-                unchallenged[row] = why
-        return cases, challenges, unchallenged
-
-    def _judge(self, verdict: Verdict, case: Case, evidence: bytes | str | Exhausted, audit: bool) -> Verdict:
-        assert self.verifier is not None
-        try:
-            if isinstance(evidence, Exhausted):
-                raise evidence
-            if isinstance(evidence, str):
-                raise WireError(evidence)
-            with one_node(case.node_id):
-                finding: Finding = self.verifier.judge(case, evidence)
-        except (Exhausted, Misconfigured, WireError) as why:
-            return _unaudited(verdict, why) if audit else _dropped(verdict, why)
-        outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
-        return replace(
-            verdict,
-            verdict=outcome,
-            suspect=True,
-            accepted=not finding.convicted,
-            error=finding.error,
-            threshold=finding.threshold,
-            reason=f"{finding.reason}; {verdict.reason}" if verdict.reason else finding.reason,
-        )
-
     def _drop(self, verdict: Verdict) -> Verdict:
-        """After all evidence is in: to a sequential detector, who is dropped here was cleared."""
+        """Leave a cleared node out for its score, after all evidence: detectors learn from who was cleared."""
         limit, score = self.policy.drop_above, verdict.score
         if limit is None or score is None or verdict.verdict is not Outcome.CLEARED or score <= limit:
             return verdict
         reason = f"left out, not for its evidence but for its score: {score:.4g} is above {limit:g}; {verdict.reason}"
         return replace(verdict, verdict=Outcome.DROPPED, accepted=False, reason=reason)
 
-    def _hold_out(self, this: _Round, verdicts: dict[int, Verdict]) -> dict[int, Verdict]:
+    def _hold_out(self, this: Round, verdicts: dict[int, Verdict]) -> dict[int, Verdict]:
         """Let the held-out data decide about those of whom nothing is proven."""
         if self.holdout is None:
             return verdicts
@@ -410,33 +223,6 @@ class Pipeline:
         return replace(verdict, banned=True) if verdict.verdict is Outcome.CONVICTED or struck_out else verdict
 
 
-def _asked(ask: AskNodes, challenges: Mapping[int, bytes]) -> Mapping[int, bytes | str | Exhausted]:
-    """Return what the nodes answer. If asking itself fails, the fault is the server's line, not a node's."""
-    try:
-        return ask(challenges) if challenges else {}
-    except Exception as error:  # noqa: BLE001 - a transport may raise what it likes
-        logger.error("faa: asking %d nodes for evidence failed: %r", len(challenges), error)
-        return dict.fromkeys(challenges, Exhausted(f"it could not be asked ({type(error).__name__})"))
-
-
-def _dropped(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Verdict:
-    """Return the finding for a node without evidence: it is out for this round, but not convicted."""
-    if isinstance(why, Misconfigured):
-        logger.error("faa node=%d cannot be verified: %s", verdict.node_id, why)
-        return replace(verdict, verdict=Outcome.REJECTED, accepted=False, reason=str(why))
-    if isinstance(why, Exhausted):
-        return replace(verdict, verdict=Outcome.EXHAUSTED, suspect=True, accepted=False, reason=str(why))
-    reason = f"no valid evidence: {why}"
-    return replace(verdict, verdict=Outcome.MISSING, suspect=True, accepted=False, reason=reason)
-
-
-def _unaudited(verdict: Verdict, why: Exhausted | Misconfigured | WireError) -> Verdict:
-    """Return the verdict on an audited node that could not be asked: it takes part as if it had not been drawn."""
-    if isinstance(why, Exhausted):
-        return replace(verdict, reason=f"not audited: {why}; {verdict.reason.removeprefix('audit; ')}")
-    return _dropped(verdict, why)
-
-
 def _told(verdict: Verdict, choice: Choice, row: int) -> Verdict:
     """Return the verdict on a node about which held-out data have decided."""
     own = f"; {verdict.reason}" if verdict.reason else ""
@@ -457,14 +243,3 @@ def _withhold(verdict: Verdict) -> Verdict:
         return verdict
     withheld = "left out" if verdict.verdict is Outcome.LEFT_OUT else "removed"
     return replace(verdict, accepted=True, banned=False, withheld=withheld + " and banned" * verdict.banned)
-
-
-@dataclass
-class _Clock:
-    seconds: dict[str, float]
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start

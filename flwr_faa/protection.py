@@ -24,7 +24,7 @@ from flwr_faa.guard import Guard
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.legacy_guard import LegacyGuard, counted
-from flwr_faa.pipeline import Policy
+from flwr_faa.policy import Policy
 from flwr_faa.report import RoundReport
 from flwr_faa.strategy import FAADL
 from flwr_faa.verification.base import Verifier

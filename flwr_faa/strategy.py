@@ -13,7 +13,8 @@ from flwr_faa.defence import Defence
 from flwr_faa.guard import Guard
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
-from flwr_faa.pipeline import Policy, Rule
+from flwr_faa.pipeline import Rule
+from flwr_faa.policy import Policy
 from flwr_faa.report import RoundReport
 from flwr_faa.verification.base import Verifier
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from flwr_faa import legacy
-from flwr_faa.pipeline import Policy
+from flwr_faa.policy import Policy
 from flwr_lomar.detector import LoMarDetector
 from flwr_lomar.strategy import policy_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from flwr_faa.pipeline import Policy
+from flwr_faa.policy import Policy
 from flwr_faa.strategy import FAADL
 from flwr_lomar.detector import LoMarDetector
 

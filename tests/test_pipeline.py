@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flwr_faa.detection.base import Detection
-from flwr_faa.pipeline import Pipeline, Policy
+from flwr_faa.pipeline import Pipeline
+from flwr_faa.policy import Policy
 from flwr_faa.replies.updates import Batch, Reply
 from flwr_faa.report import Outcome, RoundReport
 from flwr_faa.verification import replay

@@ -9,7 +9,7 @@ from flwr_faa import FAADL, Holdout, Ledger, legacy, protect
 from flwr_faa.defence import Defence
 from flwr_faa.detection import Everyone
 from flwr_faa.detection.base import Detection, Detector
-from flwr_faa.pipeline import Policy
+from flwr_faa.policy import Policy
 from flwr_faa.replies.updates import Batch, Reply
 from flwr_faa.report import Outcome, RoundReport
 from flwr_faa.verification.base import Exhausted

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from flwr_faa.defence import Defence
 from flwr_faa.detection import Everyone
-from flwr_faa.pipeline import Pipeline, Policy
+from flwr_faa.pipeline import Pipeline
+from flwr_faa.policy import Policy
 from flwr_faa.report import Outcome
 from flwr_faa.verification import paper
 from flwr_faa.verification.base import Case, Exhausted, Finding
