@@ -68,7 +68,7 @@ def answer(
     plaintext: bool = False,
     answers: Collection[str] = (),
 ) -> bytes:
-    """Evidence for a challenge, or an enrolment.
+    """Answer a challenge with evidence, or a request to enrol.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def answer(
 
 
 def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str]) -> frozenset[str]:
-    """The protocols that a client answers; raises ValueError for names of none, and for ``paper`` with a pin."""
+    """Return the protocols that a client answers; raise ValueError for unknown names, and for ``paper`` with a pin."""
     named = isinstance(answers, Collection) and not isinstance(answers, str)
     if not named or not all(a in list(_SWITCHES) for a in answers):
         raise ValueError(f"expected answers to be protocols among {sorted(_SWITCHES)}, got {answers!r}")
@@ -269,7 +269,7 @@ def _train(client: verifiable | VerifiableClient, arrays: Arrays, config: Mappin
 
 
 def to_record(name: str, data: bytes) -> ArrayRecord:
-    """Bytes as an array: Flower sends large arrays in chunks, bytes in a ``ConfigRecord`` not."""
+    """Pack bytes as an array: Flower sends large arrays in chunks, but not the bytes in a ``ConfigRecord``."""
     return ArrayRecord({name: Array(np.frombuffer(data, np.uint8).copy())})
 
 

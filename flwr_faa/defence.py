@@ -103,11 +103,11 @@ class Defence:
             log(WARNING, "%s", note)
 
     def nonce(self, server_round: int) -> int:
-        """What the clients draw their batch order from in this round. Non-negative, below 2^63."""
+        """Return the number that clients draw their batch order from in this round, from 0 to below 2^63."""
         return self._draw(server_round, 0)
 
     def told(self, server_round: int) -> dict[str, Any]:
-        """What clients must be told with the model: nothing, unless their training is to be verified."""
+        """Return what clients are told with the model: nothing, unless their training is to be verified."""
         if self.verifier is None:
             return {}
         plan = getattr(self.verifier, "plan", None)
@@ -184,10 +184,11 @@ class Defence:
         return {} if self.observe else {node: f"not enrolled: {why}" for node, why in failed.items()}
 
     def present(self, connected: Callable[[], Set[int]]) -> Set[int]:
-        """The connected nodes, once one of them is not banned.
+        """Wait until a node is connected that is not banned, and return all that are connected.
 
-        Waits for who has taken part in this run and is away, as Flower waits for its least number of nodes: rounds of
-        nobody would pass within the minute that a SuperNode takes to come back. Not if all of those are banned too.
+        Wait only for nodes that have taken part in this run and are away, and not if all of those are banned. Flower
+        waits for its least number of nodes in the same way: without it, rounds without any node would pass within the
+        minute that a SuperNode takes to come back.
         """
         while not (found := connected()) - self.ledger.bans.keys():
             if not {v.node_id for report in self.reports for v in report.nodes} - self.ledger.bans.keys():
@@ -342,7 +343,7 @@ class Defence:
         log(INFO, "\t│\t└── Banned so far: %d", len(self.ledger.bans))
 
     def _draw(self, server_round: int, stream: int) -> int:
-        """A number for a purpose: 0 for what clients are told, 1 for what they must not foresee.
+        """Draw a number for a purpose: 0 for what clients are told, 1 for what they must not foresee.
 
         With a seed these are numbers for simulations, as in every release. Without one each is a keyed hash, so that
         what clients are told says nothing of the rest.
@@ -388,7 +389,7 @@ def _check(
 
 
 def failure(told: object) -> str:
-    """What a client says of its own failure, printable and of bounded length."""
+    """Return a client's own words about its failure, printable and of bounded length."""
     text = " ".join(str(told).split())
     if f"No query function registered with name '{ACTION}'" in text:  # Flower's words
         text = f'its ClientApp has no @app.query("{ACTION}"), which returns verifiable(plan, data).verify(msg, context)'
@@ -397,7 +398,7 @@ def failure(told: object) -> str:
 
 
 def _without_node(verdict: Verdict) -> str:
-    """Outcome and reason, the same for all nodes to which the same happened."""
+    """Tell outcome and reason, in words that are the same for all nodes to which the same happened."""
     reason = re.sub(r"^node \d+: ", "", verdict.reason)
     return f"{verdict.verdict} ({reason})" if reason else str(verdict.verdict)
 
@@ -414,7 +415,7 @@ def readable(node_id: int, read: Callable[[], Reply]) -> Reply:
 
 @contextmanager
 def lower_minima(strategy: object, names: Sequence[str], by: int) -> Iterator[None]:
-    """Minimum numbers of nodes, lowered for a while by the banned, which would otherwise be waited for forever."""
+    """Lower minimum numbers of nodes by the banned for a while; Flower would wait for them for ever."""
     before = {name: getattr(strategy, name) for name in names}
     try:
         for name, value in before.items():

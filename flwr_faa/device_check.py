@@ -97,7 +97,7 @@ class Check:
 
 
 def check_python() -> Check:
-    """Version of the interpreter."""
+    """Check the version of Python."""
     found = f"{sys.version.split()[0]} on {os.uname().machine}, {os.cpu_count()} cores"
     if sys.maxsize < 2**32:
         return Check("python", "fail", f"{found}, 32 bits", "flash the 64-bit image: there are no 32-bit wheels")
@@ -105,7 +105,7 @@ def check_python() -> Check:
 
 
 def check_packages() -> Check:
-    """What is installed."""
+    """Check the installed packages."""
     names = ("flwr-anomaly", "flwr", "torch", "numpy", "cryptography", "py-arkworks-bls12381")
     found, missing = [], []
     for name in names:
@@ -119,7 +119,7 @@ def check_packages() -> Check:
 
 
 def check_torch() -> tuple[Check, int]:
-    """A real committed step of training as a client does it, in a process of its own; and its peak memory."""
+    """Do one committed step of training in a process of its own, as a client does; return its peak memory too."""
     told, problem = _probe(_STEP)
     if not told:
         todo = "pip install 'torch>=2.9,<2.10' (a CPU build on aarch64)"
@@ -147,7 +147,7 @@ def check_crypto() -> Check:
 
 
 def check_plan(plan: str, data: Path, budget: float, allow_convolution: bool, max_value: int) -> list[Check]:
-    """What a project must change before its clients can be verified, a finding each."""
+    """Check a project's plan and data: one finding for each thing that must change before it can be verified."""
     arguments = (plan, str(data), str(budget), "yes" if allow_convolution else "", str(max_value))
     problems, died = _probe(_PLAN, *arguments)
     if problems is None:
@@ -156,7 +156,7 @@ def check_plan(plan: str, data: Path, budget: float, allow_convolution: bool, ma
 
 
 def check_disk(folder: Path) -> Check:
-    """Space, and that a file can be written and kept, where the device keeps its data."""
+    """Check the space where the device keeps its data, and that a file can be written and kept there."""
     try:
         private.folder(folder)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
@@ -175,7 +175,7 @@ def check_disk(folder: Path) -> Check:
 
 
 def check_memory(peak: int, meminfo: str) -> Check:
-    """Whether a client's process fits beside the rest, without swapping."""
+    """Check that a client's process fits beside the others without swapping."""
     fields = {k: int(v) * 1024 for k, v in re.findall(r"^(\w+):\s+(\d+) kB$", meminfo, re.M)}
     available, swap = fields.get("MemAvailable", 0), fields.get("SwapTotal", 0)
     found = f"{available // MB} of {fields.get('MemTotal', 0) // MB} MB available, {swap // MB} MB swap"
@@ -190,7 +190,7 @@ def check_memory(peak: int, meminfo: str) -> Check:
 
 
 def check_clock(skew: float | None, synchronised: bool | None) -> Check:
-    """Against the SuperLink where it answered, and whether anything keeps it right."""
+    """Check the clock: against the SuperLink's, if it answered, and whether anything keeps it right."""
     todo = "sudo timedatectl set-ntp true; a Pi has no battery: wait for the network before the service starts"
     if skew is not None and abs(skew) > MAX_SKEW:
         return Check("clock", "fail", f"{skew:+.0f} s from the SuperLink's", todo)
@@ -202,7 +202,7 @@ def check_clock(skew: float | None, synchronised: bool | None) -> Check:
 
 
 def check_connection(address: str, ca: Path | None) -> tuple[Check, float | None]:
-    """Name, port, TLS and an answer of the SuperLink; and how far this clock is from its own, in seconds."""
+    """Check name, port, TLS and answer of the SuperLink; return how many seconds this clock is off, too."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return Check("connection", "fail", f"expected HOST:PORT, got {address}", "as given to flower-supernode"), None
@@ -242,7 +242,7 @@ def run_checks(
     told: Callable[[Check], None],
     more: Callable[[], Sequence[Check]] = tuple,
 ) -> bool:
-    """All checks of this machine, then more of them, each told as it is done; whether none failed."""
+    """Run the checks of this machine, then these others; show each when it is done, and return whether none failed."""
     results: list[Check] = []
 
     def keep(check: Check) -> None:
@@ -267,7 +267,7 @@ def run_checks(
 
 
 def _probe(code: str, *arguments: str) -> tuple[Any, str]:
-    """What a process of its own printed, or why there is nothing."""
+    """Run code in a process of its own and return what it printed, or why it printed nothing."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
@@ -289,7 +289,7 @@ def _probe(code: str, *arguments: str) -> tuple[Any, str]:
 
 
 def _synchronised() -> bool | None:
-    """Whether systemd says so; None where there is no systemd to ask."""
+    """Return whether systemd says so; None where there is no systemd to ask."""
     try:
         asked = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)

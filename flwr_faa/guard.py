@@ -1,4 +1,4 @@
-"""What stands around a strategy of the Message API: nodes chosen and enrolled, replies read, decided and handed on.
+"""The guard around a strategy of the Message API: it enrols nodes, reads replies, decides, and hands them on.
 
 :class:`flwr_faa.FAADL` has a guard around Flower's ``FedAvg``, ``protect`` has one around a project's own class. The
 guard keeps everything that it remembers to itself.
@@ -182,7 +182,7 @@ class Guard:
         names: list[str],
         key: str,
     ) -> list[Message]:
-        """The accepted replies with the validated arrays in the model's order, under one name, and mended metrics."""
+        """Return the accepted replies with validated arrays in the model's order, and with mended metrics."""
         contents = {node: RecordDict(dict(messages[node].content)) for node in models}
         arrays_at, metrics_at = (
             Counter(next(iter(getattr(c, kind))) for c in contents.values()).most_common(1)[0][0]
@@ -247,7 +247,7 @@ class _View:
 
 
 def _read(message: Message, model: Model, key: str) -> Reply:
-    """What a reply holds, without trusting any of it."""
+    """Read a reply without trusting any of it."""
     node_id = message.metadata.src_node_id
     if message.has_error():
         return Reply(node_id, problem=failure(message.error.reason or message.error.code), absent=True)
@@ -306,7 +306,7 @@ def limit(own: npt.NDArray[Any]) -> int:
 
 
 def _sent(messages: Sequence[Message], key: str, arrays: ArrayRecord) -> ArrayRecord:
-    """The model that all of these messages hold: a strategy need not send the one that it was given.
+    """Return the model that all of these messages hold: a strategy need not send the one that it was given.
 
     Raises
     ------
@@ -327,7 +327,7 @@ def _only(content: RecordDict) -> MetricRecord:
 
 
 def _array(a: npt.NDArray[Any]) -> Array:
-    """What Flower makes of an array, without a second copy of what a client sent."""
+    """Convert an array as Flower does, without a second copy of what a client sent."""
     return Array(str(a.dtype), tuple(a.shape), "numpy.ndarray", npy.write(a))
 
 
@@ -336,7 +336,7 @@ def _record(model: Model) -> ArrayRecord:
 
 
 def _arrays(message: Message) -> Model:
-    """The arrays of a reply that can be read and averaged, or none."""
+    """Return the arrays of a reply that can be read and averaged, or none."""
     records = [] if message.has_error() else list(message.content.array_records.values())
     try:
         found = {name: npy.read(a.data, len(a.data)) for name, a in records[0].items()} if len(records) == 1 else {}

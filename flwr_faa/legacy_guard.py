@@ -1,4 +1,4 @@
-"""What stands around a strategy of the legacy API; the counterpart of ``guard.py``."""
+"""The guard around a strategy of the legacy API; the counterpart of ``guard.py``."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class LegacyGuard:
         return self.defence.policy.weighting
 
     def _read(self, client: ClientProxy, result: FitRes) -> Reply:
-        """What a result holds, without trusting any of it."""
+        """Read a result without trusting any of it."""
         node, tensors = node_id(client), result.parameters.tensors
         commitment = result.metrics.get(COMMITMENT, b"")
         told = commitment if isinstance(commitment, bytes) else b""
@@ -297,7 +297,7 @@ class _View(Criterion):
 
 
 def _sent(told: Sequence[Parameters]) -> Parameters:
-    """The model that all of these clients are sent: a strategy need not send the one that it was given.
+    """Return the model that all of these clients are sent: a strategy need not send the one that it was given.
 
     Raises
     ------
@@ -311,16 +311,16 @@ def _sent(told: Sequence[Parameters]) -> Parameters:
 
 
 def counted(metrics: Any, report: RoundReport) -> Any:
-    """The round's metrics with the report's; whatever else a project's own function returns is for its own class."""
+    """Add the report's numbers to a round's metrics; what is no mapping is left to the project's own class."""
     return {**metrics, **report.metrics()} if isinstance(metrics, Mapping) else metrics
 
 
 def node_id(client: ClientProxy) -> int:
-    """A proxy's node id; its ``cid`` is that number as text."""
+    """Return a proxy's node id; its ``cid`` is that number as text."""
     return int(client.cid)
 
 
 def _why(failures: Failures) -> str:
-    """Why nodes have no result: the server is told what went wrong, but not for whom."""
+    """Say why nodes have no result: Flower tells the server what went wrong, but not for which node."""
     told = sorted({failure(f) for f in failures if isinstance(f, BaseException)})
     return "; or ".join(["no reply in time", *told[:3]])

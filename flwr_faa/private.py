@@ -1,4 +1,4 @@
-"""Files and folders for their owner's eyes only, from the first moment and whatever the umask is."""
+"""Files and folders that only their owner can read, from the first moment and whatever the umask is."""
 
 from __future__ import annotations
 

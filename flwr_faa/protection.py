@@ -93,7 +93,7 @@ def protect(
 
 
 def _kind(strategy: object) -> object:
-    """The object itself where it is a wrapper, which hides behind the class of what it wraps."""
+    """Return the object if it is a wrapper, else None; a wrapper hides behind the class of what it wraps."""
     return strategy if issubclass(type(strategy), _Wrapped) else None
 
 
@@ -266,7 +266,7 @@ class _Legacy(_Wrapped, _LegacyFront):
 
 
 def _copied(cls: type[_Wrapped], own: Any, guard: Any) -> Any:
-    """A copy of a protected strategy, from copies of its parts."""
+    """Return a copy of a protected strategy, from copies of its parts."""
     copied = object.__new__(cls)
     _Front.__init__(copied, own, guard)
     return copied

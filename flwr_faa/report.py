@@ -142,7 +142,7 @@ class RoundReport:
     disclosures: tuple[DataDisclosure, ...] = ()
 
     def having(self, outcome: Outcome) -> tuple[Verdict, ...]:
-        """The nodes with this outcome."""
+        """Return the nodes with this outcome."""
         return tuple(v for v in self.nodes if v.verdict is outcome)
 
     @property
@@ -160,16 +160,16 @@ class RoundReport:
         return tuple(v for v in self.nodes if v.verdict in asked)
 
     def counts(self) -> dict[str, int]:
-        """Number of nodes by outcome, and accepted."""
+        """Return the number of nodes by outcome, and of the accepted ones."""
         by_outcome = {str(outcome): len(self.having(outcome)) for outcome in Outcome}
         return by_outcome | {"accepted": len(self.accepted)}
 
     def metrics(self) -> dict[str, int]:
-        """These counts under the names that they have among a strategy's metrics."""
+        """Return these counts under the names that they have among a strategy's metrics."""
         return {f"faa-{name}": count for name, count in self.counts().items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types; numbers that JSON does not have (NaN, infinity) become None."""
+        """Return plain types; numbers that JSON does not have (NaN, infinity) become None."""
         plain: dict[str, Any] = _finite(asdict(self))
         return plain
 

@@ -1,4 +1,4 @@
-"""What a verifier is: a challenge out, evidence in, a finding."""
+"""The interface of a verifier: it sends a challenge, gets evidence, and returns a finding."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def one_node(node_id: int) -> Iterator[None]:
 
 
 def worst(errors: Iterable[float]) -> float:
-    """The largest of these errors, infinite if one is NaN; ``max`` overlooks a NaN that is not the first."""
+    """Return the largest of these errors, infinite if one is NaN; ``max`` overlooks a NaN that is not the first."""
     return max((math.inf if math.isnan(error) else float(error) for error in errors), default=0.0)
 
 
@@ -111,7 +111,7 @@ class Verifier(Protocol):
         ...
 
     def challenge(self, case: Case) -> bytes:
-        """The question to send to the node.
+        """Return the question to send to the node.
 
         Raises
         ------
@@ -144,13 +144,13 @@ class Disclosing(Protocol):
         ...
 
     def affordable(self, node_id: int) -> float:
-        """How many more checks of this node's data its budget allows, as last heard; infinite where none is limited."""
+        """Return how many more checks of this node's data its budget allows, as last heard; perhaps infinite."""
         ...
 
 
 @runtime_checkable
 class Enrolling(Protocol):
-    """What a verifier has besides if nodes must enrol before they train, and commit themselves with every update."""
+    """A verifier whose nodes must enrol before they train, and commit themselves with every update."""
 
     @property
     def enrol_timeout(self) -> float:
@@ -158,7 +158,7 @@ class Enrolling(Protocol):
         ...
 
     def enrolment(self, node_id: int) -> bytes | None:
-        """The request to send to a node before it trains; None if it is enrolled."""
+        """Return the request to send to a node before it trains; None if it is enrolled."""
         ...
 
     def enrol(self, node_id: int, answer: bytes) -> None:
@@ -174,5 +174,5 @@ class Enrolling(Protocol):
         ...
 
     def samples(self, node_id: int) -> int | None:
-        """How many samples a node has enrolled; None if it has not."""
+        """Return how many samples a node has enrolled; None if it has not."""
         ...

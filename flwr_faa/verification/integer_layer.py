@@ -23,12 +23,12 @@ FINE = 32
 
 
 def real(z: torch.Tensor, scale: float, bits: int, dtype: torch.dtype) -> torch.Tensor:
-    """Outputs of the integer layer as the model's: the one rounding, the same wherever it is done."""
+    """Convert outputs of the integer layer to the model's; all sides round here, and in the same way."""
     return (z * (scale / 2.0**bits)).to(dtype)
 
 
 def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> FirstLayer:
-    """A ``first_layer`` for :meth:`Training.train` from integer samples, shape (m, ...), and weights of so many
+    """Return a ``first_layer`` for :meth:`Training.train` from integer samples, shape (m, ...), and weights of so many
     fractional bits. Sums stay exact below 2^53.
     """
     import torch

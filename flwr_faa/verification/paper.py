@@ -117,7 +117,7 @@ class Paper:
     def _open(
         self, keys: list[ipfe.FunctionalKey], clear: npt.NDArray[np.int64], ciphertexts: tuple[ipfe.Ciphertext, ...]
     ) -> npt.NDArray[np.int64]:
-        """Samples from clear and encrypted rows: unit functionals, then M^-1."""
+        """Open the samples from clear and encrypted rows: unit functionals, then M^-1."""
         bound = (self._rows[0] - 1 + aont.LAMBDA) * self.max_value
         last = ipfe.decrypt_rows(ciphertexts, keys, bound)
         samples = aont.inverse(np.concatenate([clear.astype(np.int64), last[:, None, :]], axis=1))
@@ -131,7 +131,7 @@ class Paper:
 
 
 def answer(data: Data, request: bytes) -> bytes:
-    """The client's side: transform every sample, encrypt its last row (Algorithm 1, lines 6-9)."""
+    """Answer for the client: transform every sample, encrypt its last row (Algorithm 1, lines 6-9)."""
     fields = unpack(request, REQUEST, {"group": str, "public_key": bytes, "rows": int})
     samples, labels = data
     try:

@@ -48,7 +48,7 @@ def problems(
     shape = samples.shape[1:] if samples is not None and samples.ndim > 1 else None
 
     def tried(check: Callable[[], Any]) -> Any:
-        """What a check returns; if it raises, that is one more thing to change, and None."""
+        """Return what a check returns; if it raises, note one more thing to change and return None."""
         try:
             return check()
         except Exception as why:  # noqa: BLE001 - a project's own model or loss may raise anything

@@ -1,4 +1,4 @@
-"""What an authority may raise, as what it means for the node that is being verified."""
+"""Translate what an authority raises into what it means for the node that is being verified."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Replay:
 
 
 def answer(data: Data, request: bytes) -> bytes:
-    """The client's side."""
+    """Answer for the client."""
     unpack(request, REQUEST, {"round": int})
     samples, labels = data
     return pack(EVIDENCE, {"samples": samples, "labels": labels.astype("<i8")})

@@ -1,4 +1,4 @@
-"""What server and clients must agree on before anybody's training is judged: the plan, as words that can be compared.
+"""The settings that server and clients must agree on before any training is judged, in a form that can be compared.
 
 A server whose plan has another learning rate than its clients' would convict every honest one of them. So the settings
 go with each request to train, and a client that has others says which, and does not train.

@@ -66,12 +66,12 @@ class Training:
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def initial_arrays(self, seed: int) -> list[npt.NDArray[Any]]:
-        """Arrays of a freshly initialised model."""
+        """Return the arrays of a freshly initialised model."""
         with contract(seed):
             return to_arrays(self._new())
 
     def build(self, arrays: Arrays) -> nn.Module:
-        """A model with these arrays."""
+        """Return a model with these arrays."""
         import torch
 
         model = self._new()
@@ -80,12 +80,12 @@ class Training:
         return model
 
     def blank(self) -> nn.Module:
-        """A model of which only the structure matters; leaves torch's generator alone."""
+        """Return a model of which only the structure matters, and leave torch's generator alone."""
         with contract(0):
             return self._new()
 
     def _new(self) -> nn.Module:
-        """A new model. Raises ValueError if the plan's callable does not return one."""
+        """Return a new model. Raises ValueError if the plan's callable does not return one."""
         from torch import nn
 
         try:
@@ -105,15 +105,15 @@ class Training:
                 yield permutation[start : start + self.batch_size]
 
     def steps(self, count: int) -> int:
-        """How many there are of a run on so many samples."""
+        """Return how many steps a run on so many samples has."""
         return self.epochs * -(-count // self.batch_size)
 
     def smallest_batch(self, count: int) -> int:
-        """Size of the smallest batch of a run on so many samples, which is the last of each epoch."""
+        """Return the size of the smallest batch of a run on so many samples, the last batch of each epoch."""
         return count % self.batch_size or self.batch_size
 
     def start(self, arrays: Arrays) -> Checkpoint:
-        """The checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
+        """Return the checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
         with contract(0):
             model = self.build(arrays)
         rest = tuple(np.zeros_like(p.detach().numpy()) for p in model.parameters()) if self.momentum else ()
@@ -201,7 +201,7 @@ class Training:
             return checkpoint()
 
     def predict(self, arrays: Arrays, samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The model's outputs in evaluation mode, shape (m, classes)."""
+        """Return the model's outputs in evaluation mode, shape (m, classes)."""
         import torch
 
         with contract(0), torch.inference_mode():
@@ -211,7 +211,7 @@ class Training:
             return np.asarray(torch.cat(outputs).numpy())
 
     def error(self, arrays: Arrays, claimed: Arrays, replayed: Arrays) -> float:
-        """How far a claimed result is from its replay: the relative L2 error of the update.
+        """Return how far a claimed result is from its replay: the relative L2 error of the update.
 
         Parameters and floating buffers (batch norm's running statistics) are compared as two wholes and the larger
         error counts, so that large buffers hide nothing; integers (``num_batches_tracked``) must be equal, or the
@@ -230,7 +230,7 @@ class Training:
 
 
 def find_first_layer(model: nn.Module) -> nn.Module:
-    """The first ``Linear`` or ``Conv2d``, in the order of registration.
+    """Return the first ``Linear`` or ``Conv2d``, in the order of registration.
 
     Raises
     ------

@@ -86,7 +86,7 @@ def unpack(data: bytes, kind: str, expected: Mapping[str, type]) -> dict[str, An
 
 
 def kind_of(data: bytes) -> str:
-    """The kind of a message, without reading the rest."""
+    """Return the kind of a message, without reading the rest."""
     reader = _Reader(data)
     if reader.take(len(_MAGIC)) != _MAGIC:
         raise WireError("expected a version 1 message, got other bytes")
