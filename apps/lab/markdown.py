@@ -20,6 +20,11 @@ def untitled(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 
+def decimal(value: float | None, digits: int = 3) -> str:
+    """Write a number with so many decimals; ``-`` stands for None."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def write_region(path: Path, name: str, text: str) -> None:
     """Replace what stands between ``<!-- table:name -->`` and the next ``<!-- /table -->``; blank lines around it.
 

@@ -20,7 +20,7 @@ from statistics import mean
 from typing import Any
 
 from apps.lab.journal import Row
-from apps.lab.markdown import Table, markdown
+from apps.lab.markdown import Table, decimal, markdown
 from apps.studies.command import options_of, publish, results
 from apps.studies.lomar_accuracy.cells import AccuracyCell, key_of, run, run_accuracy, verdicts
 from apps.studies.lomar_accuracy.study import DOC
@@ -147,7 +147,7 @@ def proof_table(rows: Sequence[Row]) -> Table:
 
 def _mean(rows: Sequence[Row], figure: str) -> str:
     values = [row[figure] for row in rows if row[figure] is not None]
-    return f"{mean(values):.3f}" if values else "-"
+    return decimal(mean(values) if values else None)
 
 
 if __name__ == "__main__":

@@ -17,17 +17,17 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from apps.lab import datasets
 from apps.lab.config import load
-from apps.lab.markdown import Table, markdown, write_region
+from apps.lab.markdown import Table, decimal, markdown
 from apps.lab.recording.progress import rounds_bar
 from apps.lab.running.continued import CHECKPOINT, Continued, run_continued
 from apps.lab.running.fleet import Fleet
 from apps.lab.scenario import CONF, Scenario
+from apps.studies.command import publish
 
 SETTING = (
     "clients=1100 partition=lambda partition.share=0 partition.size=600 attack=label_flip attack.share=0.0909 "
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), help="files in conf/strategy")
     parser.add_argument("--out", type=Path, default=Path("runs/scale"), help="a folder for each strategy goes in here")
     parser.add_argument("--finished", action="store_true", help="run nothing: the table of the rounds there are")
-    parser.add_argument("--docs", action="store_true", help=f"write the table into {DOC.name} too")
+    parser.add_argument("--write", "--docs", action="store_true", help=f"write the table into {DOC.name} too")
     parser.add_argument("overrides", nargs="*", help="of the setting, e.g. attack.tau=0.1")
     options = parser.parse_intermixed_args(arguments)
     logging.getLogger("flwr").setLevel(logging.ERROR)  # one line per node and round; it is all in rounds.jsonl
@@ -61,10 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 watch = bar(strategy) if console.is_terminal else partial(_line, strategy)
                 records[strategy] = run_continued(scenario, folder, watch)
         records[strategy].write({})
-    text = markdown(*table(records))
-    print(text)
-    if options.docs:
-        write_region(DOC, "lomar-scale", text)
+    publish(markdown(*table(records)), DOC, "lomar-scale", options.write)
     return 0
 
 
@@ -92,7 +89,7 @@ def table(records: Mapping[str, Continued]) -> Table:
         shares = [summary["scores"]["tpr_left_out"], summary["scores"]["fpr_left_out"]]
         minutes = [sum(record.wall[:20]) / 60, sum(record.cpu[:20]) / 60, sum(record.wall) / 60]
         early = summary["accuracy"][min(20, record.done)]  # the list starts with the untrained model
-        lines.append([strategy, _three(early), str(record.done), *map(_three, figures), *map(_three, shares)])
+        lines.append([strategy, decimal(early), str(record.done), *map(decimal, figures), *map(decimal, shares)])
         lines[-1] += [f"{m:.1f}" for m in minutes]
         phases = [summary["seconds"].get(phase, 0.0) / record.done for phase in ("train", "detect", "aggregate")]
         lines[-1] += [f"{seconds:.1f}" for seconds in phases]
@@ -103,10 +100,6 @@ def table(records: Mapping[str, Continued]) -> Table:
 
 def _line(strategy: str, number: int, accuracy: float) -> None:
     print(f"{time.strftime('%H:%M:%S')} {strategy} round {number}: accuracy {accuracy:.3f}", flush=True)
-
-
-def _three(value: Any) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

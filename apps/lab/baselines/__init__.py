@@ -15,15 +15,6 @@ from apps.lab.baselines.off import Nobody, no_verifier
 from apps.lab.baselines.rules import geometric_median, median, trimmed_mean
 
 __all__ = [
-    "CentredClipping",
-    "DnC",
-    "FoolsGold",
-    "Krum",
-    "Nobody",
-    "geometric_median",
-    "median",
-    "nnm_trimmed_mean",
-    "no_verifier",
-    "norm_bounded",
-    "trimmed_mean",
-]
+    "CentredClipping", "DnC", "FoolsGold", "Krum", "Nobody", "geometric_median", "median", "nnm_trimmed_mean",
+    "no_verifier", "norm_bounded", "trimmed_mean",
+]  # fmt: skip

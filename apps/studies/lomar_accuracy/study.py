@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from apps.lab.journal import Row
-from apps.lab.markdown import Table, markdown
+from apps.lab.markdown import Table, decimal, markdown
 from apps.lab.scenario import CONF
 from apps.studies.command import options_of, publish, results
 from apps.studies.lomar_accuracy.cells import ATTACKS, AccuracyCell, key_of, run_accuracy
@@ -99,7 +99,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
     yield (
         f"The {len(failing)} of {len(accuracy)} cells in which `lomar` is more than a point below the best of the four",
         ["gap (points)", "model", "clients", "data", "attack", "M", *names],
-        [[f"{100 * g:+.1f}", *map(str, cell), *(_three(accuracy[cell].get(s)) for s in names)] for g, cell in failing],
+        [[f"{100 * g:+.1f}", *map(str, cell), *(decimal(accuracy[cell].get(s)) for s in names)] for g, cell in failing],
     )
 
 
@@ -120,9 +120,5 @@ def _summary(
         means += [mean(values) if values else None for values in there]
         failing = sum(g < -POINT for g in gaps)
         figures = [f"{100 * mean(gaps):+.1f}", f"{100 * min(gaps):+.1f}", f"{failing} of {len(own)}"]
-        table.append([label, *map(_three, means), *figures])
+        table.append([label, *map(decimal, means), *figures])
     return title, [*head, *STRATEGIES, *others, "mean gap (points)", "worst gap", "cells beyond a point"], table
-
-
-def _three(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import Any
 
 from apps.lab.journal import Row
-from apps.lab.markdown import markdown
+from apps.lab.markdown import decimal, markdown
 from apps.lab.recording.metrics import GRID
 from apps.lab.scenario import CONF
 from apps.studies.command import options_of, publish, results
@@ -93,7 +93,7 @@ def by_attack(rows: Sequence[Row]) -> str:
         line = [attack]
         for partition in PARTITIONS:
             group = [r for r in rows if (r["clients"], r["partition"], r["attack"]) == (100, partition, attack)]
-            line += [_show(_mean(group, key), 3) for key in ("auc", "tpr", "fpr")]
+            line += [decimal(_mean(group, key), 3) for key in ("auc", "tpr", "fpr")]
         lines.append(line)
     return _markdown("100 clients, by attack: means over models, shares and seeds", head, lines)
 
@@ -112,7 +112,7 @@ def failing(rows: Sequence[Row]) -> str:
         missed = {s: c for s, c in cells.items() if s and _mean(c, "tpr") is not None and not _reached(c)}
         if missed:
             shown = [
-                f"{_show(_mean(missed[s], 'tpr'))} / {_show(_mean(missed[s], 'fpr'), 3)}" if s in missed else ""
+                f"{decimal(_mean(missed[s], 'tpr'), 2)} / {decimal(_mean(missed[s], 'fpr'), 3)}" if s in missed else ""
                 for s in SHARES
             ]
             lines.append([model, partition, attack, *shown])
@@ -127,7 +127,7 @@ def full(rows: Sequence[Row]) -> str:
         group = [r for r in rows if (r["model"], r["clients"], r["partition"]) == (model, n, partition)]
         quiet = [r for r in group if not r["share"]]
         if quiet:
-            line = f"FPR {_show(_mean(quiet, 'fpr'), 3)} ({_show(_worst(quiet, 'fpr', max), 3)})"
+            line = f"FPR {decimal(_mean(quiet, 'fpr'), 3)} ({decimal(_worst(quiet, 'fpr', max), 3)})"
             lines.append([model, str(n), partition, "nobody", line, "", "", ""])
         for attack in _names(group):
             cells = {c[0]["share"]: c for c in _cells(r for r in group if r["attack"] == attack)}
@@ -138,8 +138,10 @@ def full(rows: Sequence[Row]) -> str:
 def _cell(cell: Sequence[Row]) -> str:
     if not cell or _mean(cell, "auc") is None:
         return "-"
-    worst = f"({_show(_worst(cell, 'tpr', min))} / {_show(_worst(cell, 'fpr', max), 3)})"
-    return f"{_show(_mean(cell, 'auc'))}, {_show(_mean(cell, 'tpr'))} / {_show(_mean(cell, 'fpr'), 3)} {worst}"
+    worst = f"({decimal(_worst(cell, 'tpr', min), 2)} / {decimal(_worst(cell, 'fpr', max), 3)})"
+    return (
+        f"{decimal(_mean(cell, 'auc'), 2)}, {decimal(_mean(cell, 'tpr'), 2)} / {decimal(_mean(cell, 'fpr'), 3)} {worst}"
+    )
 
 
 def _reached(cell: Sequence[Row]) -> bool:
@@ -167,10 +169,6 @@ def _cells(rows: Iterable[Row]) -> list[list[Row]]:
 
 def _names(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(r["attack"] for r in rows if r["share"]))
-
-
-def _show(x: float | None, digits: int = 2) -> str:
-    return "-" if x is None else f"{x:.{digits}f}"
 
 
 def _markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
