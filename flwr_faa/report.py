@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """One node in one round.
+    """The verdict on one node in one round.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def describe(disclosures: Sequence[DataDisclosure]) -> str:
 
 @dataclass(frozen=True)
 class RoundReport:
-    """One round.
+    """The report of one round.
 
     Attributes
     ----------

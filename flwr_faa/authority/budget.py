@@ -1,12 +1,12 @@
 """How much may be known of a sample, and how much is. Pure: no state, no I/O.
 
-What a value tells of a sample is counted in dimensions, ``information.py``: as many of the sample's own values as hold
-what it can tell. So what is limited is the information in all values known of a sample, over its lifetime. Kept is a
-bound on it, ::
+What a value tells of a sample is counted in dimensions (``information.py``): the number of the sample's own values that
+hold as much information. The budget limits the information in all values that become known of a sample over its
+lifetime. The authority keeps a bound on it, ::
 
     known  <=  carried + keys + functions whose values the client stated + gradients,  capped at n
 
-each in dimensions; what costs k of them is k digests, so that the same again counts once.
+each in dimensions. What costs k dimensions is stored as k digests, so that a repetition counts once.
 
 * A key opens its function of every ciphertext under the same public key, those seen before and those still to come,
   whatever it was asked for. So keys count for all samples of a client, only stated values count sample by sample.
@@ -16,8 +16,8 @@ each in dimensions; what costs k of them is k digests, so that the same again co
   be known than its count says.
 * ``carried``: a client that registers another set may have registered the same samples in another order or
   encoding. So every new sample starts with the most that was known of any old one.
-* Memory: 16 bytes a dimension and sample, so at most ``16 * budget`` a sample: 3 kB at 784 coordinates and a budget of
-  a quarter, 1.9 MB a client of 600 samples once all is spent.
+* Memory: 16 bytes per dimension and sample, so at most ``16 * budget`` per sample: 3 kB at 784 coordinates and a budget
+  of a quarter, 1.9 MB for a client of 600 samples when all of it is spent.
 """
 
 from __future__ import annotations

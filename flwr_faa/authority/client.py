@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 class RemoteAuthority:
     """An authority that runs elsewhere; see :func:`flwr_faa.authority.connect`.
 
-    Nothing is sent before something is asked. A request that gets no answer is made once more: keys asked for twice
-    are counted once. After that nothing is sent for as long as it took to find out, so that an authority that hangs
-    holds a round up once and not once a suspect.
+    Nothing is sent before something is asked. A request that gets no answer is made once more: keys asked for twice are
+    counted once. After that nothing is sent for as long as it took to find out, so that an authority that hangs delays
+    a round once, and not once for each suspect.
 
     Parameters
     ----------

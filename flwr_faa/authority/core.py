@@ -29,7 +29,7 @@ _SCALAR = 32  # bytes of a scalar, in both groups
 
 
 class KeyAuthority:
-    """Keys for registered data, within the budget, every issue on disk before the key leaves.
+    """Issues keys for registered data, within the budget; each issue is on disk before the key leaves.
 
     A client is the Ed25519 key that signs its registrations. The first key to register for a node keeps the node; one
     client has one current set, on one node, and the older ones are closed. Neither another set nor another node gives

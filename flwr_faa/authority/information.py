@@ -2,13 +2,13 @@
 
 A sample is n integers from 0 to ``top``: it holds ``n log2(top + 1)`` bits. A value that can only be one of r tells at
 most ``log2(r)`` bits of it, whatever the function, the prior and the sample are, and values together tell at most the
-sum, since ``I(X; V_1 .. V_m) <= H(V_1 .. V_m) <= sum_i log2 r_i``. So a value costs as many dimensions as hold what it
-can tell::
+sum, since ``I(X; V_1 .. V_m) <= H(V_1 .. V_m) <= sum_i log2 r_i``. So the cost of a value is the number of dimensions
+that hold as much::
 
     dimensions(r) = the least k with (top + 1)^k >= r
 
-and whoever knows values that cost k dimensions knows at most ``k log2(top + 1)`` bits of the ``n log2(top + 1)``. That
-a value is linear, exact, or of large weights plays no part: four pixels that are packed into one value cost four.
+Values that cost k dimensions together tell at most ``k log2(top + 1)`` bits of the ``n log2(top + 1)``. That a value is
+linear, exact, or of large weights plays no part: four pixels that are packed into one value cost four.
 
 What a check tells, of a function with weights w of size ``s = sum_j |w_j|``:
 

@@ -84,7 +84,7 @@ class Line:
 
 
 class Store:
-    """Keys, sets, counts and log. Every method but the reading ones belongs into a ``transaction``.
+    """Keys, sets, counts and log. Every method that writes must be called in a ``transaction``.
 
     Parameters
     ----------

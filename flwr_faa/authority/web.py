@@ -4,7 +4,7 @@ uvicorn limits neither how long a connection may stay silent nor whose connectio
 connections are accepted. A connection is a stranger's until the application vouches for a request of it (``vouch``):
 signed by the aggregation server, or with the page's token. Strangers have ``SECONDS`` from their first byte to the last
 and ``STRANGERS`` places. When these are taken, the address with the most strangers loses its oldest one, so neither
-silence nor slowness nor many connections keep others out. Who has been vouched for is not counted.
+silence nor slowness nor many connections keep others out. A connection that has been vouched for is not counted.
 """
 
 from __future__ import annotations

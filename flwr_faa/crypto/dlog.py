@@ -1,4 +1,4 @@
-"""Small discrete logarithms: baby-step giant-step over one table a group.
+"""Small discrete logarithms: baby-step giant-step over one table for each group.
 
 The table holds the low 64 bits of the x coordinate of u g for 0 <= u <= T, so one look-up covers both signs. A point
 v g beyond it is moved by multiples of 2T + 1. Both the table and the giant steps need x(C - O) and x(C + O) for one

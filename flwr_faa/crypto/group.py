@@ -1,4 +1,4 @@
-"""What a prime-order group must do for everything here. The paper builds on Charm (Section VI-C); see ``backends.py``.
+"""The interface of a prime-order group. The paper builds on Charm (Section VI-C); see ``backends.py``.
 
 Written additively. A point is whatever object its back end makes; only the back end looks inside.
 """

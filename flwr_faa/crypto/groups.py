@@ -1,4 +1,4 @@
-"""What is done in any group: sums of multiples, fast, and points to bytes and back.
+"""Operations in any group: fast sums of multiples, and points to bytes and back.
 
 Points travel uncompressed, ``x || y``, big-endian: twice the bytes, but read four times faster, all checks included
 (no square root). Reading is strict: both coordinates below p, on the curve, in the subgroup, never the identity

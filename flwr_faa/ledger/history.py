@@ -58,7 +58,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class NodeHistory:
-    """One node over all rounds.
+    """The history of one node over all rounds.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The first layer of a replay from integers: exact products with fixed-point weights, ordinary autograd behind it.
+"""The first layer of a replay, computed from integers: exact products with fixed-point weights, and autograd behind it.
 
 FAA-DL, Sec. IV-C: only ``Z1 = W1 A0 + b1`` and ``dE/dW1`` touch the samples (Eqs. 20, 21), and both are inner products
 with them. Here both are computed from what inner-product decryption yields, integers; weights are fixed point.

@@ -1,4 +1,4 @@
-"""``paper``: FAA-DL's Algorithm 1 as printed. All samples, AONT, last row encrypted, the whole epoch replayed.
+"""``paper``: FAA-DL's Algorithm 1 as printed. It covers all samples, encrypts the last row, and replays the epoch.
 
 It hides nothing. The rows that the all-or-nothing transform leaves in the clear give the image away by themselves
 (``crypto/aont.py``), and the first layer's gradient (Eq. 21) needs the inner product of every sample with every unit
