@@ -3,7 +3,8 @@
 Every request is signed, rather than made over TLS with a client certificate: the signature is checked before a byte of
 the body is read, holds on loopback without TLS and behind a proxy that ends it, a refusal can say why and be logged,
 and a replay is recognised by a nonce on the authority's disk rather than by a session that a restart forgets. Every
-reply to a signed request is signed too, over the request, so the one pinned Ed25519 key vouches for all of it."""
+reply to a signed request is signed too, over the request, so the one pinned Ed25519 key vouches for all of it.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Nothing here trusts a reply. A reply that is not what the round asked for is rejected with its reason and costs its
 sender the round; it never raises. What remains is the matrix of updates ``g_i = w_i - w`` (FAA-DL, Eq. 2), one row for
 each node, rows sorted by node id, so that nothing downstream can depend on the order of arrival. Only the replies are
-kept: the subtraction is done when the updates are read (``rows``)."""
+kept: the subtraction is done when the updates are read (``rows``).
+"""
 
 from __future__ import annotations
 
