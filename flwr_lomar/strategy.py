@@ -43,5 +43,5 @@ class LoMar(FAADL):
 
 
 def policy_of(preset: Literal["robust", "paper"]) -> Policy:
-    """How a preset averages."""
+    """Return the policy by which a preset averages."""
     return Policy(weighting="reported", renormalise=False) if preset == "paper" else Policy()

@@ -43,7 +43,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def built(folder: Path) -> Path:
-    """The wheel of this checkout."""
+    """Return the wheel of this checkout."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
@@ -90,7 +90,7 @@ def tried(python: str, flwr: str, wheel: Path, folder: Path, stages: Sequence[st
 
 
 def lines(pythons: Sequence[str], flowers: Sequence[str], stages: Sequence[str]) -> Iterator[list[str]]:
-    """The table, a line at a time."""
+    """Yield the table line by line."""
     with tempfile.TemporaryDirectory(prefix="matrix-") as temporary:
         folder = Path(temporary)
         for file in ("apps/release/smoke.py", "apps/lab/running/local_grid.py"):

@@ -36,7 +36,7 @@ NODES, ROUNDS, SHAPE = 10, 2, (8, 5)
 
 
 def step(partition: int) -> np.ndarray[Any, Any]:
-    """An update: honest ones are alike, the last node's is the opposite, and larger."""
+    """Return an update: honest ones are alike, the last node's is the opposite, and larger."""
     noise = np.random.default_rng(partition).normal(size=SHAPE)
     return (1.0 + 0.1 * noise if partition < NODES - 1 else -5.0 + noise).astype(np.float32)
 
@@ -166,7 +166,7 @@ def commands() -> None:
 
 
 def call(command: str, *args: str) -> str:
-    """What a command of this environment prints."""
+    """Return what a command of this environment prints."""
     done = subprocess.run([Path(sys.executable).with_name(command), *args], capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssertionError(f"expected {command} {args[0]} to succeed, got: {(done.stderr or done.stdout)[-300:]}")

@@ -46,7 +46,7 @@ class Detector(Protocol):
         ...
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """Further suspects, after some were judged (row -> convicted?); empty ends the round's verification.
+        """Return further suspects, after some were judged (row -> convicted?); empty ends the round's verification.
 
         Only called where there is a verifier. Nobody, unless a detector has a second thought. The rows stand in
         the order in which they were named, never in that of arrival, and a node that gave no valid evidence counts as
@@ -56,7 +56,7 @@ class Detector(Protocol):
         return ()
 
     def grave(self, batch: Batch, detection: Detection) -> tuple[int, ...]:
-        """Suspects that are left out even if they cannot be asked, for no fault of their own.
+        """Return suspects that are left out even if they cannot be asked, for no fault of their own.
 
         All of them, unless a detector suspects more than it would without a verifier.
         """

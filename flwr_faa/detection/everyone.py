@@ -15,6 +15,6 @@ class Everyone(Detector):
     """Suspects every client. Only for use with a verifier."""
 
     def detect(self, batch: Batch, seed: int = 0) -> Detection:
-        """All rows, in an order that depends on their contents."""
+        """Return all rows, in an order that depends on their contents."""
         n = len(batch)
         return Detection(np.ones(n), 0.0, batch.canonical, ("everybody is verified",) * n)

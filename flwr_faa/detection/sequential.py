@@ -56,7 +56,7 @@ class Sequential:
         expected.integer("patience", self.patience, least=1)
 
     def detect(self, batch: Batch, seed: int) -> Detection:
-        """The first detector's suspects, and the audits; where there is no suspect, the oddest is audited too."""
+        """Name the first detector's suspects and the audits; where there is no suspect, audit the oddest too."""
         found = self.first.detect(batch, seed)
         tickets = batch.tickets(seed)
         drawable = batch.drawable(ranked(batch, found.scores))
@@ -66,7 +66,7 @@ class Sequential:
         return replace(found, audits=(*oddest, *drawn))
 
     def grave(self, batch: Batch, detection: Detection) -> tuple[int, ...]:
-        """Those that ``MultiView()`` suspects, whose false alarms are rare enough to go without evidence.
+        """Return those that ``MultiView()`` suspects, whose false alarms are rare enough to go without evidence.
 
         A threshold for a verifier suspects an honest client of four in most rounds; its budget would be spent by that,
         and it would be out for good.
@@ -74,7 +74,7 @@ class Sequential:
         return MultiView().detect(batch).suspects if isinstance(self.first, MultiView) else detection.suspects
 
     def more(self, batch: Batch, detection: Detection, judged: Mapping[int, bool]) -> tuple[int, ...]:
-        """The unverified clients as odd as the convicted, then those most like one, relative to the nearest cleared.
+        """Return the unverified clients as odd as the convicted, then those more like a convicted than a cleared one.
 
         ``judged`` must list its rows in the order in which they were named. A client that does not answer is best
         passed as convicted: its silence then shields nobody like it.

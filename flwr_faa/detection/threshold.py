@@ -17,7 +17,7 @@ MAD = 1.7
 
 @cache
 def largest_z(n: int, views: int, rate: float = 0.01) -> float:
-    """The largest robust |z| over the views that an honest update exceeds at a given rate.
+    """Return the largest robust |z| over the views that an honest update exceeds at a given rate.
 
     The null hypothesis: in every view, independent of the others, the n honest updates are drawn from Student's t with
     ``TAILS`` degrees of freedom. z by median and MAD of n draws is then close to Student's t with

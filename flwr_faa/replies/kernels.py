@@ -87,7 +87,7 @@ PLAIN: Kernels = _Plain()
 
 @cache
 def network(n: int) -> npt.NDArray[np.intp]:
-    """The comparators of Batcher's odd-even merge sort of n numbers on which the middle ones depend, shape (m, 2).
+    """Return the comparators of Batcher's odd-even merge sort that the middle of n numbers needs, shape (m, 2).
 
     A comparator (i, j) puts the smaller of two numbers at i and the larger at j. In that order they leave the numbers
     of rank ``(n - 1) // 2`` and ``n // 2`` where a sort would. (Batcher 1968; Knuth, TAOCP 3, 5.2.2, Algorithm M.)
@@ -206,7 +206,7 @@ class _Compiled:
 
 @cache
 def _compiled() -> Kernels | None:
-    """The compiled ones, or None where numba is missing. Compiled once a machine (seconds), then loaded."""
+    """Return the compiled kernels, or None without numba. Compiled once per machine (seconds), then loaded."""
     try:
         import numba
     except ImportError:

@@ -108,13 +108,13 @@ class Layout:
         return self._having(_MEAN, -2)
 
     def _having(self, pattern: re.Pattern[str], before: int) -> frozenset[int]:
-        """The arrays of that name; or, in models without names, those so far before a counter of batches."""
+        """Return the arrays of that name; or, in models without names, those so far before a counter of batches."""
         if self.named:
             return frozenset(i for i, name in enumerate(self.names) if pattern.search(name))
         return frozenset(i + before for i in range(2, len(self.shapes)) if self._counts_batches(i))
 
     def _counts_batches(self, i: int) -> bool:
-        """Whether array i stands where PyTorch has ``num_batches_tracked``: behind mean and variance."""
+        """Return whether array i stands where PyTorch has ``num_batches_tracked``: behind mean and variance."""
         mean, variance = self.shapes[i - 2], self.shapes[i - 1]
         floats = self.dtypes[i - 2].kind == self.dtypes[i - 1].kind == "f"
         return self.dtypes[i].kind in "iu" and self.shapes[i] == () and floats and len(mean) == 1 and mean == variance

@@ -74,7 +74,7 @@ def _column(name: str, told: Mapping[int, Metrics], weights: Mapping[int, float]
 
 
 def _kind(value: object) -> tuple[str, Any]:
-    """What two values must share to be averaged together."""
+    """Return what two values must share to be averaged together."""
     if isinstance(value, (int, float)):
         return "number", _finite(value)
     if isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):

@@ -76,7 +76,7 @@ class Theorem1:
         return math.exp(-self._strength * ((eps_m - 1) / (2 * self.k + eps_m + 1)) ** 2)
 
     def eps_m(self, alpha: float) -> float:
-        """The eps_m whose bound is `alpha`, above 1; infinite where there is none (``alpha <= least_alpha``)."""
+        """Return the eps_m whose bound is `alpha`, above 1; infinite where there is none (``alpha <= least_alpha``)."""
         if not 0 < alpha < 1:
             raise ValueError(f"Expected alpha between 0 and 1, got {alpha!r}")
         s = math.sqrt(-math.log(alpha) / self._strength)

@@ -38,11 +38,11 @@ class Team(Protocol):
     @property
     def malicious(self) -> frozenset[int]: ...
     def train_malicious(self, model: Arrays, nonce: int) -> list[Arrays]:
-        """What each attacker would send if it were honest."""
+        """Return what each attacker would send if it were honest."""
         ...
 
     def client(self, partition: int) -> NumPyClient:
-        """The client that holds a partition."""
+        """Return the client that holds a partition."""
         ...
 
 

@@ -67,7 +67,7 @@ class CommitsOtherwise(Liar):
 
 
 def enrolled(liar: Liar, request: bytes) -> Enrolment:
-    """What it has enrolled by a request."""
+    """Return the enrolment that it made by a request."""
     found = enrolment.find(liar.device, liar.data, key_of(liar.device, liar.data, Enrol.from_bytes(request)))
     assert found is not None
     return found
@@ -76,7 +76,7 @@ def enrolled(liar: Liar, request: bytes) -> Enrolment:
 def committed(
     liar: Liar, request: bytes, group: Group, bases: Sequence[Point], values: Sequence[Sequence[int]]
 ) -> Bytes:
-    """Commitments to any integers by any bases, blinded as its samples are."""
+    """Return commitments to any integers by any bases, blinded as its samples are."""
     key, flat = key_of(liar.device, liar.data, Enrol.from_bytes(request)), liar.data[0].reshape(len(values), -1)
     secret = liar.device.secret(b"faa/blindings")
     r = claim_proofs.blindings(group, secret, key, range(len(flat)), flat)
@@ -94,7 +94,7 @@ class CommitsBelowZero(EncryptsOutOfRange):
     value: int = -1
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> Fit:
-        """A ``VerifiableClient`` would not take such samples."""
+        """Train on its samples, which a ``VerifiableClient`` would refuse."""
         folder, nonce = self.device.checkpoints, int(config[NONCE])
         arrays, commitment = commitments.train(self.plan, parameters, self.data, nonce, folder)
         metrics = {COMMITMENT: commitment.to_bytes(), "partition": self.honest.partition}

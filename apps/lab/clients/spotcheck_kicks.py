@@ -29,7 +29,7 @@ Arrays = Sequence[npt.NDArray[Any]]
 
 
 def at_step(step: int, change: Callable[[Checkpoint], Checkpoint]) -> Kick:
-    """A kick in that step alone."""
+    """Return a kick that acts in one step alone."""
     return lambda index, after: change(after) if index == step else after
 
 

@@ -49,11 +49,11 @@ class Liar(NumPyClient):
         return self.train(parameters, config)
 
     def enrol(self, request: bytes) -> bytes:
-        """The answer to a request to enrol."""
+        """Return the answer to a request to enrol."""
         return enrolment.enrol(self.device, self.data, request)
 
     def answer(self, challenge: bytes) -> bytes:
-        """The answer to a challenge."""
+        """Return the answer to a challenge."""
         return answer(self.plan, self.data, self.device, challenge)
 
     def get_properties(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Liar(NumPyClient):
         return self.device.folder / "enrol.request"
 
     def rng(self, challenge: bytes) -> np.random.Generator:
-        """Its own, drawn anew by every challenge, which is random."""
+        """Return its own generator, seeded anew by every challenge, which is random."""
         return np.random.default_rng([self.honest.partition, *hashlib.sha256(challenge).digest()])
 
 
@@ -242,7 +242,7 @@ def rewrite(found: Enrolment, bound: Bytes, labels: npt.NDArray[Any]) -> None:
 
 
 def key_of(device: Device, data: Data, request: Enrol) -> bytes:
-    """The SHA-256 by which challenges name what data are bound under."""
+    """Return the SHA-256 by which challenges name what data are bound under."""
     _, parameters = enrolment.BONDS[request.binding].accept(device, request, int(np.prod(data[0].shape[1:])))
     return hashlib.sha256(parameters).digest()
 
@@ -303,7 +303,7 @@ class SpendsItsBudget(Liar):
 
 
 def changed(**fields: Callable[[Any], Any]) -> Change:
-    """An answer with copies of some of its arrays changed in place, or replaced."""
+    """Return an answer with copies of some of its arrays changed in place, or replaced."""
 
     def change(answer: Answer) -> Answer:
         new = {}
@@ -442,7 +442,7 @@ class Colludes(Liar):
         return super().enrol(request)
 
     def answer(self, challenge: bytes) -> bytes:
-        """The first one's device answers about the run, which is the same; its enrolment is the first one's too."""
+        """Answer by the first one's device: the run is the same, and the enrolment is the first one's too."""
         shared = replace(Challenge.from_bytes(challenge), data=self._shared.root, key=self.first.key)
         return answer(self.plan, self.first.data, self.first.device, shared.to_bytes())
 

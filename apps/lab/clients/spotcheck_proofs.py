@@ -59,14 +59,14 @@ class LiesInProofs(Liar):
 
 
 def group_of(liar: Liar, asked: Challenge) -> Group:
-    """The group that its data are committed in."""
+    """Return the group that its data are committed in."""
     found = enrolment.find(liar.device, liar.data, asked.key)
     assert found is not None
     return open_group(found.group)
 
 
 def with_proofs(answer: Answer, proofs: Bytes) -> bytes:
-    """The same answer with other proofs."""
+    """Return the same answer with other proofs."""
     return replace(answer, proofs=proofs).to_bytes()
 
 
@@ -109,7 +109,7 @@ def _point(raw: Callable[[Group, bytes], bytes]) -> Callable[[Group, Bytes], Non
 
 
 def outside(group: Group, honest: bytes) -> bytes:
-    """A point of the curve that is not in the subgroup; where there is none (P-256), another point of the group."""
+    """Return a point of the curve outside the subgroup; where there is none (P-256), another point of the group."""
     p, half, x = group.prime, group.point_size // 2, 5
     while pow(square := (x**3 + group.a * x + group.b) % p, (p - 1) // 2, p) != 1:
         x += 1
@@ -118,7 +118,7 @@ def outside(group: Group, honest: bytes) -> bytes:
 
 
 def _shifted(group: Group, honest: bytes) -> bytes:
-    """The same point with x + p for x; p leaves no room for that in P-256's 32 bytes, where it is cut off."""
+    """Return the same point with x + p for x; p leaves no room for that in P-256's 32 bytes, where it is cut off."""
     half = group.point_size // 2
     x = (int.from_bytes(honest[:half], "big") + group.prime) % (1 << 8 * half)
     return x.to_bytes(half, "big") + honest[half:]
@@ -195,7 +195,7 @@ class Grinds(Liar):
         return with_proofs(replace(honest, claims=claims), np.concatenate([raw, honest.proofs[1:]]))
 
     def first_step(self, asked: Challenge, honest: Answer) -> StepClaims:
-        """What it claims honestly of the first opened step."""
+        """Return what it claims honestly of the first opened step."""
         layer = IntegerLayer.of(self.plan, self.data[0].shape[1:])
         run, step = Run.find(self.plan, self.device.checkpoints, asked.run), asked.steps[0]
         batch = list(self.plan.batches(len(self.data[1]), run.nonce))[step].tolist()
@@ -205,7 +205,7 @@ class Grinds(Liar):
 
 
 def guessed(statement: linear.Statement) -> linear.Proof:
-    """A proof of anything, by (1) and (2) from the end, which holds if the hash gives the e that was guessed."""
+    """Make a proof backwards from (1) and (2); it holds if the hash gives the e that was guessed."""
     group, n = statement.group, len(statement.function)
     e, zeta, *z = (groups.random_scalar(group) for _ in range(n + 2))
     masked = (sum(a * b for a, b in zip(z, statement.function, strict=True)) - e * statement.value) % group.order

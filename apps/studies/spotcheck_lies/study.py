@@ -42,12 +42,12 @@ TAU, ALMOST = 1e-3, 1e-4
 
 
 def missed(closed: int, bad: int, drawn: int) -> float:
-    """Chance that none of the bad steps is drawn, of those that are not opened for certain."""
+    """Return the chance that none of the bad steps is drawn, of those that are not opened for certain."""
     return comb(closed - bad, drawn) / comb(closed, drawn)
 
 
 def unseen(value: int, highest: int, width: int) -> float:
-    """Chance that neither random vector shows a pixel of that value among others of 0 to ``highest``."""
+    """Return the chance that neither random vector shows a pixel of that value among others of 0 to ``highest``."""
     return min(1.0, width * highest / (4 * value)) ** 2
 
 
@@ -67,7 +67,7 @@ def told_to(cells: Iterator[Cell], encrypted: bool) -> list[Cell]:
 
 
 def all_cells(trials: int) -> Iterator[Cell]:
-    """Every line of the table of lies that the binding has no part in: each is told to both.
+    """Yield every line of the table of lies that the binding has no part in: each is told to both.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
 
 
 def is_as_stated(row: dict[str, Any]) -> bool:
-    """Whether a figure is compatible with what is stated."""
+    """Return whether a figure is compatible with what is stated."""
     from scipy.stats import binomtest
 
     if row["probability"] == 1.0:
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def finished(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
-    """Results of all cells, in order; those not yet in the file are run and appended to it."""
+    """Return the results of all cells, in order; those not yet in the file are run and appended to it."""
     for logger in (FLOWER_LOGGER, logging.getLogger("flwr_faa")):
         logger.setLevel(logging.ERROR)  # one line per node and round
     done = run_missing({_key(asdict(cell)): cell for cell in cells}, out, 1, run_cell, _key)
@@ -257,13 +257,13 @@ def finished(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a line's figures depend on: not what is said of them."""
+    """Return what a line's figures depend on: not what is said of them."""
     words = ("name", "stated", "probability", "at_least")
     return tuple(row[f.name] for f in fields(Cell) if f.name not in words)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The attackers, a line each; the honest, in the same way, with their largest error."""
+    """Return a table with one line per lie, and one of the honest clients with their largest error."""
     lies, honest = ([r for r in rows if (r["counts"] == "cleared") is kind] for kind in (False, True))
     head = ["a client with", "trials", "convicted", "no evidence", "left out", "cleared", "as stated", "stated"]
     lines = []

@@ -141,7 +141,7 @@ class House:
             self.partitions |= {1000 + i: i for i in islice(honest, BYSTANDERS)}
 
     def live(self, number: int) -> dict[int, list[Verdict]]:
-        """The verdicts on every node that lies, in a life of its own."""
+        """Return the verdicts on every node that lies, in a life of its own."""
         defence = Defence(Everyone(), self.verifier, Policy(), None, 1.0, number)
         model: Arrays = self.scenario.plan.initial_arrays(number)
         for server_round in range(1, self.cell.rounds + 1):
@@ -198,7 +198,7 @@ class House:
 
 
 def on_threads(plan: TrainingPlan, threads: int) -> TrainingPlan:
-    """A plan for a client that does not keep to one thread."""
+    """Return a plan for a client that does not keep to one thread."""
 
     def model() -> torch.nn.Module:
         torch.set_num_threads(threads)  # within the plan's contract, which sets it back afterwards

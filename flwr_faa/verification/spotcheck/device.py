@@ -96,7 +96,7 @@ class Device:
         return self.folder / "checkpoints"
 
     def identity(self) -> Ed25519PrivateKey:
-        """The device's signing key, made when first needed."""
+        """Return the device's signing key, made when first needed."""
         path = self.folder / "identity.key"
         if not path.exists():
             private.folder(self.folder)
@@ -112,11 +112,11 @@ class Device:
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
 
     def secret(self, purpose: bytes) -> bytes:
-        """A secret of this device for one purpose, 64 bytes, which comes back after a restart."""
+        """Return a secret of this device for one purpose, 64 bytes, which comes back after a restart."""
         return hashlib.blake2b(self.identity().private_bytes_raw(), person=purpose).digest()
 
     def name(self, *parts: bytes) -> bytes:
-        """A name of data under which nobody without this device's secret recognises them, 16 bytes."""
+        """Return a name for data, 16 bytes, by which only this device's secret can recognise them."""
         digest = hashlib.blake2b(key=self.secret(b"faa/names"), digest_size=16)
         for part in parts:
             digest.update(len(part).to_bytes(8, "big") + part)
@@ -134,5 +134,5 @@ class Device:
         os.replace(name, self._current)
 
     def serves(self, enrolment: Path) -> bool:
-        """Whether that is the enrolment which this folder answers for."""
+        """Return whether that is the enrolment which this folder answers for."""
         return self._current.exists() and self._current.read_text() == enrolment.name

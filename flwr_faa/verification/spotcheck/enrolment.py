@@ -59,17 +59,17 @@ class Enrolment:
     top: int
 
     def registration(self, device: Device) -> Registration:
-        """What this device states of it, not signed."""
+        """Return what this device states of the enrolment, not signed."""
         own = device.identity().public_key().public_bytes_raw()
         return Registration(self.root, self.samples, self.width, self.top, own)
 
     def bound(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """What binds these samples, shape (len(rows), bytes)."""
+        """Return what binds these samples, shape (len(rows), bytes)."""
         stored = np.load(self.path / "bound.npy", mmap_mode="r", allow_pickle=False)
         return np.array(stored[list(rows)])
 
     def tree(self) -> merkle.Tree:
-        """The Merkle tree over all samples."""
+        """Return the Merkle tree over all samples."""
         leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
         return merkle.Tree([row.tobytes() for row in leaves])
 
@@ -107,7 +107,7 @@ class Enrolment:
                 )
 
     def spent(self) -> int:
-        """Dimensions told so far of the sample of which most was told. Raises WireError as ``spend`` does."""
+        """Return the most dimensions told of any sample so far. Raises WireError as ``spend`` does."""
         if not self._counts.exists():
             return 0
         with self._counted() as (_, before):
@@ -155,7 +155,7 @@ def enrol(device: Device, data: Data, request: bytes) -> bytes:
 
 
 def find(device: Device, data: Data, key: bytes) -> Enrolment | None:
-    """The enrolment of these data under the parameters with that SHA-256, if there is one."""
+    """Return the enrolment of these data under the parameters with that SHA-256, if there is one."""
     path = _place(device, data, key)
     try:
         meta = json.loads((path / "meta.json").read_text())
@@ -166,7 +166,7 @@ def find(device: Device, data: Data, key: bytes) -> Enrolment | None:
 
 
 def sample_leaf(bound: npt.NDArray[np.uint8], label: int) -> bytes:
-    """Merkle leaf of a bound sample."""
+    """Return the Merkle leaf of a bound sample."""
     return merkle.leaf(int(label).to_bytes(8, "little", signed=True), bound.tobytes())
 
 
