@@ -25,12 +25,12 @@ from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Pipeline, Rule
 from flwr_faa.policy import Policy
-from flwr_faa.questioning import AskNodes
 from flwr_faa.replies.averaging import into_dtype
 from flwr_faa.replies.updates import Arrays, Layout, Reply, Role
 from flwr_faa.report import Outcome, RoundReport, Verdict, describe
 from flwr_faa.verification.base import Enrolling, Exhausted, Misconfigured, Verifier, one_node
 from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.questioning import AskNodes
 from flwr_faa.verification.settings import settings_of
 from flwr_faa.verification.wire import WireError
 

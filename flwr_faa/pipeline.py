@@ -17,11 +17,11 @@ from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.holdout.selection import Choice
 from flwr_faa.policy import Policy
-from flwr_faa.questioning import AskNodes, Clock, Round, question
 from flwr_faa.replies.averaging import apply_update, average
 from flwr_faa.replies.updates import Arrays, Batch, Reply, plausible, read_replies
 from flwr_faa.report import DataDisclosure, Outcome, RoundReport, Verdict
 from flwr_faa.verification.base import Disclosing, Enrolling, Verifier
+from flwr_faa.verification.questioning import AskNodes, Clock, Round, question
 
 #: Audit probability of a node whose disclosure budget is spent, relative to an untouched node. Audits prefer the nodes
 #: that have disclosed least, but no node may count on not being drawn.
