@@ -130,7 +130,7 @@ def check_torch() -> tuple[Check, int]:
     found = f"{told['version']}: {times}, peak {told['peak'] // MB} MB"
     if not told["fell"]:
         return Check(
-            "torch", "fail", f"{found}, but the loss did not fall", "this build computes wrongly: another one"
+            "torch", "fail", f"{found}, but the loss did not fall", "install another build: this one computes wrongly"
         ), 0
     return Check("torch", "ok", found), int(told["peak"])
 
@@ -142,7 +142,7 @@ def check_crypto() -> Check:
         return Check("crypto", "fail", problem, "pip install --force-reinstall py-arkworks-bls12381 cryptography")
     found = f"{told['name']}, a sample of 64 values encrypted in {told['seconds'] * 1000:.0f} ms"
     if not told["right"]:
-        return Check("crypto", "fail", f"{found}, wrongly", "another back end: pip install 'flwr-anomaly[charm]'")
+        return Check("crypto", "fail", f"{found}, wrongly", "use another back end: pip install 'flwr-anomaly[charm]'")
     return Check("crypto", "ok", found)
 
 
@@ -166,7 +166,7 @@ def check_disk(folder: Path) -> Check:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return Check(
-            "disk", "fail", f"{folder}: {error.strerror}", "a folder that this user may write, on a disk with room"
+            "disk", "fail", f"{folder}: {error.strerror}", "give a folder that this user may write, on a disk with room"
         )
     found = f"{free // MB} MB free in {folder}"
     if free < MIN_DISK:
@@ -184,7 +184,7 @@ def check_memory(peak: int, meminfo: str) -> Check:
     if available < peak + MIN_SPARE:
         told = f"{found}; a client takes {peak // MB} MB and {MIN_SPARE // MB} MB beside it"
         return Check(
-            "memory", "fail", told, "stop other services (a desktop takes 500 MB), or a board with more memory"
+            "memory", "fail", told, "stop other services (a desktop takes 500 MB), or use a board with more memory"
         )
     return Check("memory", "ok", f"{found}; a client takes {peak // MB} MB")
 
@@ -205,7 +205,9 @@ def check_connection(address: str, ca: Path | None) -> tuple[Check, float | None
     """Check name, port, TLS and answer of the SuperLink; return how many seconds this clock is off, too."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        return Check("connection", "fail", f"expected HOST:PORT, got {address}", "as given to flower-supernode"), None
+        return Check(
+            "connection", "fail", f"expected HOST:PORT, got {address}", "give the address that flower-supernode gets"
+        ), None
     host = host.strip("[]")
     try:
         if ca is None:
@@ -219,9 +221,9 @@ def check_connection(address: str, ca: Path | None) -> tuple[Check, float | None
         http.close()
         return Check("connection", "ok", f"{address} answers, {tls}"), skew
     except socket.gaierror:
-        return Check("connection", "fail", f"no address for {host}", "the name, and this device's DNS"), None
+        return Check("connection", "fail", f"no address for {host}", "check the name, and this device's DNS"), None
     except ssl.SSLCertVerificationError as error:
-        todo = "the CA's certificate (--root-certificates), its names and dates, and this device's clock"
+        todo = "check the CA's certificate (--root-certificates), its names and dates, and this device's clock"
         return Check("connection", "fail", f"{address}: {error.verify_message}", todo), None
     except ssl.SSLError as error:
         return Check(
@@ -232,7 +234,7 @@ def check_connection(address: str, ca: Path | None) -> tuple[Check, float | None
         return Check("connection", "fail", told, "is the SuperLink running, and the port open in its firewall?"), None
     except HTTPException as error:
         told = f"{address}: no answer that can be read ({type(error).__name__})"
-        return Check("connection", "fail", told, "with --root-certificates if the SuperLink has TLS"), None
+        return Check("connection", "fail", told, "use --root-certificates if the SuperLink has TLS"), None
 
 
 def run_checks(
@@ -313,8 +315,10 @@ def check(
     folder: Annotated[Path | None, typer.Option(help="Where the device keeps data and checkpoints.")] = None,
     plan: Annotated[str | None, typer.Option(help="MODULE:ATTRIBUTE of a TrainingPlan, from this folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="An .npz file with samples and labels to train it on.")] = None,
-    budget: Annotated[float, typer.Option(help="Of the authority and of the device.")] = BUDGET,
-    allow_convolution: Annotated[bool, typer.Option(help="As the server's SpotCheck does.")] = False,
+    budget: Annotated[float, typer.Option(help="The budget of the device, and of the authority.")] = BUDGET,
+    allow_convolution: Annotated[
+        bool, typer.Option(help="Allow a convolution first, as the server's SpotCheck does.")
+    ] = False,
     max_value: Annotated[int, typer.Option(help="The largest value of a sample, as in SpotCheck.")] = 255,
 ) -> None:
     """Check Python, torch by a real step, crypto, disk, memory, clock and connection, and say what to do.

@@ -1,4 +1,4 @@
-"""Flower logs a line a node and round; here nobody reads them. Data sets are small files, and no network is asked."""
+"""Flower logs one line per node and round; here nobody reads them. Data sets are small files; no network is used."""
 
 import logging
 from pathlib import Path
