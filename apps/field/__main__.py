@@ -42,7 +42,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="State and logs; replaced if it is an earlier one's.")] = Path(
         "runs/field"
     ),
-    samples: Annotated[int, typer.Option(help="A slice.")] = 100,
+    samples: Annotated[int, typer.Option(help="Samples in each slice.")] = 100,
     rounds: Annotated[int, typer.Option()] = ROUNDS,
     encrypted: Annotated[bool, typer.Option("--encrypted", help="Bind data by encryption, with an authority.")] = False,
 ) -> None:

@@ -139,7 +139,7 @@ def main(
     credential: Annotated[Path, typer.Option(help="The server.json that the authority made.")] = Path("server.json"),
     node: Annotated[list[Path] | None, typer.Option(help="A node.key.pub to register first; repeatable.")] = None,
     nodes: Annotated[int, typer.Option(help="How many must be connected before it starts.")] = 1,
-    seconds: Annotated[float, typer.Option(help="The run may take so long.")] = 86400.0,
+    seconds: Annotated[float, typer.Option(help="The most seconds that the run may take.")] = 86400.0,
 ) -> None:
     """Run the lab's app."""
     private.folder(folder)

@@ -109,7 +109,7 @@ def main(
     ),
     rounds: Annotated[int, typer.Option()] = 50,
     every: Annotated[float, typer.Option(help="Seconds between kills, on average.")] = 8.0,
-    timeout: Annotated[float, typer.Option(help="Seconds for a phase of a round.")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="The most seconds for a phase of a round.")] = 30.0,
     seed: Annotated[int, typer.Option()] = 1,
     docs: Annotated[bool, typer.Option("--docs", help="Write the figures into docs/how-to/field.md too.")] = False,
 ) -> None:

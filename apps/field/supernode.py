@@ -23,7 +23,9 @@ def main(
     superlink: Annotated[str, typer.Option(help="Address and port.")] = "127.0.0.1:9092",
     ca: Annotated[Path, typer.Option(help="The SuperLink's ca.crt.")] = Path("ca.crt"),
     authority: Annotated[str, typer.Option(help="The key of an authority, if there is one: 64 hex digits.")] = "",
-    port: Annotated[int, typer.Option(help="For its own processes, on loopback; one a SuperNode.")] = 9094,
+    port: Annotated[
+        int, typer.Option(help="Port for its own processes, on loopback; each SuperNode needs one.")
+    ] = 9094,
     budget: Annotated[float, typer.Option(help="Share of a sample's dimensions that it discloses.")] = BUDGET,
     attack: Annotated[str, typer.Option(help="For drills: be malicious, in one of the ways of conf/attack.")] = "",
     key_only: Annotated[bool, typer.Option("--key-only", help="Make the key and stop.")] = False,

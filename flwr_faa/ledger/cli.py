@@ -80,8 +80,12 @@ def rounds(folder: Folder, last: Annotated[int, typer.Option(help="How many of t
 def lift(
     folder: Folder,
     node_id: Annotated[int | None, typer.Argument(metavar="[NODE]", help="A node id, as the tables show it.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Of every node that is banned or has strikes.")] = False,
-    server_round: Annotated[int | None, typer.Option("--round", help="Of who was banned in this round.")] = None,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Lift it for every node that is banned or has strikes.")
+    ] = False,
+    server_round: Annotated[
+        int | None, typer.Option("--round", help="Lift it for every node banned in this round.")
+    ] = None,
 ) -> None:
     """Lift a node's ban and forget its strikes. A running server takes it up with the next round."""
     with _explained():
