@@ -1,8 +1,8 @@
 """``python -m apps.studies.demo``: a federation under attack is saved, in two real ``flwr run``s.
 
-Forty percent of twenty clients flip the sign of their weights. Once with undefended FedAvg, once with FAA-DL:
-detection, a spot check of the suspects on their encrypted data, removal. Ends with a table, what the server has learnt
-of the clients' data, and a picture; exit code 1 if a run failed or FAA-DL did not win.
+Forty percent of twenty clients flip the sign of their weights. The first run has undefended FedAvg, the second FAA-DL,
+which detects suspects, spot-checks them and removes the convicted. The command ends with a table, with what the server
+has learnt of the clients' data, and with a picture. The exit code is 1 if a run failed or FAA-DL did not win.
 """
 
 from __future__ import annotations
