@@ -1,10 +1,11 @@
 """``python -m apps.field``: a federation of real processes on this machine, with two malicious SuperNodes out of five.
 
-Certificate authority and keys, a SuperLink with TLS that lets in registered nodes only, five SuperNodes, each with a
-slice of its own; then the lab's app, once in either API of Flower. Data are bound by commitments; with
-``--encrypted`` by encryption, and ``faa-authority`` runs too. One SuperNode flips the sign of its weights, the other
-one trains honestly and lies when it is asked for evidence. Ends with a table of verdicts; exit code 1 if an honest node
-was convicted or banned, or a malicious one was not convicted for what it did.
+It makes a certificate authority and keys, and starts a SuperLink with TLS, which lets in registered nodes only, and
+five SuperNodes, each with a slice of its own. Then the lab's app runs once in either API of Flower. Data are bound by
+commitments; with ``--encrypted`` they are bound by encryption, and ``faa-authority`` runs too. One SuperNode flips the
+sign of its weights; another trains honestly and lies when it is asked for evidence. The command ends with a table of
+verdicts. The exit code is 1 if an honest node was convicted or banned, or if a malicious one was not convicted for what
+it did.
 """
 
 from __future__ import annotations

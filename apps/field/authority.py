@@ -1,7 +1,7 @@
 """``python -m apps.field.authority FOLDER``: the key authority, which counts what becomes known of the data.
 
-On a machine that the operator of the SuperLink does not control. Makes keys and certificate at the first start; then
-move ``FOLDER/server.json`` to the SuperLink's machine, and tell the devices the key that is printed.
+Run it on a machine that the operator of the SuperLink does not control. It makes keys and a certificate at the first
+start. Then move ``FOLDER/server.json`` to the SuperLink's machine, and give the devices the key that is printed.
 """
 
 from __future__ import annotations

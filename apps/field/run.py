@@ -1,8 +1,8 @@
 """``python -m apps.field.run FOLDER ...``: register nodes, run the lab's app on a SuperLink, say who is out.
 
-On the SuperLink's machine, from a checkout: the app is packed here and sent to the SuperNodes. Says each round once it
-is over, and ends with a line for every node; the exit code is 0 if the run finished. What it leaves is in ``FOLDER``,
-as after any run of the lab.
+Run it on the SuperLink's machine, from a checkout: the app is packed here and sent to the SuperNodes. It prints a line
+for each round, and at the end a line for every node; the exit code is 0 if the run finished. Its files are in
+``FOLDER``, as after any run of the lab.
 """
 
 from __future__ import annotations

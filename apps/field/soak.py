@@ -1,11 +1,12 @@
 """``python -m apps.field.soak``: many rounds over real processes, in which something dies every few seconds.
 
-Four SuperNodes, one of them malicious, and the key authority; a seeded draw kills one of them and all that came of it,
-and starts it again; the authority in the first half of the rounds only, since a new process's memory starts anew.
-Flower takes a killed SuperNode back after a minute only: while one is away, what another one has running for a message
-is killed instead. The run must finish with every round on record, nobody honest convicted, and the authority's log
-whole. The resident memory of SuperLink, with the ServerApp that it runs, and of the authority is written down after
-every round: over one life of the process, from its first tenth to its last, it may grow by no more than ``GROWTH`` MB.
+There are four SuperNodes, one of them malicious, and the key authority. A seeded draw kills one of them with its
+descendants and starts it again; the authority is killed in the first half of the rounds only, since a new process's
+memory starts anew. Flower takes a killed SuperNode back only after a minute: while one is away, what another one has
+running for a message is killed instead. The run must finish with every round on record, with nobody honest convicted,
+and with the authority's log whole. After every round the resident memory of the SuperLink, with its ServerApp, and of
+the authority is written down: from the first tenth of a process's life to the last it may grow by no more than
+``GROWTH`` MB.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``python -m apps.field.superlink FOLDER``: the server's side, TLS, for SuperNodes with registered keys only.
 
-Makes a CA and a certificate at the first start; then copy ``FOLDER/ca.crt`` to every SuperNode's machine.
+It makes a CA and a certificate at the first start. Then copy ``FOLDER/ca.crt`` to every SuperNode's machine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lab's strategies: FAA-DL in both APIs, which also note which node holds which partition.
 
-Flower draws node ids at random; a partition is what two runs have in common. Clients say theirs in their metrics. Only
-the report uses it: trusting it would let an attacker choose who it is.
+Flower draws node ids at random, so two runs have only the partitions in common. Clients name their partition in their
+metrics. Only the report uses that: a defence that trusted it would let an attacker choose who it is.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
     strategy = tracked(FAADL(...), TensorBoard("runs/tb"))
 
-What is written after a round: the metrics and losses that the strategy returns, the server's own evaluation, and where
-the strategy keeps ``RoundReport``s, as this project's do, its counts, scores and seconds.
+After a round they get the metrics and losses that the strategy returns, the server's own evaluation and, where the
+strategy keeps ``RoundReport``s as this project's do, its counts, scores and seconds.
 """
 
 from __future__ import annotations

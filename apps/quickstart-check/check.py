@@ -2,10 +2,10 @@
 
     python apps/quickstart-check/check.py --flwr 1.38.0 --flwr 1.42.0
 
-For every version: a fresh virtual environment, the wheel with its extra ``server`` by pip, then ``flwr run`` of every
-variant of both projects. Exit code 1 unless, in each, both attackers are removed in the first round and with
-verification nobody else ever is. ``--torch-from DIR`` takes torch from another environment's site-packages instead of
-installing it again (5 GB); everything else still comes by pip.
+For every version it makes a virtual environment, installs the wheel with its extra ``server`` by pip, and starts every
+variant of both projects by ``flwr run``. The exit code is 1 unless both attackers are removed in the first round of
+each run, and nobody else ever is where there is verification. ``--torch-from DIR`` takes torch from another
+environment's site-packages instead of installing it again (5 GB); everything else still comes by pip.
 """
 
 import argparse

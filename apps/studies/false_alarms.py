@@ -1,9 +1,9 @@
 """``python -m apps.studies.false_alarms [--write]``: whom detection without verification suspects, and whom it finds.
 
-Honest clients of small federations: MNIST-5k, 50 samples per client on average, batches of 16, two rounds that nobody
-attacks (one of a hundred clients, for the time it takes), judged by the detectors that remove suspects unheard. Then
-attacks on digits, as in the README's table, judged by the same. Beside them ``MultiView(threshold=5)``, which was the
-default before and is what verification still starts with.
+First it counts false alarms among the honest clients of small federations: MNIST-5k, 50 samples per client on average,
+batches of 16, two rounds that nobody attacks (one with a hundred clients, for the time it takes), judged by the
+detectors that remove suspects unheard. Then it counts the attackers that the same detectors find on digits. Beside them
+stands ``MultiView(threshold=5)``, the earlier default, which verification still starts with.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _percent(part: int, whole: int) -> str:
 def main() -> None:
     """Measure, print, and with ``--write`` put the tables into docs/results/false-alarms.md."""
     parser = argparse.ArgumentParser(
-        prog="python -m apps.studies.false_alarms", description=(__doc__ or "").split("\n")[2]
+        prog="python -m apps.studies.false_alarms", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--write", action="store_true", help="into docs/results/false-alarms.md")
     parser.add_argument("--quick", action="store_true", help="few clients, one seed, the MLP")

@@ -1,13 +1,14 @@
 """``python -m apps.studies.lomar_combined``: FAA-DL in which a high score is a veto, and how high is high.
 
-Verification clears a client that trained honestly, whatever its labels; a score leaves out whoever is odd, malicious or
-not. ``faa_lomar`` lets the evidence decide about the moderately odd and the score about the extreme: who is cleared and
-yet scores above ``drop_above`` stays out of the round. Two tables, of 20 clients each:
+Verification clears a client that trained honestly, whatever its labels; a score leaves out every client that is odd,
+malicious or not. With ``faa_lomar`` the evidence decides about the moderately odd and the score about the extreme: a
+client that is cleared and yet scores above ``drop_above`` stays out of the round. There are two tables, of 20 clients
+each:
 
 * seeds 0 to 9: which limit leaves out how many, read off the scores of runs of ``faa`` in which nobody is left out;
 * seeds 100 to 104: LoMar alone, FAA-DL alone, and both.
 
-Every finished run is a line of a file; started again, the command goes on where it was.
+Every finished run is a line of a file, so the command can be stopped and started again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """``python -m apps.studies.lomar_scale``: LoMar's federation at its paper's size, 1,000 honest clients, 100 flippers.
 
-Everybody holds 600 images of MNIST (drawn with overlap, as 600,000 of 60,000 must be), and trains logistic regression
-for 5 epochs in batches of 20; 7 is called 1 (Li et al., Sec. 4.1). Each strategy is a run of its own with its own
-folder; stopped and started again, the command goes on with the round where it was, also with more ``--rounds``. Further
-arguments are Hydra's, e.g. ``attack.tau=0.1``. Where MNIST is not to be had (``docs/how-to/data.md``), the 5,000 of its
-images that come with a library are drawn from instead.
+Every client holds 600 images of MNIST (drawn with overlap, since 600,000 of 60,000 must be), and trains logistic
+regression for 5 epochs in batches of 20; the flippers call a 7 a 1 (Li et al., Sec. 4.1). Each strategy is a run of its
+own with its own folder. The command can be stopped; started again, also with more ``--rounds``, it goes on with the
+round where it was. Further arguments are Hydra's, e.g. ``attack.tau=0.1``. Where MNIST is not here
+(``docs/how-to/data.md``), the 5,000 of its images that come with a library are drawn from instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``python -m apps.studies.lomar_threshold``: LoMar's threshold against simulated honest updates.
 
-Under the null hypothesis of `flwr_faa.detection.threshold.largest_z`: in every view, independent of the others, n draws
-from Student's t; the score of each is its largest |z| by median and MAD.
+The null hypothesis is that of `flwr_faa.detection.threshold.largest_z`: in every view, independent of the others, the n
+values are drawn from Student's t. The score of each update is its largest |z| by median and MAD.
 """
 
 from __future__ import annotations

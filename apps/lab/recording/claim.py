@@ -1,6 +1,6 @@
 """A lock on a run's folder, so that only one run writes to it, also among several processes.
 
-The lock is one of its ``config.yaml``: the ledger has a lock of its own on the folder.
+The lock is on the folder's ``config.yaml``, since the ledger has a lock of its own on the folder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs without Flower: the same clients and the same pipeline, for tables of a thousand runs.
 
-Between them Flower's ServerApp and ClientApp cost a millisecond a client and round, several times what training costs
-in a :class:`Fleet`. Verdicts and models are those of the same run over a grid, bit for bit; the tests compare them.
+Flower's ServerApp and ClientApp cost a millisecond per client and round, several times what training costs in a
+:class:`Fleet`. Verdicts and models are those of the same run over a grid, bit for bit; the tests compare them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All clients of a simulation, trained together: their models are one stack, and a step is one call.
 
 A plan that trains a thousand small models one after the other spends its time between the operations, not in them
-(``python -m benchmarks.fleet``). The clients, messages, strategy and pipeline are those of every other run; only what a
-client's training gives is computed beforehand, and it is what its plan gives, to the rounding of float32 (sums in
-another order; the tests say how far).
+(``python -m benchmarks.fleet``). The clients, messages, strategy and pipeline are those of every other run. Only the
+training is done beforehand, and its results are those of the plan, to the rounding of float32: sums are in another
+order, and the tests say how far off they are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STACK = 128
 class Fleet(Scenario):
     """A scenario whose clients are all trained when the first of them is asked for its update.
 
-    Those that are not asked, being banned, are trained in vain.
+    Clients that are not asked, because they are banned, are trained in vain.
     """
 
     @classmethod

@@ -1,7 +1,7 @@
 """``python -m apps.studies.compat [CHECKOUT] [--write]``: what works with what, as tables.
 
-Flower's strategies; and, given the path of a checkout of Flower's repository, its example projects. What an example
-needs must be installed: the row of one that cannot run says so.
+It tries Flower's strategies and, given the path of a checkout of Flower's repository, its example projects. What an
+example needs must be installed: the row of one that cannot run says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOCS = CONF.parent / "docs" / "results" / "compatibility.md"
 
 def main() -> None:
     """Measure, print, and with ``--write`` put the tables into docs/results/compatibility.md."""
-    parser = argparse.ArgumentParser(prog="python -m apps.studies.compat", description=(__doc__ or "").split("\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m apps.studies.compat", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkout", nargs="?", type=Path, help="a checkout of Flower's repository, for its examples")
     parser.add_argument("--write", action="store_true", help="into docs/results/compatibility.md")
     chosen = parser.parse_args()

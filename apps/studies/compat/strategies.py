@@ -1,7 +1,7 @@
 """Every strategy of Flower's, defended, in a federation of ten of which one is a poisoner.
 
-Ten clients train a softmax regression on their own sixty of scikit-learn's digits for three rounds; one sends its
-update times -10. Both APIs, real messages.
+Ten clients train a softmax regression for three rounds, each on its own sixty of scikit-learn's digits; one sends its
+update times -10. Both APIs are tried, with real messages.
 """
 
 from __future__ import annotations

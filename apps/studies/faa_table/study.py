@@ -1,8 +1,8 @@
 """``python -m apps.studies.faa_table``: whether FAA-DL finds each attacker, convicts no other, and keeps the accuracy.
 
-Two-label shards, 20 clients, 20 rounds, four attacks at four shares. Every finished run is a line of a file; started
-again, the command goes on where it was. With ``--paper-seeds 1`` the first seed of every cell is run with the paper's
-verifier and real encryption too, and its verdicts are compared with replay's.
+The table has two-label shards, 20 clients, 20 rounds, and four attacks at four shares. Every finished run is a line of
+a file, so the command can be stopped and started again. With ``--paper-seeds 1`` the first seed of every cell is run
+with the paper's verifier and real encryption too, and its verdicts are compared with those of replay.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """``python -m apps.studies.lomar_accuracy``: what accuracy LoMar ends with, beside the rules it is to be compared with.
 
-MNIST's 5,000 images, 15 rounds of four steps each. Every finished run is a line of a file; started again, the command
-goes on where it was. The question: is ``robust`` anywhere more than a point below the best of Krum, FoolsGold, median
-and trimmed mean? A cell's figures are means over the seeds; Krum and trimmed mean are told the true share of attackers.
+Every run has MNIST's 5,000 images and 15 rounds of four steps. A finished run is a line of a file, so the command can
+be stopped and started again. The question is whether ``robust`` is anywhere more than a point below the best of Krum,
+FoolsGold, median and trimmed mean. A cell's figures are means over the seeds; Krum and trimmed mean are told the true
+share of attackers.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ LAST = 3
 class Group:
     """What cells share: their honest updates.
 
-    A client holds 200 samples, a hundred clients by overlapping, as in the paper (1,000 x 600 of 60,000). Two-label
-    shards do not overlap, nor do the CNN's hundred clients, for the time it would take: 40 each.
+    A client holds 200 samples; a hundred clients overlap, as in the paper (1,000 x 600 of 60,000). Two-label shards do
+    not overlap, and the CNN's hundred clients hold 40 samples each, for the time that it would take.
     """
 
     model: str

@@ -1,7 +1,7 @@
 """``python -m apps.studies.lomar_detection``: how well LoMar tells attackers from honest clients.
 
-Every finished cell is a line of a file; started again, the command goes on where it was. Tuned on seeds 0-9; report on
-others.
+Every finished cell is a line of a file, so the command can be stopped and started again. LoMar was tuned on seeds 0 to
+9; report others.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """``python -m apps.studies.spotcheck_lies``: how often each lie to the spot check is found, beside what docs promise.
 
-Every line is told at least 200 times to the real verifier by the real client code (``trials.py``), in one process;
-a finished line is a line of a file, and started again the command goes on where it was. ``--write`` puts the table
-into docs/explanation/spotcheck.md. Exit code 1 if a figure is not what is stated: two-sided exact binomial test, one in
-ten thousand.
+Every lie is told at least 200 times to the real verifier by the real client code (``trials.py``), in one process. A
+finished line of the table is a line of a file, so the command can be stopped and started again. ``--write`` puts the
+table into docs/explanation/spotcheck.md. The exit code is 1 if a figure is not what is stated, by a two-sided exact
+binomial test at one in ten thousand.
 """
 
 from __future__ import annotations
