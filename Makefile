@@ -13,7 +13,7 @@ FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py t
   tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
   tests/lab/attacks/test_base.py tests/lab/attacks/test_sign_flip.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
 
-.PHONY: bench check demo docs drills field matrix quickstart test lint setup clean
+.PHONY: bench check demo docs drills field matrix quickstart test lint scale setup clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,11 @@ matrix: $(STAMP)
 # What a round costs the server, ours and Flower's strategies: writes docs/performance.md (half an hour).
 bench: $(STAMP)
 	@OMP_NUM_THREADS=1 $(PY) -W ignore -m benchmarks.round --docs
+
+# What many clients cost, and groups of them: writes docs/scale.md (half an hour of CPU, goes on where it was).
+scale: $(STAMP)
+	@OMP_NUM_THREADS=1 $(PY) -W ignore -m benchmarks.scale --docs
+	@OMP_NUM_THREADS=1 $(PY) -W ignore -m apps.studies.hierarchy --write
 
 # Deaths, outages, wrong keys and clocks, over real processes; longer than `make test` may take.
 drills: $(STAMP)

@@ -331,6 +331,17 @@ class Defence:
                 barren,
             )
 
+    def check_room(self, clients: int, model: Arrays) -> None:
+        """Refuse a round whose replies this machine cannot hold: Flower hands all of them over at once.
+
+        Raises
+        ------
+        NoRoomError
+        """
+        each = sum(array.nbytes for array in model)
+        what = f"the replies of {clients:,} clients, {each / 1e6:.1f} MB each"
+        expected.room(clients * each, what, "ask fewer of them in a round, or judge them in groups (docs/scale.md)")
+
     def summary(self) -> None:
         """Log settings in Flower's style."""
         log(INFO, "\t├──> Defence:")

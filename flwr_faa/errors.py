@@ -29,6 +29,10 @@ class ArgumentValueError(FlwrAnomalyError, ValueError):
     """An argument has the right kind, but a value that cannot work."""
 
 
+class NoRoomError(FlwrAnomalyError, MemoryError):
+    """Something takes more memory than this machine has in all."""
+
+
 class MissingExtraError(FlwrAnomalyError, ImportError):
     """A package is missing that an extra of ``flwr-anomaly`` installs."""
 

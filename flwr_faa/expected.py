@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError, NoRoomError
 
 
 def kind(name: str, value: object, wanted: type | tuple[type, ...], remedy: str) -> None:
@@ -81,6 +81,17 @@ def folder(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)):
         raise ArgumentTypeError(f"expected {name} to be a path, got {shown(value)}")
     return Path(value)
+
+
+def room(needed: float, what: str, remedy: str) -> None:
+    """Raise NoRoomError if something takes more bytes than this machine has in all, free or not."""
+    if needed > (there := memory()):
+        raise NoRoomError(f"expected room for {what}, {needed / 1e9:.1f} GB, got {there / 1e9:.1f} GB in all: {remedy}")
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def shown(value: object) -> str:

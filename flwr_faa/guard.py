@@ -72,6 +72,7 @@ class Guard:
             messages = self._to_others(own(server_round, arrays, config, view) if view else [])
         if (broadcast := _sent(messages, strategy.arrayrecord_key, arrays)) is not arrays:
             self._model = read_model({n: a.data for n, a in broadcast.items()}, list(broadcast))
+        self.defence.check_room(len(messages), list(self._model.values()))
         chosen = [m.metadata.dst_node_id for m in messages]
         self._unenrolled = self.defence.enrol(chosen, partial(self._ask, server_round))
         messages = [m for m in messages if m.metadata.dst_node_id not in self._unenrolled]

@@ -102,6 +102,7 @@ class LegacyGuard:
             instructions = self._to_others(own(server_round, parameters, view) if view else [])
         if (broadcast := _sent([ins.parameters for _, ins in instructions] or [parameters])) is not parameters:
             self._model = self.model(broadcast)
+        self.defence.check_room(len(instructions), self._model)
         self._asked = {node_id(client): client for client, _ in instructions}
         for client in self._asked.values():
             self.defence.check_grid(getattr(client, "grid", None))

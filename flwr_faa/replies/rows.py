@@ -111,8 +111,11 @@ def runs(start: int, stop: int, width: int) -> Iterator[slice]:
 
 
 def width_of(n: int, most: int) -> int:
-    """Return how many columns of n rows are read at a time; at most so many."""
-    return max(1, min(most, max(NUMBERS // max(n, 1), 256)))
+    """Return how many columns of n rows are read at a time; at most so many.
+
+    Of very many rows the products of all pairs are added up each time, so it takes columns enough for that to be cheap.
+    """
+    return max(1, min(most, max(NUMBERS // max(n, 1), 256, n // 4)))
 
 
 def hashed(
