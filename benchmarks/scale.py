@@ -190,7 +190,7 @@ def stream_table(found: Mapping[Any, Mapping[str, Any]]) -> str:
 
 
 def extrapolated(found: Mapping[Any, Mapping[str, Any]]) -> str:
-    """What was not run, from what was: CPU grows at most with n^2 d; memory with n^2, beyond what a small round takes."""
+    """What was not run, from what was: CPU grows at most with n^2 d, and memory with n^2."""
     lines = []
     few, many = (found.get(("stream", n, 1_200_000)) for n in (100, 1_000))
     if few and many:
