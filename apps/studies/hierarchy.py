@@ -60,7 +60,7 @@ class Cell:
 key_of = key_by(Cell)
 CELLS = [
     Cell(attack, share, judged)
-    for attack, share in (("sign_flip", 0.1), ("boosted", 0.1), ("label_flip", 0.1))
+    for attack, share in (("boosted", 0.1), ("sign_flip", 0.1))
     for judged in (FLAT, EVENLY, WHOLE, HALF, UNDEFENDED)
 ]
 
