@@ -26,7 +26,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa import expected
 from flwr_faa.replies import kernels
 from flwr_faa.replies.rows import WIDTH, Rows, runs, width_of
 from flwr_faa.replies.updates import Batch, Floats
@@ -197,11 +196,8 @@ class Cloud:
 
     def matrix(self, rows: Sequence[int]) -> Floats:
         """Some updates as a matrix, measurable, with the statistics behind them: as much memory as their replies."""
-        d, size = self.rows.shape[1], self.rows.dtype.itemsize
-        what = f"a matrix of {len(rows):,} updates of {d:,} parameters, which this detector is fitted on"
-        expected.room(len(rows) * d * size, what, "MultiView reads them piece by piece, and needs none")
-        found = np.empty((len(rows), d), self.rows.dtype)
-        for columns in runs(0, d, WIDTH):
+        found = np.empty((len(rows), self.rows.shape[1]), self.rows.dtype)
+        for columns in runs(0, self.rows.shape[1], WIDTH):
             self.rows.read(rows, columns, found[:, columns])
         if self.unit is not None:
             self.unit.apply(found[:, : self.width], rows)
@@ -242,8 +238,6 @@ class Cloud:
     def sums(self, parts: Sequence[slice]) -> Sums:
         """Measure the updates on some columns."""
         n, rows = len(self), np.array(self.order, np.intp)
-        what = f"the distances between {n:,} updates"
-        expected.room(3 * 8 * n * n, what, "judge them in groups, or by LoMar (docs/scale.md)")
         gram, (positive, nonzero) = np.zeros((n + 1, n + 1)), np.zeros((2, n), np.int64)
         total = sum(part.stop - part.start for part in parts)
         exact, fast = n * total < kernels.LARGE, kernels.fastest(n * self.width)

@@ -18,9 +18,6 @@ from flwr_faa.detection.views import lonely
 from flwr_faa.replies.updates import Batch
 
 Places = npt.NDArray[np.intp]
-#: From so many updates on a detector that works on the parameters, LoMar, is trusted to see who is far from all others:
-#: the n x n distances would be needed for that check alone.
-MANY = 3000
 #: What the numerics of a detector may raise over the updates that it gets.
 FAILURES = (ValueError, ArithmeticError, LookupError, RuntimeError)
 
@@ -115,7 +112,7 @@ class PyODDetector(Detector):
         fitted = copy.deepcopy(self.detector)
         if getattr(fitted, "random_state", 0) is None:
             fitted.random_state = seed % 2**32
-        if by_parameters := hasattr(fitted, "label_blocks"):
+        if hasattr(fitted, "label_blocks"):
             if fitted.label_blocks is None:
                 fitted.label_blocks = cloud.label_blocks
             points = cloud.matrix([cloud.order[k] for k in places])
@@ -143,7 +140,7 @@ class PyODDetector(Detector):
         odd = infinite | (labels == 1)
         if odd.all():
             return "it finds all of them odd"
-        if (len(places) < MANY or not by_parameters) and (lonely(cloud)[places] & ~odd).any():
+        if (lonely(cloud)[places] & ~odd).any():
             return "it finds nothing odd in an update far from equal ones"
         lines = getattr(fitted, "evidence_", [""] * len(places))
         return Fit(np.where(infinite, np.finfo(np.float64).max, scores), threshold, odd, list(lines))
