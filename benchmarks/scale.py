@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apps.lab.journal import run_missing
+from apps.lab.journal import lines, run_missing
 from apps.lab.markdown import untitled, write_region
 
 ROOT = Path(__file__).parents[1]
@@ -223,10 +223,9 @@ def main() -> None:
         print(json.dumps(KINDS[kind](*arguments)))
         return
     os.nice(10)
-    cells = {} if options.finished else {cell: cell for cell in CELLS if cell[0] in options.only}
-    found = run_missing(cells, OUT, 1, in_a_process, lambda row: tuple(row["cell"]))
-    from apps.lab.journal import lines
-
+    if not options.finished:
+        cells = {cell: cell for cell in CELLS if cell[0] in options.only}
+        run_missing(cells, OUT, 1, in_a_process, lambda row: tuple(row["cell"]))
     done = {tuple(row["cell"]): row for row in lines(OUT)}
     found = {cell: done[cell] for cell in CELLS if cell in done}
     tables = {
