@@ -9,24 +9,24 @@ score is the largest |z| over the views of ``views``, and its threshold `largest
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.detection.geometry import measurable
+from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.threshold import FEWEST, largest_z
+from flwr_faa.detection.units import measurable
 from flwr_faa.detection.views import SAME, View, statistics_view
 from flwr_faa.errors import MissingExtraError
 from flwr_lomar.index import require_faiss
-from flwr_lomar.neighbourhood import Doubles, split_columns
-from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, malicious_factor, neighbourhood_size
+from flwr_lomar.neighbourhood import Doubles, Indices, Seen, cloud_of, split_columns
+from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, factor_in, neighbourhood_size
 from flwr_lomar.robust.threshold import EPS
-from flwr_lomar.robust.views import Sight, look_again
+from flwr_lomar.robust.views import Sight, look_again, sight_of
 from flwr_lomar.tiles import LARGE, SAMPLE, Sample, tiled_factor
 
 try:
@@ -175,9 +175,36 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         self._check()
         self._set_n_classes(y)
         updates = _matrix(X)
-        found = self._judge(updates)
-        self.updates_, self.n_features_in_, self.factor_ = updates, updates.shape[1], found.factor
-        self.decision_scores_, self.evidence_ = found.scores, found.evidence
+        self.updates_, self.n_features_in_ = updates, updates.shape[1]
+        return self._keep(self._judge_matrix(updates, self.label_blocks, self.statistics))
+
+    def fit_cloud(self, cloud: Cloud, rows: Indices) -> LoMarDetector:
+        """Score updates that are read piece by piece, so no matrix is made of them. There is nothing to predict from.
+
+        Parameters
+        ----------
+        cloud : Cloud
+            Where ``label_blocks`` is None, its blocks count.
+        rows : ndarray of int, shape (m,)
+            The updates to score, places of the cloud's order, ascending; scores come in this order.
+
+        Returns
+        -------
+        LoMarDetector
+            Itself.
+        """
+        self._check()
+        self._set_n_classes(None)
+        if self.label_blocks is not None:
+            blocks, _ = split_columns(self.label_blocks, cloud.width)
+            cloud = replace(cloud, label_blocks=tuple(blocks) if len(self.label_blocks) else ())
+        if len(rows) >= LARGE:
+            matrix = cloud.matrix([cloud.order[k] for k in rows])
+            return self._keep(self._judge_matrix(matrix, cloud.label_blocks, matrix.shape[1] - cloud.width))
+        return self._keep(self._judge(Seen.of_some(cloud, rows)))
+
+    def _keep(self, found: Judged) -> LoMarDetector:
+        self.factor_, self.decision_scores_, self.evidence_ = found.factor, found.scores, found.evidence
         if self.preset == "robust":
             self.views_ = found.views
         self._process_decision_scores()  # PyOD: threshold_ and labels_ by contamination, and what predict_proba needs
@@ -206,37 +233,62 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         ValueError
             If X is not a finite matrix with as many columns as were fitted.
         """
-        check_is_fitted(self, ["decision_scores_", "threshold_", "labels_"])
+        check_is_fitted(self, ["updates_", "decision_scores_", "threshold_", "labels_"])
         rows = _matrix(X).astype(self.updates_.dtype, copy=False)
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(f"Expected {self.n_features_in_} features, got {rows.shape[1]}")
-        return np.array([self._judge(np.vstack([self.updates_, row])).scores[-1] for row in rows], np.float64)
-
-    def _judge(self, matrix: npt.NDArray[Any]) -> Judged:
-        preset, (n, d), robust = PRESETS[self.preset], matrix.shape, self.preset == "robust"
-        if d <= self.statistics:
-            raise ValueError(f"Expected columns beside {self.statistics} of statistics, got {d} in all")
-        updates = np.ascontiguousarray(matrix[:, : d - self.statistics])
-        sight = Sight()
-        measure: Callable[..., Factor] = malicious_factor if n < LARGE else tiled_factor
-        if self.approximate and n > SAMPLE:
-            measure = partial(tiled_factor, sample=Sample.drawn(n, self.random_state or 0))
-        factor = measure(
-            measurable(updates) if robust else updates,  # the paper's bandwidth has the units of the updates
-            self.label_blocks,
-            k=preset.k if self.k is None else self.k,
-            kernel=preset.kernel if self.kernel is None else self.kernel,
-            bandwidth=preset.bandwidth if self.bandwidth is None else float(self.bandwidth),
-            relative=preset.relative,
-            least=SAME if robust else 0.0,
-            watch=sight if robust else None,
+        return np.array(
+            [
+                self._judge_matrix(np.vstack([self.updates_, row]), self.label_blocks, self.statistics).scores[-1]
+                for row in rows
+            ],
+            np.float64,
         )
-        if not robust:
+
+    def _judge_matrix(
+        self, matrix: npt.NDArray[Any], label_blocks: Sequence[npt.ArrayLike] | None, statistics: int
+    ) -> Judged:
+        """Judge all at once, or tile by tile what is too much for that."""
+        (n, d), robust, sight = matrix.shape, self.preset == "robust", Sight()
+        if d <= statistics:
+            raise ValueError(f"Expected columns beside {statistics} of statistics, got {d} in all")
+        if n < LARGE:
+            # The paper's bandwidth has the units of the updates.
+            return self._judge(Seen.of_all(cloud_of(matrix, label_blocks, statistics, free=robust)))
+        updates = np.ascontiguousarray(matrix[:, : d - statistics])
+        factor = tiled_factor(
+            measurable(updates) if robust else updates,
+            label_blocks,
+            **self._settings(),
+            watch=sight if robust else None,
+            sample=Sample.drawn(n, self.random_state or 0) if self.approximate and n > SAMPLE else None,
+        )
+        return self._verdict(factor, sight, matrix[:, d - statistics :])
+
+    def _judge(self, seen: Seen) -> Judged:
+        factor = factor_in(seen, **self._settings())
+        sight = sight_of(seen) if self.preset == "robust" and len(factor.place) > 1 else Sight()
+        return self._verdict(factor, sight, seen.statistics)
+
+    def _settings(self) -> dict[str, Any]:
+        """The arguments of `factor_in` and `tiled_factor`."""
+        preset = PRESETS[self.preset]
+        return {
+            "k": preset.k if self.k is None else self.k,
+            "kernel": preset.kernel if self.kernel is None else self.kernel,
+            "bandwidth": preset.bandwidth if self.bandwidth is None else float(self.bandwidth),
+            "relative": preset.relative,
+            "least": SAME if self.preset == "robust" else 0.0,
+        }
+
+    def _verdict(self, factor: Factor, sight: Sight, statistics: npt.NDArray[Any]) -> Judged:
+        n = len(factor.place)
+        if self.preset != "robust":
             scores = 0.0 - factor.log_factor
             return Judged(factor, [], self._limit(n, 0), scores, [f"log F = {f:.4g}" for f in factor.log_factor])
         views = sight.views(factor.log_factor, factor.place) if n > 1 else []
-        if n >= FEWEST and self.statistics:
-            views.append(statistics_view(matrix[:, d - self.statistics :]))
+        if n >= FEWEST and statistics.size:
+            views.append(statistics_view(statistics))
         limit = self._limit(n, len(views))
         unit = largest_z(max(n, FEWEST), max(len(views), 1)) if self.threshold == "contamination" else limit
         z = look_again(views, limit, unit) if views else np.zeros((0, n))

@@ -16,131 +16,61 @@ and a verdict must not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property, reduce
-from operator import add
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.detection.blocks import SHORT, Block, Square, Sums, Vector, middle
+from flwr_faa.detection.units import Unit
 from flwr_faa.replies import kernels
-from flwr_faa.replies.rows import WIDTH, Rows, runs, width_of
+from flwr_faa.replies.rows import WIDTH, Matrix, Rows, runs, width_of
 from flwr_faa.replies.updates import Batch, Floats
 
-Vector = npt.NDArray[np.float64]
+__all__ = ["Block", "Cloud", "Vector", "embed", "middle", "ranked"]
+
 Columns = npt.NDArray[np.intp]
 
 #: Columns handled at a time, at most.
 CHUNK = 2**14
-#: An update whose squared length is below this part of the median's is measured in another walk.
-SHORT = 1e-2
-#: Updates are measured as they are if their largest entries are usually between these two. Squares of numbers far
-#: outside leave float32, which LoMar works in.
-SMALL, LARGE = 1e-8, 1e8
-#: An update whose largest entry is this many times the usual one is measured as if it were this many times as large.
-#: It stands out anyway, and beside a larger one the differences of all others would drown in rounding.
-FAR = 1e4
+#: From so many updates on their products are float32, however few columns there are: they are most of the work.
+MANY = 256
+#: Bytes of distances by label that are kept for who needs those of all labels again; of labels beyond, none are.
+KEEP = 2**28
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """The updates seen through some of their columns, rows in canonical order.
+class Near:
+    """What is near in the columns of one label, rows in canonical order.
 
     Attributes
     ----------
-    squared : ndarray, shape (n, n)
-        Squared Euclidean distances.
-    norms : ndarray, shape (n,)
-    to_median, to_mean : ndarray, shape (n,)
-        Cosine to the coordinate-wise median and to the mean of the updates; 0 for a zero vector.
-    positive : ndarray, shape (n,)
-        Share of positive signs among the entries that are not zero; .5 where all are.
+    distance : ndarray, shape (n, at most 3)
+        To the nearest others.
+    length : float
+        The median norm.
     width : int
         Number of columns.
     """
 
-    squared: Vector
-    norms: Vector
-    to_median: Vector
-    to_mean: Vector
-    positive: Vector
+    distance: Square
+    length: float
     width: int
-
-    @cached_property
-    def length(self) -> float:
-        """The median norm."""
-        return float(middle(self.norms))
-
-    @cached_property
-    def nearest(self) -> Vector:
-        """Distances to the other rows, the nearest first, shape (n, n - 1)."""
-        return np.sqrt(np.sort(self._others, axis=1))
-
-    def few(self, k: int) -> Vector:
-        """The first k columns of ``nearest``, without sorting the others."""
-        others = self._others
-        if k < others.shape[1]:
-            others = np.partition(others, k - 1, axis=1)[:, :k]
-        return np.sqrt(np.sort(others, axis=1))
-
-    @property
-    def _others(self) -> Vector:
-        n = len(self.squared)
-        return self.squared[~np.eye(n, dtype=bool)].reshape(n, n - 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """What adds up over the columns; of no columns, zeros.
+class Measures:
+    """What one walk over all columns finds."""
 
-    Attributes
-    ----------
-    gram : ndarray, shape (n + 1, n + 1)
-        Inner products of the centred updates, in the last column with the median, in the corner of the median.
-    square, to_median, to_mean : ndarray, shape (n,)
-        Inner products of the updates as they are: with themselves, the median and the mean.
-    positive, nonzero : ndarray of int, shape (n,)
-        Numbers of entries.
-    width : int
-    """
-
-    gram: Vector
-    square: Vector
-    to_median: Vector
-    to_mean: Vector
-    positive: npt.NDArray[np.int64]
-    nonzero: npt.NDArray[np.int64]
-    width: int
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def block(self) -> Block:
-        """The measures."""
-        gram, across, median_square = self.gram[:-1, :-1], self.gram[:-1, -1], float(self.gram[-1, -1])
-        mean_square = max(float(gram.mean() + 2 * across.mean() + median_square), 0.0)
-        size, norms = gram.diagonal(), np.sqrt(self.square)
-        squared = -2 * gram
-        squared += size
-        squared += size[:, None]
-        np.maximum(squared, 0.0, out=squared)
-        lengths = norms * np.sqrt(median_square)
-        to_median = _ratio(self.to_median, lengths, 0.0)
-        # One minus a cosine near 1 would be rounding. It is the squared sine, known from centred rows, over 1 + cos.
-        sine = np.maximum(_ratio(size * median_square - across**2, lengths**2, 0.0), 0.0)
-        along = (to_median > 0.5) & (self.square >= SHORT * median_square)
-        to_median = np.where(along, 1 - sine / (1 + to_median), to_median)
-        return Block(
-            squared,
-            norms,
-            to_median,
-            np.clip(_ratio(self.to_mean, norms * np.sqrt(mean_square), 0.0), -1.0, 1.0),
-            _ratio(self.positive.astype(np.float64), self.nonzero.astype(np.float64), 0.5),
-            self.width,
-        )
+    whole: Block
+    classifier: Block | None
+    backbone: Block | None
+    labels: tuple[Near, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +114,21 @@ class Cloud:
             _clouds[batch] = cls(batch.rows, width, batch.canonical, place, layout.label_blocks, unit)
         return _clouds[batch]
 
+    @classmethod
+    def of_matrix(cls, updates: Floats, label_blocks: Sequence[Columns], width: int, unit: Unit | None) -> Cloud:
+        """The cloud of a matrix in C order, its rows sorted by their bytes: a comparison stops at the first difference.
+
+        ``label_blocks`` are sorted.
+        """
+        order = updates.view(f"V{updates.shape[1] * updates.itemsize}").ravel().argsort(kind="stable")
+        first, last = np.arange(len(order)), updates[order, -1]
+        for i in np.flatnonzero(last[1:] == last[:-1]) + 1:  # few, unless there are clones
+            if np.array_equal(updates[order[i - 1]].view(np.uint8), updates[order[i]].view(np.uint8)):
+                first[i] = first[i - 1]
+        place = np.empty_like(first)
+        place[order] = first
+        return cls(Matrix(updates), width, tuple(order.tolist()), place, tuple(label_blocks), unit)
+
     def __len__(self) -> int:
         return len(self.order)
 
@@ -203,20 +148,41 @@ class Cloud:
             self.unit.apply(found[:, : self.width], rows)
         return found
 
-    @cached_property
+    @property
     def whole(self) -> Block:
         """Every column."""
-        return reduce(add, (*self._labels, self._rest)).block()
+        return self._measured.whole
 
-    @cached_property
+    @property
     def classifier(self) -> Block | None:
         """The columns that feed any label, or None where the model has no classifier or is nothing else."""
-        return reduce(add, self._labels).block() if self._labels and self._rest.width else None
+        return self._measured.classifier
+
+    @property
+    def backbone(self) -> Block | None:
+        """The columns that feed no label, or None where there is no classifier or nothing else."""
+        return self._measured.backbone
+
+    @property
+    def near_labels(self) -> tuple[Near, ...]:
+        """What is near in the columns of each label."""
+        return self._measured.labels
 
     @cached_property
-    def labels(self) -> tuple[Block, ...]:
-        """The columns in one block per label."""
-        return tuple(sums.block() for sums in self._labels)
+    def labels(self) -> tuple[Block, ...] | None:
+        """The columns in one block per label, n x n numbers each; None if these were more than ``KEEP`` bytes in all.
+
+        Who needs them asks for them first: then they are found in the walk that measures everything.
+        """
+        if len(self.label_blocks) * len(self) ** 2 * self.rows.dtype.itemsize > KEEP:
+            return None
+        kept = list[Block]()
+        self._measure(kept.append)
+        return tuple(kept)
+
+    def each_label(self) -> Iterator[Block]:
+        """The same one after the other, whatever their size; what was not kept is measured when its turn comes."""
+        return iter(self.labels) if self.labels is not None else map(self._label, self.label_blocks)
 
     @cached_property
     def embedding(self) -> Vector:
@@ -224,70 +190,102 @@ class Cloud:
         return embed(self.whole.squared)
 
     @cached_property
-    def _labels(self) -> tuple[Sums, ...]:
-        return tuple(self.sums(_slices(columns)) for columns in self.label_blocks)
+    def _measured(self) -> Measures:
+        return self._measure(lambda block: None)
 
-    @cached_property
-    def _rest(self) -> Sums:
+    def _measure(self, tell: Callable[[Block], None]) -> Measures:
+        """Measure everything in one walk, and tell of each label's block in turn."""
+        total, near = Sums.of_none(len(self)), list[Near]()
+        for columns in self.label_blocks:
+            sums = self._sums(_slices(columns))
+            total.add(sums)
+            block = sums.block()
+            near.append(Near(block.near, block.length, block.width))
+            tell(block)
+        rest = self._sums(self._beyond_labels())
+        split = total.width and rest.width
+        classifier, backbone = (total.block(), rest.block()) if split else (None, None)
+        total.add(rest)
+        found = Measures(total.block(), classifier, backbone, tuple(near))
+        self.__dict__.setdefault("_measured", found)
+        return found
+
+    def _label(self, columns: Columns) -> Block:
+        return self._sums(_slices(columns)).block()
+
+    def _beyond_labels(self) -> list[slice]:
         """The columns that feed no label."""
         labels = _slices(np.sort(np.concatenate(self.label_blocks))) if self.label_blocks else []
         ends = [0, *(end for part in labels for end in (part.start, part.stop)), self.width]
-        gaps = [slice(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if a < b]
-        return self.sums(gaps)
+        return [slice(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if a < b]
 
-    def sums(self, parts: Sequence[slice]) -> Sums:
-        """Measure the updates on some columns."""
+    def _sums(self, parts: Sequence[slice]) -> Sums:
+        """Measure the updates on some columns: O(n d log n) comparisons for the medians, n^2 d / 2 multiplications."""
         n, rows = len(self), np.array(self.order, np.intp)
-        gram, (positive, nonzero) = np.zeros((n + 1, n + 1)), np.zeros((2, n), np.int64)
-        total = sum(part.stop - part.start for part in parts)
-        exact, fast = n * total < kernels.LARGE, kernels.fastest(n * self.width)
-        medians = np.empty(CHUNK, self.rows.dtype)
-        for x in self._read(parts, rows):
+        found = Sums.of_none(n)
+        width = found.width = sum(part.stop - part.start for part in parts)
+        positive, nonzero, across = found.positive, found.nonzero, found.across
+        exact, fast = n * width < kernels.LARGE and n < MANY, kernels.fastest(n * self.width)
+        step = self._step(parts)
+        medians, single = np.empty(step, self.rows.dtype), width <= step and not exact
+        for x in self._read(parts, rows, step):
             median = medians[: x.shape[1]]
             fast.centre(x, median, positive, nonzero)
             if exact:
                 x, median = x.astype(np.float64), median.astype(np.float64)
-            gram[:n, :n] += x @ x.T  # NumPy sees that this is symmetric: half the work
-            gram[:n, n] += x @ median
-            gram[n, n] += median @ median
+            product = x @ x.T  # NumPy sees that this is symmetric: half the work
+            if single:
+                found.gram = product
+            else:
+                found.gram += product
+            across += x @ median
+            found.median_square += float(median @ median)
         # Linear algebra may round a row and its clone differently.
-        first = np.append(self.place[rows], n)
+        first = self.place[rows]
         if (first[1:] <= first[:-1]).any():
-            gram = gram[np.ix_(first, first)]
-        across = gram[:n, n] + gram[n, n]
-        products = np.stack(
-            [
-                gram.diagonal()[:n] + gram[:n, n] + across,
-                across,
-                gram[:n, :n].mean(axis=1) + gram[:n, n].mean() + across,
-            ]
-        )
+            found.gram, found.across = found.gram[np.ix_(first, first)], across[first]
+        self._add_raw(found, parts)
+        size = float(middle(found.gram.diagonal()))
+        found.noise = 2 * size * float(np.finfo(self.rows.dtype).eps) * math.sqrt(min(width, step))
+        return found
+
+    def _add_raw(self, found: Sums, parts: Sequence[slice]) -> None:
+        """Add the inner products of the updates as they are."""
+        across = found.across + found.median_square
+        found.square = found.gram.diagonal() + found.across + across
+        found.to_median = across
+        mean = found.gram @ np.full(len(self), 1 / len(self), found.gram.dtype)
+        found.to_mean = mean + found.across.mean() + across
         # Of an update much shorter than the median that would be rounding.
-        products[:, nonzero == 0] = 0
-        if len(short := np.flatnonzero((products[0] < SHORT * gram[n, n]) & (nonzero > 0))):
-            products[:, short] = self._products(parts, short)
-        return Sums(gram, products[0], products[1], products[2], positive, nonzero, total)
+        products = found.square, found.to_median, found.to_mean
+        for product in products:
+            product[found.nonzero == 0] = 0
+        short = np.flatnonzero((found.square < SHORT * found.median_square) & (found.nonzero > 0))
+        if len(short):
+            for product, again in zip(products, self._products(parts, short), strict=True):
+                product[short] = again
 
     def _products(self, parts: Sequence[slice], which: npt.NDArray[np.intp]) -> Vector:
         """Inner products of some rows with themselves, the median and the mean, in another walk, shape (3, m)."""
         found, rows = np.zeros((3, len(which))), np.array(self.order, np.intp)
         fast = kernels.fastest(len(rows) * self.width)
-        for x in self._read(parts, rows):
+        for x in self._read(parts, rows, self._step(parts)):
             own, mean, median = x[which].astype(np.float64), x.mean(axis=0, dtype=np.float64), np.empty_like(x[0])
             fast.centre(x, median, *np.zeros((2, len(rows)), np.int64))
             found += np.einsum("ij,ij->i", own, own), own @ median.astype(np.float64), own @ mean
         return found
 
-    def _read(self, parts: Sequence[slice], rows: npt.NDArray[np.intp]) -> Iterator[Floats]:
-        """Columns of some rows, some at a time, measurable; in the same memory each time."""
-        width = width_of(len(rows), min(CHUNK, sum(part.stop - part.start for part in parts)))
-        memory = np.empty(len(rows) * width, self.rows.dtype)
-        for chunk in _chunks(parts, width):
+    def _step(self, parts: Sequence[slice]) -> int:
+        """How many of these columns are read at a time."""
+        return width_of(len(self), max(1, min(CHUNK, sum(part.stop - part.start for part in parts))))
+
+    def _read(self, parts: Sequence[slice], rows: npt.NDArray[np.intp], step: int) -> Iterator[Floats]:
+        """Columns of some rows, so many at a time, measurable; in the same memory each time."""
+        memory = np.empty(len(rows) * step, self.rows.dtype)
+        for chunk in _chunks(parts, step):
             wide = sum(part.stop - part.start for part in chunk)
-            x, at = memory[: len(rows) * wide].reshape(len(rows), wide), 0
-            for part in chunk:
-                self.rows.read(rows, part, x[:, at : at + part.stop - part.start])
-                at += part.stop - part.start
+            x = memory[: len(rows) * wide].reshape(len(rows), wide)
+            self.rows.gather(rows, chunk, x)
             if self.unit is not None:
                 self.unit.apply(x, rows)
             yield x
@@ -298,74 +296,6 @@ class Cloud:
 
 
 _clouds: WeakKeyDictionary[Batch, Cloud] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """What updates are multiplied by, so that their squares neither overflow nor vanish.
-
-    A power of two, so scaling rounds nothing. An update that is more than ``FAR`` times as large as the usual one is
-    shrunk to that: nothing that a client sends may make another's distances infinite, or zero.
-
-    Attributes
-    ----------
-    factors : ndarray, shape (n,)
-        1 but for the shrunk.
-    exponent : int
-    """
-
-    factors: Vector
-    exponent: int
-
-    @classmethod
-    def of(cls, largest: Vector) -> Unit | None:
-        """The unit of updates whose largest entries have these sizes; None if they can be measured as they are.
-
-        Raises
-        ------
-        ValueError
-            If one is not finite.
-        """
-        if not np.isfinite(largest).all():
-            raise ValueError("Expected finite updates, got NaN or infinity")
-        usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
-        far = largest / FAR > usual
-        if SMALL <= usual <= LARGE and not far.any():
-            return None
-        factors = np.where(far, 1 / np.where(far, largest, 1.0) * (FAR * usual), 1.0)
-        return cls(factors, 0 if SMALL <= usual <= LARGE else -int(np.frexp(usual)[1]))
-
-    def apply(self, x: Floats, rows: Sequence[int] | npt.NDArray[np.intp]) -> None:
-        """Multiply some columns of these rows, in place."""
-        for part, factor in zip(x, self.factors[np.asarray(rows, np.intp)], strict=True):
-            part[:] = np.ldexp(part * factor, self.exponent)
-
-
-def measurable(updates: Floats) -> Floats:
-    """Return updates in their :class:`Unit`: as they are, if they can be measured so.
-
-    Parameters
-    ----------
-    updates : ndarray, shape (n, d)
-        float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If a value is not finite.
-    """
-    unit = Unit.of(kernels.PLAIN.largest(updates).astype(np.float64))
-    if unit is None:
-        return updates
-    scaled = updates.copy()
-    unit.apply(scaled, range(len(scaled)))
-    return scaled
-
-
-def middle(values: Vector) -> Any:
-    """``np.median`` along the last axis, of numbers: for a few of them it takes a fifth of the time."""
-    ordered, n = np.sort(values, axis=-1), values.shape[-1]
-    return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
 
 
 def embed(squared: Vector) -> Vector:
@@ -433,7 +363,3 @@ def _chunks(parts: Sequence[slice], width: int) -> Iterator[list[slice]]:
                 chunk, room = [], width
     if chunk:
         yield chunk
-
-
-def _ratio(a: Vector, b: Vector, otherwise: float) -> Vector:
-    return np.divide(a, b, out=np.full_like(a, otherwise), where=b > 0)

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,11 @@ class PyODDetector(Detector):
     most n - 1 columns with the same distances as the updates, so a detector that takes milliseconds a column stays
     fast. A ``random_state`` left at None is set from the round's seed.
 
-    A detector with an attribute ``label_blocks``, as LoMar's, works on the parameters themselves: it gets the updates,
-    one row a client, and where ``label_blocks`` is None the columns that feed each label. With an attribute
-    ``statistics`` it gets the columns of running statistics too, behind the others, and there their number. One that
-    leaves ``evidence_``, one line per row, has it in the reports.
+    A detector with an attribute ``label_blocks`` works on the parameters themselves: it gets the updates, one row a
+    client, and where ``label_blocks`` is None the columns that feed each label. With an attribute ``statistics`` it
+    gets the columns of running statistics too, behind the others, and there their number. One with a method
+    ``fit_cloud``, as LoMar's, is fitted by that, on distances: no matrix of the updates is made. One that leaves
+    ``evidence_``, one line per row, has it in the reports.
 
     Nobody can hide by breaking the detector, nor have the others held back by that. A detector that raises, or leaves a
     score or a threshold that is not a number, finds everybody odd, or finds nothing odd in one update far from nine
@@ -112,19 +114,13 @@ class PyODDetector(Detector):
         fitted = copy.deepcopy(self.detector)
         if getattr(fitted, "random_state", 0) is None:
             fitted.random_state = seed % 2**32
-        if hasattr(fitted, "label_blocks"):
-            if fitted.label_blocks is None:
-                fitted.label_blocks = cloud.label_blocks
-            points = cloud.matrix([cloud.order[k] for k in places])
-            if hasattr(fitted, "statistics") and points.shape[1] > cloud.width:
-                fitted.statistics = points.shape[1] - cloud.width
-            else:
-                points = points[:, : cloud.width]
+        if hasattr(fitted, "fit_cloud"):
+            fit = partial(fitted.fit_cloud, cloud, places)
         else:
-            points = embed(cloud.whole.squared[np.ix_(places, places)])[:, : self.components]
+            fit = partial(fitted.fit, self._points(fitted, cloud, places))
         try:
             with np.errstate(all="ignore"):
-                fitted.fit(points)
+                fit()
         except FAILURES as error:
             return f"{type(error).__name__}: {error}"
         try:
@@ -144,6 +140,18 @@ class PyODDetector(Detector):
             return "it finds nothing odd in an update far from equal ones"
         lines = getattr(fitted, "evidence_", [""] * len(places))
         return Fit(np.where(infinite, np.finfo(np.float64).max, scores), threshold, odd, list(lines))
+
+    def _points(self, fitted: Any, cloud: Cloud, places: Places) -> npt.NDArray[Any]:
+        """The matrix that a copy is fitted on; one that wants labels and statistics is told where they are."""
+        if not hasattr(fitted, "label_blocks"):
+            return embed(cloud.whole.squared[np.ix_(places, places)])[:, : self.components]
+        if fitted.label_blocks is None:
+            fitted.label_blocks = cloud.label_blocks
+        points = cloud.matrix([cloud.order[k] for k in places])
+        if not hasattr(fitted, "statistics"):
+            return points[:, : cloud.width]
+        fitted.statistics = points.shape[1] - cloud.width
+        return points
 
     @property
     def _name(self) -> str:

@@ -17,7 +17,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from flwr_faa.detection.geometry import Block, Cloud, Vector, middle
+from flwr_faa.detection.blocks import Block, Square, Vector, middle
+from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.replies.updates import Floats
 
@@ -180,15 +181,15 @@ def gross_view(half: Vector, length: float) -> View:
 def lonely(cloud: Cloud) -> npt.NDArray[np.bool_]:
     """Who is grossly far from clients of which most are the same, to a millionth of that: no detector is needed."""
     half = cloud.whole.nearest[:, len(cloud) // 2 - 1]
-    return (reach_view(cloud).among(1.0) > 1.0) & (half * ZERO >= np.median(half))
+    return np.asarray((reach_view(cloud).among(1.0) > 1.0) & (half * ZERO >= np.median(half)))
 
 
 def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
     views = block_views(cloud.whole, "update", slack, same)
     if cloud.classifier is not None:
         views += block_views(cloud.classifier, "classifier", slack, same)
-    if cloud.labels:
-        near = [_log_mean(block.few(3), same * block.length) for block in cloud.labels]
+    if cloud.near_labels:
+        near = [_log_mean(label.distance, same * label.length) for label in cloud.near_labels]
         # The MAD of few values is no measure for others: without verification it is the factor that counts.
         z = np.array([robust_z(values, 1.0 if same else 0.0) for values in near])
         what = "log of the distance to 3 nearest neighbours over the usual" if same else "z of 3 nearest neighbours"
@@ -198,7 +199,7 @@ def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
         ):
             lines = [f"label {r}, its {side}: {what}" for r in label]
             view = View(f"label {side}", values, lines, "lower", "higher", False, slack * LEAST_Z, matters)
-            views.append(view.in_few(min(block.width for block in cloud.labels)))
+            views.append(view.in_few(min(label.width for label in cloud.near_labels)))
     if cloud.statistics.size:
         views.append(statistics_view(cloud.statistics[list(cloud.order)]))
     return views
@@ -258,8 +259,8 @@ def log_nearest(block: Block, k: int, least: float = 0.0) -> Vector:
     return _log_mean(block.nearest[:, :k], least)
 
 
-def _log_mean(near: Vector, least: float) -> Vector:
-    return _log(near.mean(axis=1), least) if near.size else np.zeros(len(near))
+def _log_mean(near: Square, least: float) -> Vector:
+    return _log(near.mean(axis=1, dtype=np.float64), least) if near.size else np.zeros(len(near))
 
 
 def clamp(k: float, n: int) -> int:

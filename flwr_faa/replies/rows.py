@@ -19,7 +19,9 @@ from flwr_faa.replies.layout import Arrays, Layout, Role
 Indices = Sequence[int] | npt.NDArray[np.intp]
 
 #: Columns that are read at a time, and numbers: these stay in a processor's cache.
-WIDTH, NUMBERS = 2**14, 2**19
+WIDTH, NUMBERS = 2**14, 2**20
+#: Runs of columns that are copied one by one.
+RUNS = 8
 
 
 class Rows(Protocol):
@@ -32,8 +34,16 @@ class Rows(Protocol):
         """Write some columns of some rows into ``out``, shape (number of rows, number of columns)."""
         ...
 
+    def gather(self, rows: Indices, parts: Sequence[slice], out: Floats) -> None:
+        """Write several runs of columns, beside each other."""
+        at = 0
+        for part in parts:
+            stop = at + part.stop - part.start
+            self.read(rows, part, out[:, at:stop])
+            at = stop
 
-class Matrix:
+
+class Matrix(Rows):
     """Updates that are there already.
 
     Parameters
@@ -46,12 +56,22 @@ class Matrix:
         self.shape: tuple[int, int] = (updates.shape[0], updates.shape[1])
 
     def read(self, rows: Indices, columns: slice, out: Floats) -> None:
-        """Copy them."""
+        """Copy them, some rows at a time, so that what is in between stays in the cache."""
+        rows = np.asarray(rows, np.intp)
+        for i in range(0, len(rows), 64):
+            out[i : i + 64] = self._updates[rows[i : i + 64], columns]
+
+    def gather(self, rows: Indices, parts: Sequence[slice], out: Floats) -> None:
+        """Columns that are scattered are found by one look-up each row."""
+        if len(parts) <= RUNS:
+            super().gather(rows, parts, out)
+            return
+        columns = np.concatenate([np.arange(part.start, part.stop) for part in parts])
         for into, row in zip(out, rows, strict=True):
-            into[:] = self._updates[row, columns]
+            np.take(self._updates[row], columns, out=into, mode="clip")
 
 
-class Differences:
+class Differences(Rows):
     """``w_i - w``, subtracted when it is read.
 
     What equals the broadcast is a difference of zero, infinities and NaN included.

@@ -35,10 +35,9 @@ from flwr_lomar.neighbourhood import (
     Doubles,
     Floats,
     Indices,
-    Watch,
-    among,
-    canonical_order,
-    split_columns,
+    Seen,
+    cloud_of,
+    neighbours,
 )
 
 Kernel = Literal["printed", "appendix", "gaussian"]
@@ -103,7 +102,6 @@ def malicious_factor(
     bandwidth: float = 1.0,
     relative: bool = True,
     least: float = 0.0,
-    watch: Watch | None = None,
 ) -> Factor:
     """Compute Eqs. 4-9 for all updates of a round.
 
@@ -133,8 +131,6 @@ def malicious_factor(
         i. False is the paper's constant.
     least : float (default: 0.0)
         A relative bandwidth is at least this part of the median length of the updates in its label's columns.
-    watch : callable, optional
-        Told of each block's distances (`neighbourhood.among`), rows in canonical order; so they are computed once.
 
     Returns
     -------
@@ -145,36 +141,42 @@ def malicious_factor(
     ValueError
         If a value is not finite, or too large for its square to be, or an argument is out of range.
     """
+    updates = np.asarray(updates)
+    if updates.ndim != 2 or updates.size == 0 or updates.dtype not in (np.float32, np.float64):
+        raise ValueError(f"Expected a matrix of float32 or float64, got {updates.dtype} of shape {updates.shape}")
+    seen = Seen.of_all(cloud_of(updates, label_blocks))
+    return factor_in(seen, k=k, kernel=kernel, bandwidth=bandwidth, relative=relative, least=least)
+
+
+def factor_in(seen: Seen, *, k: float, kernel: Kernel, bandwidth: float, relative: bool, least: float) -> Factor:
+    """Compute Eqs. 4-9 for updates that are seen block by block: O(n^2 R).
+
+    The arguments are those of `malicious_factor`.
+    """
     if kernel not in KERNELS:
         raise ValueError(f"Expected kernel printed, appendix or gaussian, got {kernel!r}")
     checked_bandwidth(bandwidth)
-    updates = np.ascontiguousarray(updates)
-    if updates.ndim != 2 or updates.size == 0 or updates.dtype not in (np.float32, np.float64):
-        raise ValueError(f"Expected a matrix of float32 or float64, got {updates.dtype} of shape {updates.shape}")
-    blocks, rest = split_columns(label_blocks, updates.shape[1])
-    n, r = len(updates), len(blocks)
+    n, r = len(seen.rows), max(1, len(seen.cloud.label_blocks))
     if n == 1:
-        if not np.isfinite(updates).all():
-            raise ValueError("Expected finite updates, got NaN or infinity")
         none = np.zeros((1, r))
         return Factor(np.zeros(1), none, none, np.zeros(r), np.empty((1, 0), np.intp), np.zeros(1, np.intp))
 
-    order, first = canonical_order(updates)
-    near = among(updates, order, first, blocks, rest, neighbourhood_size(k, n), watch)
+    labels = seen.labels()  # first: then they are found in the walk that measures everything
+    near = neighbours(seen.blocks["update"].squared, neighbourhood_size(k, n))
+    pairs = near.index + n * np.arange(n)[:, None]
     scales, density = np.zeros(r), np.zeros((n, r))
-    for label, block in enumerate(near.blocks):
+    for label, block in enumerate(labels):
+        squared = np.take(block.squared, pairs)
         if relative:
-            each = block.squared.mean(axis=1, dtype=np.float64)
+            each = squared.mean(axis=1, dtype=np.float64)
             scales[label] = relative_bandwidth(each, block.noise, kernel, bandwidth, least * block.length)
         else:
             scales[label] = bandwidth
-        density[:, label] = log_density(block.squared, kernel, scales[label])
+        density[:, label] = log_density(squared, kernel, scales[label])
     by_label = log_ratio(near.index, near.member, density, density)
-
-    back = np.empty_like(order)
-    back[order] = first  # original row -> where its contents stand in canonical order
+    place, neighbourhood = seen.place, seen.number[near.index]
     total = by_label.sum(axis=1)
-    return Factor(total[back], by_label[back], density[back], scales, order[near.index][back], back)
+    return Factor(total[place], by_label[place], density[place], scales, neighbourhood[place], place)
 
 
 def relative_bandwidth(each: Doubles, noise: float, kernel: Kernel, c: float, least: float) -> float:

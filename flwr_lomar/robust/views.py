@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flwr_faa.detection.blocks import Block
 from flwr_faa.detection.threshold import FEWEST
 from flwr_faa.detection.views import MATTERS_SHARE, SAME, ZERO, View, clamp, gross_view, robust_z
 from flwr_lomar.neighbourhood import Doubles, Floats, Indices, Seen
@@ -109,24 +110,12 @@ MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, MATTERS_SPARSEST, LEAST_LABEL 
 
 @dataclass(eq=False)
 class Sight:
-    """Makes views of a matrix's blocks as they come. As a `Watch` it keeps nothing of size n x n."""
+    """Makes views of blocks of columns as they come. Nothing of size n x n is kept."""
 
     _blocks: dict[str, Doubles] = field(default_factory=dict, repr=False)
     _labels: dict[int, Doubles] = field(default_factory=dict, repr=False)
     _widths: dict[str | int, int] = field(default_factory=dict, repr=False)
     _half: tuple[Doubles, float] = field(init=False, repr=False)
-
-    def __call__(self, name: str | int, seen: Seen) -> None:
-        """Take a block's distances."""
-        nearest = nearest_of(seen.squared)
-        if isinstance(name, int):
-            self.add_label(name, nearest, length_of(seen.squares), seen.width)
-            return
-        centre, half = _centre(seen), len(seen.squares) // 2
-        reach = np.sqrt(np.partition(seen.squared, half, axis=1)[:, half]).astype(np.float64)
-        everybody = np.arange(len(seen.squares))
-        shared = shared_with(seen.squared, centre.away, centre.away, (everybody, everybody))
-        self.add(name, Profile(nearest, reach, shared, seen.squares, seen.positive, centre, seen.width))
 
     def add_label(self, label: int, nearest: tuple[Doubles, Doubles, Doubles], length: float, width: int) -> None:
         """Take the distances in a label's columns: those of `Profile`, and the length of the median update."""
@@ -179,6 +168,16 @@ class Sight:
         return views
 
 
+def sight_of(seen: Seen) -> Sight:
+    """What updates show, block by block: O(n^2 log n) each."""
+    sight = Sight()
+    for name, block in seen.blocks.items():
+        sight.add(name, _profile(block))
+    for label, block in enumerate(seen.labels() if seen.several else ()):
+        sight.add_label(label, _nearest(block, block.by_distance()), block.length, block.width)
+    return sight
+
+
 def pick_kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
     """The z of each update, all views: of the second look if the first is above the limit and the second below that."""
     before, after = (np.abs(z).max(axis=0, initial=0.0) for z in (first, second))
@@ -204,15 +203,35 @@ def look_again(views: list[View], limit: float, unit: float) -> Doubles:
         z = pick_kinder(z, np.stack([view.among(unit, among) for view in views]), limit)
 
 
-def nearest_of(squared: Floats) -> tuple[Doubles, Doubles, Doubles]:
-    """Mean distances to the 1, 3 and .6n nearest others, of all squared distances, shape (n, n)."""
-    squared = squared.copy()
-    np.fill_diagonal(squared, np.inf)
-    return nearest_among(squared, len(squared))
+def _nearest(block: Block, distance: Floats) -> tuple[Doubles, Doubles, Doubles]:
+    """Mean distances to the 1, 3 and .6n nearest others, which come first; what may be rounding is 0."""
+    n = len(distance)
+    most = clamp(0.6 * n, n)
+    near = distance[:, :most]
+    near = np.where(near > math.sqrt(block.noise), near, 0)
+    few = near[:, : min(3, most)].mean(axis=1, dtype=np.float64)
+    return near[:, 0].astype(np.float64), few, near.mean(axis=1, dtype=np.float64)
+
+
+def _profile(block: Block) -> Profile:
+    n, squares = len(block.norms), block.norms**2
+    squared = np.where(block.squared > block.noise, block.squared, 0)
+    centre, everybody = _centre(squared, squares), np.arange(n)
+    shared = shared_with(squared, centre.away, centre.away, (everybody, everybody))
+    half = block.nearest[:, n // 2 - 1].astype(np.float64)
+    half = np.where(half > math.sqrt(block.noise), half, 0)
+    return Profile(_nearest(block, block.nearest), half, shared, squares, block.above, centre, block.width)
 
 
 def nearest_among(squared: Floats, n: int) -> tuple[Doubles, Doubles, Doubles]:
-    """The same of some updates to n, each itself among them, at an infinite distance."""
+    """Mean distances of some updates to the 1, 3 and .6n nearest of n, each itself among them, infinitely far.
+
+    Parameters
+    ----------
+    squared : ndarray, shape (m, at most n)
+        Squared distances.
+    n : int
+    """
     most = clamp(0.6 * n, n)
     few = min(3, most)
     # One rank at a time: that has a fast path in NumPy, several at once take six times as long.
@@ -239,18 +258,18 @@ def _logs(x: Sequence[Doubles], unit: float, least: float) -> list[Doubles]:
     return [np.log(np.maximum(each, max(least, ZERO * unit)) / unit) for each in x]
 
 
-def _centre(seen: Seen) -> Centre:
+def _centre(squared: Floats, squares: Doubles) -> Centre:
     """Weiszfeld's algorithm on distances."""
-    n = len(seen.squares)
+    n = len(squares)
     weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
     for step in range(STEPS):
-        to_all = (seen.squared @ weights.astype(seen.squared.dtype)).astype(np.float64)
+        to_all = (squared @ weights.astype(squared.dtype)).astype(np.float64)
         inertia = float(weights @ to_all) / 2
         away = np.maximum(to_all - inertia, 0.0)
         if step < STEPS - 1 and away.any():
             inverse = 1 / np.sqrt(np.maximum(away, 1e-12 * away.max()))
             weights = inverse / inverse.sum()
-    square = max(float(weights @ seen.squares) - inertia, 0.0)
+    square = max(float(weights @ squares) - inertia, 0.0)
     return Centre(weights, inertia, away, square)
 
 

@@ -14,7 +14,7 @@ from pyod.models.lof import LOF
 from pyod.models.pca import PCA
 
 from flwr_faa.detection import OCSVM, MultiView, Sequential, as_detector
-from flwr_faa.detection.geometry import FAR, measurable
+from flwr_faa.detection.units import FAR, measurable
 from flwr_faa.replies.updates import Batch
 from flwr_lomar import LoMarDetector
 from tests.detection.simulate import batch_of, crowd

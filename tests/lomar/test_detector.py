@@ -166,7 +166,8 @@ class TestUpdates:
         batch = Batch(tuple(range(64)), updates[order], np.ones(64), layout, {})
         found = PyODDetector(LoMarDetector(preset)).detect(batch, seed=0)
         expected = LoMarDetector(preset, label_blocks=layout.label_blocks).fit(updates)
-        np.testing.assert_array_equal(found.scores, expected.decision_scores_[order])
+        # Not to the last bit: in a round the rows are in the order of a keyed hash, here in that of their bytes.
+        np.testing.assert_allclose(found.scores, expected.decision_scores_[order], rtol=1e-6)
         assert set(order[list(found.suspects)]) == set(np.flatnonzero(expected.labels_))
 
     @BOTH

@@ -41,11 +41,12 @@ def peak(act) -> int:
     [
         (FAADL, 0.3),
         (lambda: FAADL(detector=OCSVM()), 0.3),
-        (lambda: FAADL(detector=LoMarDetector()), 1.3),  # it is fitted on a matrix
+        (lambda: FAADL(detector=LoMarDetector()), 0.3),
+        (lambda: FAADL(detector=LoMarDetector("paper")), 0.3),
         (lambda: protect(FedAvg()), 0.3),
         (lambda: protect(FedAvg(), detector=MultiView(threshold=5.0)), 0.3),
     ],
-    ids=["FAADL", "OCSVM", "LoMar", "protect", "threshold"],
+    ids=["FAADL", "OCSVM", "LoMar", "LoMar paper", "protect", "threshold"],
 )
 def test_a_round_of_the_message_api(strategy, part):
     strategy, arrays = strategy(), record({str(i): a for i, a in enumerate(model(0))})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_lomar import neighbourhood
+from flwr_faa.detection import geometry
 from flwr_lomar.paper.factor import malicious_factor, neighbourhood_size
 
 mp.mp.dps = 40
@@ -126,7 +126,7 @@ class TestOrder:
         np.testing.assert_array_equal(mixed.bandwidth, straight.bandwidth)
 
     def test_large_enough_for_every_kernel_of_blas(self, monkeypatch):
-        monkeypatch.setattr(neighbourhood, "CHUNK", 2**17)
+        monkeypatch.setattr(geometry, "CHUNK", 970)
         updates, blocks = draw(1, 131, 10, width=97, rest=1500, dtype=np.float32)
         updates[[3, 50, 120]] = updates[7]
         order = np.random.default_rng(0).permutation(131)
@@ -138,7 +138,7 @@ class TestOrder:
         updates, blocks = draw(2, 30, 6, width=20)
         kept = malicious_factor(updates, blocks)
         for keep in (0, 3 * 30 * 30 * 8):
-            monkeypatch.setattr(neighbourhood, "KEEP", keep)
+            monkeypatch.setattr(geometry, "KEEP", keep)
             np.testing.assert_array_equal(malicious_factor(updates, blocks).log_factor, kept.log_factor)
 
     def test_memory_order_does_not_matter(self):
