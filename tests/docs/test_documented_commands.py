@@ -303,7 +303,7 @@ RUN = {
     ),
     "authority.md": ("faa-authority init", "faa-authority show"),
     "quickstart.md": ("faa-device check --plan",),
-    "README.md": ("python -m apps.lab --help", "python -m apps.lab experiments"),
+    "lab.md": ("python -m apps.lab --help", "python -m apps.lab experiments"),
     "data.md": ("python -m apps.lab.slice slices",),
     "field.md": ("python -m apps.field.supernode node --key-only",),
 }

@@ -20,6 +20,8 @@ from apps.lab.running.superlink import RunError, SuperLink
 
 pytestmark = pytest.mark.slow
 
+LAB = ROOT / "docs" / "how-to" / "lab.md"
+
 OVERRIDES = "partition=shards attack=alie attack.share=0.3 rounds=3 run.baseline=false"
 SPOTCHECK = (
     "dataset=mnist5k model=mlp +model.model.units=2 partition=lambda partition.size=20 clients=10 attack=sign_flip "
@@ -64,8 +66,8 @@ def test_flwr_run_gives_the_verdicts_of_the_run_in_process(tmp_path: Path) -> No
     assert descendants(os.getpid()) == before
 
 
-def test_readmes_flwr_run_runs_as_printed_and_two_nodes_are_refused(tmp_path: Path) -> None:
-    (printed,) = (c for c in re.findall(r"^flwr run .*$", (ROOT / "README.md").read_text(), re.MULTILINE))
+def test_the_printed_flwr_run_runs_as_printed_and_two_nodes_are_refused(tmp_path: Path) -> None:
+    (printed,) = (c for c in re.findall(r"^flwr run .*$", LAB.read_text(), re.MULTILINE))
     folder = load("attack=alie strategy=faa").folder.name
     with SuperLink(tmp_path / "flwr.log") as link:
         with pytest.raises(RunError, match="finished:failed"):
@@ -78,10 +80,8 @@ def test_readmes_flwr_run_runs_as_printed_and_two_nodes_are_refused(tmp_path: Pa
     assert json.loads((Path(summary) / "summary.json").read_text())["recall"] == 1
 
 
-def test_readmes_first_example_prints_what_it_says(tmp_path: Path) -> None:
-    blocks = re.findall(
-        r"```\n(python -m apps\.lab [^\n]*)\n```\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
+def test_the_labs_first_example_prints_what_it_says(tmp_path: Path) -> None:
+    blocks = re.findall(r"```\n(python -m apps\.lab [^\n]*)\n```\n\n```\n(.*?)```", LAB.read_text(), re.DOTALL)
     ((command, printed),) = blocks
     words = [sys.executable, *shlex.split(command)[1:]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

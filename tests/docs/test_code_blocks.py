@@ -1,0 +1,57 @@
+"""Every Python block of README and docs runs as it stands, or says why it cannot and imports only what exists."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: Its files are written and its command run by test_extend.py.
+ELSEWHERE = {ROOT / "docs" / "how-to" / "extend.md"}
+BLOCK = re.compile(r"( *<!-- part of a project -->\n+)?^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[bool, str]]:
+    """Return the blocks of a page: whether each is only a part of somebody's project, and its text."""
+    found = []
+    for part, indent, text in BLOCK.findall(page.read_text()):
+        found.append((bool(part), "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))))
+    return found
+
+
+WITH_CODE = [page for page in PAGES if page not in ELSEWHERE and blocks(page)]
+
+
+def imports(text: str) -> list[tuple[str, str]]:
+    """Return the (module, name) pairs that a block imports of us, of Flower and of torch."""
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    ours = ("flwr", "torch")
+    return [(n.module, a.name) for n in nodes if n.module and n.module.startswith(ours) for a in n.names]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_runs_as_it_stands(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks of a page run one after the other, as somebody would who copies them."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for part, text in blocks(page):
+        for module, name in imports(text):
+            assert hasattr(importlib.import_module(module), name), f"{page.name} imports {module}.{name}"
+        if not part:
+            exec(compile(text, page.name, "exec"), names)
+
+
+def test_a_page_that_could_not_run_would_be_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nfrom flwr_faa import Gone\n```\n\n<!-- part of a project -->\n```python\nStrategy()\n```\n"
+    )
+    (whole, first), (part, second) = blocks(page)
+    assert (whole, part) == (False, True)
+    assert imports(first) == [("flwr_faa", "Gone")]
+    assert second == "Strategy()\n"
