@@ -163,7 +163,7 @@ class Points:
         return found
 
     def tiles(self) -> Iterator[slice]:
-        """Rows that are measured together."""
+        """Yield rows that are measured together."""
         height = max(1, TILE // (4 * len(self.others) * (len(self.parts) + 1)))
         return (slice(a, min(a + height, len(self.x))) for a in range(0, len(self.x), height))
 
@@ -309,7 +309,7 @@ def _first_walk(
 
 
 def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
-    """The k smallest of each row, ties to the first."""
+    """Return the k smallest of each row, ties to the first."""
     limit = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
     mask: npt.NDArray[np.bool_] = distance <= limit
     surplus = np.count_nonzero(mask, axis=1) - k
@@ -319,7 +319,7 @@ def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
 
 
 def _canonical(updates: Floats) -> tuple[Indices, Indices]:
-    """Rows sorted by their bytes, and for each place in that order the first place with the same contents."""
+    """Return rows sorted by their bytes, and for each place in that order the first place with the same contents."""
     order = updates.view(f"V{updates.shape[1] * updates.itemsize}").ravel().argsort(kind="stable")
     first, last = np.arange(len(order)), updates[order, -1]
     for i in np.flatnonzero(last[1:] == last[:-1]) + 1:  # few, unless there are clones

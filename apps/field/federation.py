@@ -184,7 +184,7 @@ class Federation:
         return name in self._processes and self._processes[name].poll() is None
 
     def memory(self, name: str) -> float:
-        """Resident memory of a role and of all that came of it, in MB."""
+        """Return the resident memory of a role and its descendants, in MB."""
         parent = self._processes[name].pid
         return sum(_resident(pid) for pid in [parent, *descendants(parent)])
 

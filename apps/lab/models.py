@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # loading torch takes two seconds, and a client enrols withou
 
 
 def logistic(shape: Sequence[int], classes: int, zero: bool = False) -> nn.Module:
-    """Logistic regression. With ``zero`` it starts from w = 0, LoMar's setting (Sec. 4.1.2)."""
+    """Return a logistic regression. With ``zero`` it starts from w = 0, LoMar's setting (Sec. 4.1.2)."""
     from torch import nn
 
     layer = nn.Linear(math.prod(shape), classes)
@@ -29,7 +29,7 @@ def mlp(shape: Sequence[int], classes: int, units: int = 32) -> nn.Module:
 
 
 def cnn(shape: Sequence[int], classes: int, batch_norm: bool = False) -> nn.Module:
-    """FAA-DL's: 5x5x32, pool, 5x5x64, pool, 320, softmax (Sec. VII-A); 383,306 parameters on 28 x 28 grey pixels.
+    """Return FAA-DL's CNN (Sec. VII-A): 5x5x32, pool, 5x5x64, pool, 320, softmax; 383,306 parameters on 28 x 28 pixels.
 
     With ``batch_norm`` after each convolution it is the paper's model for Fashion-MNIST. The softmax is part of the
     loss. The paper names one ReLU, at the 320; here there is one after each pooling too, or two convolutions in a row
@@ -62,7 +62,7 @@ def cnn(shape: Sequence[int], classes: int, batch_norm: bool = False) -> nn.Modu
 
 
 def squeezenet(shape: Sequence[int], classes: int) -> nn.Module:
-    """Torchvision's SqueezeNet 1.1, untrained (Iandola et al. 2016): a first layer of 3x3x64 as in LoMar's Table 2.
+    """Return torchvision's SqueezeNet 1.1, untrained (Iandola et al. 2016): first 3x3x64 as in LoMar's Table 2.
 
     The table's last convolution, 10 x 512, is torchvision's for ten labels. For grey images the first layer has one
     channel.

@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def won(summaries: Mapping[str, Summary]) -> bool:
-    """FAA-DL is more accurate than FedAvg, caught every attacker and convicted nobody else."""
+    """Return whether FAA-DL is more accurate than FedAvg, caught every attacker and convicted nobody else."""
     fedavg, faa = summaries["FedAvg"], summaries["FAA-DL"]
     caught = faa["recall"] == 1 and faa["honest_convicted"] == 0
     return bool(caught and faa["final_accuracy"] > fedavg["final_accuracy"])

@@ -67,7 +67,7 @@ class SignedPublicKey:
         return public
 
     def to_bytes(self) -> bytes:
-        """Magic, version, node, length, key, signature."""
+        """Return magic, version, node, length, key and signature."""
         return _HEAD.pack(_MAGIC, self.node_id, len(self.public)) + self.public + self.signature
 
     @classmethod

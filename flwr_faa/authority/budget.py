@@ -168,7 +168,7 @@ def allowance(width: int, share: float) -> int:
 
 
 def _grown(before: Digests, new: Digests, width: int) -> Digests:
-    """Both; but once there are as many as dimensions all may be known, and more need not be kept."""
+    """Return both together; with as many as there are dimensions all may be known, and no more is kept."""
     return before if len(before) >= width else before | new
 
 

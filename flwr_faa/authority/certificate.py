@@ -92,7 +92,7 @@ def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
 
 
 def fingerprint(pem: bytes) -> str:
-    """SHA-256 of the first certificate of a PEM file, as browsers show it."""
+    """Return the SHA-256 of the first certificate of a PEM file, as browsers show it."""
     return x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256()).hex(":").upper()
 
 

@@ -159,7 +159,7 @@ def _open(directory: Path) -> Store:
 
 
 def _explain(action: Callable[[], None]) -> None:
-    """Faults in one line, without a traceback."""
+    """Print faults in one line, without a traceback."""
     try:
         action()
     except (

@@ -256,7 +256,7 @@ class KeyAuthority:
 
     @contextmanager
     def _logged(self, what: str, node_id: int) -> Iterator[None]:
-        """A refusal is a line of the log, and nothing else."""
+        """Write a refusal into the log, and change nothing else."""
         try:
             yield
         except Refused as reason:

@@ -44,7 +44,7 @@ class Credential:
 
     @classmethod
     def read(cls, path: Path) -> Credential:
-        """From a file; raises ValueError if it is not one."""
+        """Read a credential from a file; raise ValueError if it is not one."""
         try:
             fields = json.loads(path.read_bytes())
             found = cls(bytes.fromhex(fields["authority"]), fields["certificate"], bytes.fromhex(fields["key"]))
@@ -82,7 +82,7 @@ def reply_message(signature: str, status: int, body: bytes) -> bytes:
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """A new file, readable by its owner only from the first moment."""
+    """Write a new file that only its owner can read, from the first moment."""
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(data)
 

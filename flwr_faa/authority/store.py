@@ -113,7 +113,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, one at a time over all threads and processes; may be nested. On disk after the outermost."""
+        """Do all of a block or nothing, one block at a time over all processes; it is on disk after the outermost."""
         with self._lock:
             point, outer = f"level{self._depth}", self._depth == 0
             self._db.execute("BEGIN IMMEDIATE" if outer else f"SAVEPOINT {point}")
@@ -160,7 +160,7 @@ class Store:
         return None if row is None else bytes(row[0])
 
     def pin(self, node: int, owner: bytes) -> None:
-        """From now on this node belongs to that key."""
+        """Let this node belong to that key from now on."""
         self._db.execute("INSERT OR IGNORE INTO nodes VALUES (?, ?)", (str(node), owner))
 
     def current(self, owner: bytes) -> SampleSet | None:

@@ -26,7 +26,7 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 def transform(x: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
-    """M X for every sample.
+    """Return M X for every sample.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class ArkworksGroup:
         return G1Point.from_xy_bytes_unchecked_be(raw)
 
     def in_subgroup(self, points: Sequence[Point]) -> bool:
-        """One by one where few; else sums over 64 random buckets, 11 times.
+        """Test a few points one by one, and many by sums over 64 random buckets, 11 times.
 
         A point outside the subgroup goes unseen in a round only if it falls into the one bucket, if any, whose other
         points cancel its deviation: at most 1/64 a round whatever the other points are, 2^-66 in all.
@@ -117,7 +117,7 @@ class ArkworksGroup:
         return True
 
     def clear_cofactor(self, p: Point) -> Point:
-        """RFC 9380, 8.8.1: times h_eff. By doubling: the back end's own product is only right in the subgroup."""
+        """Multiply by h_eff (RFC 9380, 8.8.1), by doubling: the back end's product is only right in the subgroup."""
         result = p
         for bit in bin(self.h_eff)[3:]:
             result = result + result + p if bit == "1" else result + result

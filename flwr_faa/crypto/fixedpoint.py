@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 def encode(x: Floats, fraction_bits: int) -> npt.NDArray[np.int64]:
-    """``rint(x * 2**fraction_bits)``, ties to even; any shape.
+    """Return ``rint(x * 2**fraction_bits)``, ties to even; any shape.
 
     Raises
     ------

@@ -23,7 +23,7 @@ from flwr_faa.crypto.group import Group, Point
 
 
 def random_scalar(group: Group) -> int:
-    """Uniform in [1, order), from the operating system."""
+    """Draw uniformly from [1, order), by the operating system."""
     return 1 + secrets.randbelow(group.order - 1)
 
 
@@ -45,7 +45,7 @@ def msm(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
 
 
 def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int]) -> list[Point]:
-    """``sum_i scalars[i] * rows[i][j]`` for every column j, by buckets as in ``_pippenger``, laid out once for all.
+    """Return ``sum_i scalars[i] * rows[i][j]`` for every column j, by buckets laid out once for all columns.
 
     Scalars are small (they are weights of a random combination); any sign.
     """
@@ -75,7 +75,7 @@ def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int
 
 
 def multiples(group: Group, base: Point, scalars: Sequence[int]) -> list[Point]:
-    """``k * base`` for every scalar k, by a table of windows where that pays (kept for the generator)."""
+    """Return ``k * base`` for every scalar k, by a table of windows where that pays (kept for the generator)."""
     if not scalars:
         return []
     scalars = [_centred(group, k) for k in scalars]
@@ -89,7 +89,7 @@ def multiples(group: Group, base: Point, scalars: Sequence[int]) -> list[Point]:
 
 
 def encode(group: Group, points: Sequence[Point]) -> bytes:
-    """``group.point_size`` bytes a point. Raises ValueError for the identity."""
+    """Return ``group.point_size`` bytes per point. Raises ValueError for the identity."""
     half = group.point_size // 2
     pairs = group.coordinates(points)
     if (0, 0) in pairs:
@@ -133,7 +133,7 @@ def _centred(group: Group, scalar: int) -> int:
 
 
 def _digits(scalars: Sequence[int], width: int, count: int) -> npt.NDArray[np.int64]:
-    """Base-2^width digits, (len(scalars), count), lowest first, of integers in [0, 2^(width * count))."""
+    """Return base-2^width digits, (len(scalars), count), lowest first, of integers in [0, 2^(width * count))."""
     size = -(-width * count // 8)
     raw = np.frombuffer(b"".join([k.to_bytes(size, "little") for k in scalars]), np.uint8).reshape(-1, size)
     bits = np.unpackbits(raw, axis=1, bitorder="little", count=width * count)
@@ -154,7 +154,7 @@ class _Windows:
         self._lock = threading.Lock()
 
     def multiply(self, scalars: Sequence[int]) -> list[Point]:
-        """``k base`` for every k; small ones use, and build, only the low windows."""
+        """Return ``k base`` for every k; small ones use, and build, only the low windows."""
         width, table, add = self.width, self.table, self.group.add
         count = _windows(max(k.bit_length() for k in scalars), width)
         with self._lock:
@@ -173,7 +173,7 @@ def _generator_windows(group: Group) -> _Windows:
 
 
 def _pippenger(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
-    """Bucket method for positive scalars, in Python over the back end's additions."""
+    """Sum multiples by the bucket method, for positive scalars, in Python over the back end's additions."""
     add, bits = group.add, max(scalars).bit_length()
     cost, width = min((-(-bits // w) * (len(points) + 2 ** (w + 1)) + bits, w) for w in range(1, 17))
     if cost >= len(points) * group.mul_cost:

@@ -49,7 +49,7 @@ class PublicKey:
         return len(self.points)
 
     def to_bytes(self) -> bytes:
-        """Version, back end, ``K``, 1, n, then the points."""
+        """Return version, back end, ``K``, 1, n, then the points."""
         return _write(self.group, b"K", [self.points], self.n)
 
     @classmethod
@@ -88,7 +88,7 @@ class Ciphertext:
 
 
 def setup(group: Group, n: int) -> tuple[PublicKey, MasterKey]:
-    """Fresh keys for vectors of length n.
+    """Draw fresh keys for vectors of length n.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def derive_key(master: MasterKey, y: Sequence[int] | npt.NDArray[Any]) -> Functi
 
 
 def decrypt(ciphertext: Ciphertext, key: FunctionalKey, bound: int) -> int:
-    """<x, y>, see ``decrypt_rows``."""
+    """Return <x, y>, see ``decrypt_rows``."""
     return int(decrypt_rows([ciphertext], [key], bound)[0, 0])
 
 
@@ -236,7 +236,7 @@ def claims_hold(claims: Sequence[Claim]) -> bool:
 
 
 def ciphertexts_to_bytes(ciphertexts: Sequence[Ciphertext]) -> bytes:
-    """Version, back end, ``C``, m, n, then m rows of n + 1 points; all of one width, at least one."""
+    """Return version, back end, ``C``, m, n, then m rows of n + 1 points; all of one width, at least one."""
     group = _common(ciphertexts, [])
     return _write(group, b"C", [ct.points for ct in ciphertexts], ciphertexts[0].n)
 

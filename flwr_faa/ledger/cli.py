@@ -165,7 +165,7 @@ def _cell(value: object) -> object:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Errors in one line, without a traceback."""
+    """Print errors in one line, without a traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError, sqlite3.Error) as error:

@@ -77,7 +77,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing."""
+    """Do all of a block or nothing."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -135,7 +135,7 @@ class History:
         return list(self.each_verdict(node_id, since))
 
     def each_verdict(self, node_id: object = None, since: int = 0) -> Iterator[Row]:
-        """One verdict after the other, fetched page by page: between two pages nothing is open."""
+        """Yield one verdict after the other, fetched page by page: between two pages nothing is open."""
         with self._open() as db:
             first = db.execute("SELECT min(rowid) AS id FROM verdicts WHERE round_id > ?", [since]).fetchone()["id"]
         node = None if node_id is None else str(node_id)

@@ -108,7 +108,7 @@ def into_dtype(found: npt.NDArray[Any], w: npt.NDArray[Any]) -> npt.NDArray[Any]
 
 
 def _into(total: npt.NDArray[Any], changed: npt.NDArray[np.bool_], w: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``total`` in the dtype of w where it changed, w elsewhere."""
+    """Return ``total`` in the dtype of w where it changed, and w elsewhere."""
     if w.dtype.kind in "iu":  # a mean of the largest integers may round to one more
         info = np.iinfo(w.dtype)
         total = np.clip(np.rint(total), np.longdouble(info.min), np.longdouble(info.max))

@@ -51,7 +51,7 @@ def mend(told: Mapping[int, Metrics], weights: Mapping[int, float]) -> dict[int,
 
 
 def _column(name: str, told: Mapping[int, Metrics], weights: Mapping[int, float]) -> dict[int, Any]:
-    """One metric of all nodes."""
+    """Mend one metric of all nodes."""
     kinds = {node: _kind(metrics[name]) for node, metrics in told.items() if name in metrics}
     counts = Counter(kinds.values())
     usual = max(counts, key=lambda kind: (counts[kind], repr(kind)))

@@ -106,7 +106,7 @@ class Paper:
         return judge_data(self.plan, self.tau, case, (samples, labels), encrypted=True)
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
-        """Everything, of every sample ever shown: the clear rows of the transform are enough for that."""
+        """Return everything, of every sample ever shown: the clear rows of the transform are enough for that."""
         shown, n = self._shown.get(node_id), math.prod(self._rows)
         return None if shown is None else DataDisclosure(node_id, "", shown, shown, n, n, n, 0, 0, self._rows[1])
 

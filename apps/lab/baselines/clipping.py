@@ -14,7 +14,7 @@ Vector = npt.NDArray[np.float64]
 
 
 def norm_bounded(batch: Batch, rows: Sequence[int], *, bound: float = 1.0) -> Vector:
-    """FedAvg of updates of bounded length (Sun, Kairouz, Suresh and McMahan 2019, "norm thresholding").
+    """Average updates of bounded length (Sun, Kairouz, Suresh and McMahan 2019, "norm thresholding").
 
         sum_i a_i g_i min(1, M / ||g_i||)
 

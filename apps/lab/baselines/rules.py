@@ -16,7 +16,7 @@ Vector = npt.NDArray[np.float64]
 
 
 def median(batch: Batch, rows: Sequence[int]) -> Vector:
-    """Coordinate-wise median (Yin et al., ICML 2018): ``g[c] = median_i g_i[c]``.
+    """Return the coordinate-wise median (Yin et al., ICML 2018): ``g[c] = median_i g_i[c]``.
 
     The mean of the middle two if n is even. Flower's own function, on updates. Weights are ignored, as there.
     """
@@ -24,7 +24,7 @@ def median(batch: Batch, rows: Sequence[int]) -> Vector:
 
 
 def trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:
-    """Coordinate-wise trimmed mean (Yin et al., ICML 2018): the mean without the b lowest and the b highest values.
+    """Return the coordinate-wise mean without the b lowest and the b highest values (Yin et al., ICML 2018).
 
     ``b = round(share * n)``, less if nothing were left. Flower's own function, on updates; it cuts ``int(beta * n)``,
     which for beta = .29 and n = 100 is 28, so it gets a beta that means b. Weights are ignored.
@@ -33,7 +33,7 @@ def trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:
 
 
 def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e-12, steps: int = 1000) -> Vector:
-    """Geometric median: ``argmin_z sum_i a_i ||g_i - z||``, by smoothed Weiszfeld (RFA; Pillutla et al. 2022).
+    """Return ``argmin_z sum_i a_i ||g_i - z||``, by smoothed Weiszfeld (RFA; Pillutla et al. 2022).
 
         z <- sum_i b_i g_i / sum_i b_i,   b_i = a_i / max(nu, ||g_i - z||)
 
@@ -64,7 +64,7 @@ def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e
 
 
 def trimmed(vectors: Sequence[Floats], share: float) -> Vector:
-    """:func:`trimmed_mean` of vectors that need not be anybody's updates."""
+    """Return the :func:`trimmed_mean` of vectors that need not be anybody's updates."""
     n = len(vectors)
     cut = min(round(share * n), (n - 1) // 2)
     return np.asarray(aggregate_trimmed_avg(_results(vectors), (cut + 0.25) / n)[0], np.float64)

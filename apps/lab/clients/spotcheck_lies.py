@@ -357,7 +357,7 @@ class LiesInZ1(Liar):
         return changed(claims=lie)(honest).to_bytes()
 
     def columns(self, count: int, vectors: int) -> slice:
-        """Where it lies, of so many columns, the last of which are the projections."""
+        """Return where the lie is among so many columns, the last of which are the projections."""
         return slice(0, count - vectors)
 
 

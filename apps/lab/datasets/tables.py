@@ -16,7 +16,7 @@ DEBIAN_SHUTTLE = Path("/usr/lib/R/site-library/mlbench/data/Shuttle.rda")
 
 
 def kddcup99() -> Dataset:
-    """Network connections, 10% of KDD Cup 1999: 494,021 rows, 41 columns, 23 labels, three of them 98% (scikit-learn).
+    """Load 10% of KDD Cup 1999: 494,021 network connections, 41 columns, 23 labels, three of them 98% (scikit-learn).
 
     The labels are numbered in the order of their names. Reading the original takes 1.6 GB of memory, once.
     """
@@ -25,12 +25,12 @@ def kddcup99() -> Dataset:
 
 
 def amazon() -> Dataset:
-    """Amazon Commerce reviews (OpenML 1457; Liu et al. 2011): 1,500 reviews by 50 authors, 10,000 counts each."""
+    """Load Amazon Commerce reviews (OpenML 1457; Liu et al. 2011): 1,500 reviews by 50 authors, 10,000 counts each."""
     return stored("amazon", _amazon, "OpenML's cache of data set 1457 under openml/openml.org")
 
 
 def shuttle() -> Dataset:
-    """Statlog Shuttle: 58,000 rows, 9 columns, 7 labels, one of them 79%; the shape of KDD, but not KDD.
+    """Load Statlog Shuttle: 58,000 rows, 9 columns, 7 labels, one of them 79%; the shape of KDD, but not KDD.
 
     Debian's r-cran-mlbench carries it; PyPI's rdata reads it.
     """

@@ -39,7 +39,7 @@ def shards(labels: Labels, clients: int, seed: int) -> list[Rows]:
 
 
 def dirichlet(labels: Labels, clients: int, seed: int, alpha: float) -> list[Rows]:
-    """Each label is dealt out in shares drawn from Dirichlet(alpha) (Yurochkin et al. 2019); .1 is very uneven.
+    """Deal each label out in shares drawn from Dirichlet(alpha) (Yurochkin et al. 2019); .1 is very uneven.
 
     Clients are of unequal size, with ten samples at least. As in that paper's code, a client that already holds more
     than the average gets nothing of the labels that follow. At small alpha ten draws may all leave somebody with less;

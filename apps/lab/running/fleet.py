@@ -76,7 +76,7 @@ class _Member(Honest):
 
 
 def train_together(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce: int) -> list[Arrays]:
-    """``plan.train(arrays, d, nonce)`` for each of the data sets, to rounding.
+    """Return ``plan.train(arrays, d, nonce)`` for each of the data sets, to rounding.
 
     Clients with equally many samples share their batch order, since it comes from the nonce and that number alone. All
     others are stepped with them by filling batches up with samples that count nothing; not where a loss of the plan's
@@ -153,7 +153,7 @@ def _train_stack(plan: TrainingPlan, arrays: Arrays, data: Sequence[Data], nonce
 
 
 def _padded(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """One array of all, zeros where one is shorter than the longest."""
+    """Stack arrays into one, with zeros where one is shorter than the longest."""
     longest = max(map(len, parts))
     if all(len(part) == longest for part in parts):
         return np.stack(parts)

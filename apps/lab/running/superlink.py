@@ -61,7 +61,7 @@ class SuperLink:
         self._end()
 
     def run(self, overrides: str, nodes: int, watch: Callable[[], None] = lambda: None) -> None:
-        """``flwr run`` the app of this checkout and wait for its end.
+        """Start the app of this checkout by ``flwr run`` and wait for its end.
 
         Parameters
         ----------

@@ -177,7 +177,7 @@ def run(checkout: Path, example: Example, defence: str) -> Outcome:
 
 
 def _in_silence() -> None:
-    """What the examples print is theirs."""
+    """Silence this process: what the examples print is theirs."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -195,7 +195,7 @@ def _same_every_time() -> None:
 
 
 def _moved_names() -> None:
-    """What examples import from where it was before the Flower of this environment."""
+    """Provide what examples import from where it was before the Flower of this environment."""
     import flwr.clientapp.typing
     import flwr.common.typing
     from flwr.app.user_config import UserConfig
@@ -213,7 +213,7 @@ def _without_the_hub() -> None:
 
 
 def _families() -> list[tuple[ModuleType, type, dict[str, type]]]:
-    """By API: Flower's module, its FedAvg, and ours by column."""
+    """Return, for each API, Flower's module, its FedAvg, and ours by column."""
     import flwr.server.strategy
     import flwr.serverapp.strategy
 

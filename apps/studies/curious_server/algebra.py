@@ -59,12 +59,12 @@ class Equations:
     _blocks: dict[Prior, dict[int, tuple[Floats, Floats]]] = field(default_factory=dict, repr=False)
 
     def tell(self, row: int, functions: Floats, values: Floats) -> None:
-        """Functions of one sample, and their values."""
+        """Add functions of one sample, and their values."""
         size = np.linalg.norm(functions, axis=1, keepdims=True)
         self.functions.setdefault(row, []).append(np.hstack([functions, values[:, None]]) / size)
 
     def blocks(self, prior: Prior) -> dict[int, tuple[Floats, Floats]]:
-        """By sample, orthonormal functions in the prior's metric, and their values less the mean's. Kept."""
+        """Return each sample's functions, orthonormal in the prior's metric, and their values less the mean's. Kept."""
         if prior not in self._blocks:
             self._blocks[prior] = {}
             for row, found in self.functions.items():
@@ -74,7 +74,7 @@ class Equations:
         return self._blocks[prior]
 
     def tell_step(self, rows: Sequence[int], delta: Floats, gradient: Floats) -> None:
-        """``delta.T @ X[rows] = gradient``, delta of shape (len(rows), k)."""
+        """Add ``delta.T @ X[rows] = gradient``, delta of shape (len(rows), k)."""
         spread = np.zeros((delta.shape[1], self.m))
         spread[:, rows] = delta.T
         self.deltas.append(spread)
@@ -110,7 +110,7 @@ class Prior:
 
     @classmethod
     def by_label(cls, public: Floats, labels: npt.NDArray[np.int64]) -> dict[int, Prior]:
-        """One for each label."""
+        """Return one prior for each label."""
         return {int(label): cls.pca(public[labels == label], public) for label in np.unique(labels)}
 
 
@@ -210,7 +210,7 @@ def _covariance(samples: Floats) -> Floats:
 
 
 def _orthonormal(a: Floats, b: Floats, small: float) -> tuple[Floats, Floats]:
-    """``a z = b`` as ``q z = c`` with orthonormal rows, without directions that are rounding."""
+    """Return ``a z = b`` as ``q z = c`` with orthonormal rows, without directions that are rounding."""
     squares, left = np.linalg.eigh(a @ a.T)  # ten times as fast as a singular value decomposition of a
     keep = squares > small**2 * squares.max(initial=0.0)
     turn = left[:, keep].T / np.sqrt(squares[keep])[:, None]

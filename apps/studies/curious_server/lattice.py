@@ -55,7 +55,7 @@ def _rows(u: Integers, metric: Floats, exact: Integers) -> Floats:
 
 
 def nearest(reduced: Floats, target: Floats) -> Integers:
-    """Babai's nearest plane: coefficients of a lattice point near each row of ``target``."""
+    """Return the coefficients of a lattice point near each row of ``target``, by Babai's nearest plane."""
     q, r = np.linalg.qr(reduced.T)
     left = target @ q
     found = np.zeros((len(target), len(reduced)), np.int64)
@@ -66,7 +66,7 @@ def nearest(reduced: Floats, target: Floats) -> Integers:
 
 
 def solve(functions: Integers, values: Integers, means: Floats, inverse: Floats) -> Integers:
-    """Integer samples with these values, near to what is expected of each.
+    """Return integer samples with these values, near to what is expected of each.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def cells(seeds: int) -> Iterator[AccuracyCell]:
 
 
 def _settings() -> Iterator[tuple[str, int, str, float]]:
-    """Model, clients, attack, share. The stealthy attack trains its clients one by one, so it comes among few."""
+    """Yield model, clients, attack and share. The stealthy attack trains its clients one by one, so among few."""
     quick = [attack for attack in ATTACKS if attack not in ("none", "flip, stealthy")]
     for model, clients in (("logistic", 100), ("logistic", 20), ("mlp", 20)):
         yield model, clients, "none", 0.0

@@ -176,7 +176,7 @@ def _markdown(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """ROC curves, one panel per share, one line per attack, means over models and seeds."""
+    """Draw ROC curves: one panel per share, one line per attack, means over models and seeds."""
     import matplotlib as mpl
 
     mpl.use("Agg")

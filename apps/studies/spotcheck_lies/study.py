@@ -125,7 +125,7 @@ def all_cells(trials: int) -> Iterator[Cell]:
 
 
 def binding_cells(trials: int) -> Iterator[Cell]:
-    """Lies about which what binds the data decides: told to both bindings, and those that commitments invite."""
+    """Yield lies that the binding decides about: told to both bindings, and those that commitments invite."""
     lie = partial(lie_of, trials)
     yield from proofs(lie)
     for encrypted, stated, chance in ((False, "at least 1 - 2^-100", 1.0), (True, "at least 1 - 2^-22", CLAIMS)):
@@ -152,7 +152,7 @@ def binding_cells(trials: int) -> Iterator[Cell]:
 
 
 def proofs(lie: Callable[..., Cell]) -> Iterator[Cell]:
-    """Lies that commitments invite."""
+    """Yield lies that commitments invite."""
     yield lie("proofs for an earlier round's challenge", f"proofs {FEW}", "1", warm_up=1)
     yield lie("proofs for another challenge to the same run", "proofs attack.client.how=seed", "1")
     named = {
@@ -190,7 +190,7 @@ def proofs(lie: Callable[..., Cell]) -> Iterator[Cell]:
 
 
 def kicks_and_budgets(lie: Callable[..., Cell]) -> Iterator[Cell]:
-    """Lies in one step of the run, and about what may be asked."""
+    """Yield lies in one step of the run, and about what may be asked."""
     yield lie("arrays in another order", "reorder", "1 (rejected)", counts="rejected")
     spin = "kick_momentum +model.momentum=0.9"
     yield lie("the momentum kicked in one step, an update of -8 times the honest", spin, "1")

@@ -170,7 +170,7 @@ class House:
         return Reply(node, arrays, examples, commitment=commitment)
 
     def _ask(self, requests: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:
-        """As a strategy does; what a client raises on purpose is no answer, anything else is a bug of ours."""
+        """Ask as a strategy does; what a client raises on purpose is no answer, anything else is a bug of ours."""
         answers: dict[int, bytes | str] = {}
         for node, request in requests.items():
             client = self.scenario.client(self.partitions[node])
@@ -185,7 +185,7 @@ class House:
 
     @contextmanager
     def _kernels(self, client: Any) -> Iterator[None]:
-        """The client's machine: other kernels, more threads."""
+        """Run as on the client's machine, with other kernels or more threads."""
         if self.cell.threads > 1:
             client.plan = on_threads(client.plan, self.cell.threads)
         if self.cell.mkldnn:

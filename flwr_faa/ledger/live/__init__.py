@@ -39,7 +39,7 @@ _HEADERS = {
 
 
 def new_token() -> str:
-    """256 random bits, as text."""
+    """Return 256 random bits, as text."""
     return secrets.token_urlsafe(32)
 
 

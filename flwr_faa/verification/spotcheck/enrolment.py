@@ -123,7 +123,7 @@ class Enrolment:
 
     @contextmanager
     def _counted(self) -> Iterator[tuple[sqlite3.Connection, dict[bytes, int]]]:
-        """The device's counts, locked until this ends; and what they say of each sample of this set."""
+        """Yield the device's counts, locked until this ends, and what they say of each sample of this set."""
         with closing(sqlite3.connect(private.file(self._counts), timeout=60)) as db, db:
             db.execute("BEGIN IMMEDIATE")
             (version,) = db.execute("PRAGMA user_version").fetchone()
