@@ -236,7 +236,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         check_is_fitted(self, ["updates_", "decision_scores_", "threshold_", "labels_"])
         rows = _matrix(X).astype(self.updates_.dtype, copy=False)
         if rows.shape[1] != self.n_features_in_:
-            raise ValueError(f"Expected {self.n_features_in_} features, got {rows.shape[1]}")
+            raise ValueError(f"expected {self.n_features_in_} features, got {rows.shape[1]}")
         return np.array(
             [
                 self._judge_matrix(np.vstack([self.updates_, row]), self.label_blocks, self.statistics).scores[-1]
@@ -251,7 +251,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         """Judge all at once, or tile by tile what is too much for that."""
         (n, d), robust, sight = matrix.shape, self.preset == "robust", Sight()
         if d <= statistics:
-            raise ValueError(f"Expected columns beside {statistics} of statistics, got {d} in all")
+            raise ValueError(f"expected columns beside {statistics} of statistics, got {d} in all")
         if n < LARGE:
             # The paper's bandwidth has the units of the updates.
             return self._judge(Seen.of_all(cloud_of(matrix, label_blocks, statistics, free=robust)))
@@ -308,25 +308,25 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     def _check(self) -> None:
         """Refuse parameters that mean nothing."""
         if not isinstance(self.preset, str) or self.preset not in PRESETS:
-            raise ValueError(f"Expected preset {' or '.join(PRESETS)}, got {self.preset!r}")
+            raise ValueError(f"expected preset {' or '.join(PRESETS)}, got {self.preset!r}")
         if self.kernel is not None and self.kernel not in KERNELS:
-            raise ValueError(f"Expected kernel {', '.join(KERNELS)} or None, got {self.kernel!r}")
+            raise ValueError(f"expected kernel {', '.join(KERNELS)} or None, got {self.kernel!r}")
         if self.k is not None:
             neighbourhood_size(self.k, 2)
         if self.bandwidth is not None:
             checked_bandwidth(self.bandwidth)
         given = self.threshold
         if not (given is None or given == "contamination" or (_is_number(given) and given > 0)):
-            raise ValueError(f"Expected threshold to be positive, contamination or None, got {given!r}")
+            raise ValueError(f"expected threshold to be positive, contamination or None, got {given!r}")
         if not (isinstance(self.statistics, Integral) and self.statistics >= 0):
-            raise ValueError(f"Expected statistics to be a number of columns, got {self.statistics!r}")
+            raise ValueError(f"expected statistics to be a number of columns, got {self.statistics!r}")
         if not (_is_number(self.contamination) and 0 < self.contamination <= 0.5):
-            raise ValueError(f"Expected contamination in (0, 0.5], got {self.contamination!r}")
+            raise ValueError(f"expected contamination in (0, 0.5], got {self.contamination!r}")
         split_columns(self.label_blocks, None)
         if self.approximate:
             require_faiss()
             if isinstance(self.k, Integral):
-                raise ValueError(f"Expected k to be a share with approximate=True, got {self.k!r} neighbours")
+                raise ValueError(f"expected k to be a share with approximate=True, got {self.k!r} neighbours")
 
 
 def _is_number(value: object) -> bool:

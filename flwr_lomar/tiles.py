@@ -344,7 +344,7 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
             centred += np.einsum("ij,ij->i", chunk, chunk)
         x[:, here.start + start : here.start + start + chunk.shape[1]] = chunk
     if not centred.max() < np.finfo(updates.dtype).max / 8:  # false for NaN too
-        raise ValueError("Expected finite updates with finite squares, got NaN, infinity or too large a number")
+        raise ValueError("expected finite updates with finite squares, got NaN, infinity or too large a number")
     noise = 2 * float(np.median(centred)) * float(np.finfo(updates.dtype).eps) * math.sqrt(min(WIDTH, len(columns)))
     return Part(here, centred, squares, positive, noise)
 

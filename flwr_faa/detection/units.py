@@ -47,7 +47,7 @@ class Unit:
             If one is not finite.
         """
         if not np.isfinite(largest).all():
-            raise ValueError("Expected finite updates, got NaN or infinity")
+            raise ValueError("expected finite updates, got NaN or infinity")
         usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
         far = largest / FAR > usual
         if SMALL <= usual <= LARGE and not far.any():

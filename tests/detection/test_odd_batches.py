@@ -126,6 +126,6 @@ def test_only_what_cannot_be_measured_is_scaled_and_that_exactly():
     usual = np.median(np.abs(x).max(axis=1))
     np.testing.assert_allclose(shrunk[2], FAR * usual, rtol=1e-6)
     for bad in (np.nan, np.inf):
-        with pytest.raises(ValueError, match="Expected finite"):
+        with pytest.raises(ValueError, match="expected finite"):
             measurable(np.array([[1.0, bad], [0.0, 1.0]]))
     assert not measurable(np.zeros((3, 0))).size and not measurable(np.zeros((3, 2))).any()

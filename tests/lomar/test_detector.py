@@ -111,14 +111,14 @@ class TestPyOD:
             np.testing.assert_array_equal(again.decision_function(self.test), fitted.decision_function(self.test))
 
     def test_wrong_input(self, fitted):
-        with pytest.raises(ValueError, match="Expected 4 features, got 3"):
+        with pytest.raises(ValueError, match="expected 4 features, got 3"):
             fitted.decision_function(self.test[:, :3])
         for bad in (np.nan, np.inf):
             for act in (clone(fitted).fit, fitted.decision_function):
-                with pytest.raises(ValueError, match="Expected finite"):
+                with pytest.raises(ValueError, match="expected finite"):
                     act(np.where(np.arange(self.test.size).reshape(self.test.shape) == 5, bad, self.test))
         for parameter in ({"preset": "best"}, {"threshold": 0.0}, {"threshold": "auto"}, {"k": -1}, {"kernel": "x"}):
-            with pytest.raises(ValueError, match="Expected"):
+            with pytest.raises(ValueError, match="expected"):
                 clone(fitted).set_params(**parameter).fit(self.train)
         with pytest.raises(ValueError, match="Expected 2D array"):
             clone(fitted).fit(self.train[0])

@@ -75,12 +75,12 @@ def test_nonsense_is_refused_in_one_line_where_it_is_said(nonsense):
         LoMarDetector(**nonsense)
     assert "\n" not in str(caught.value)
     if not {"contamination"} & nonsense.keys():
-        with pytest.raises(ValueError, match="Expected"):
+        with pytest.raises(ValueError, match="expected"):
             LoMarDetector().set_params(**nonsense).fit(np.eye(8))
 
 
 def test_statistics_that_leave_no_columns_are_refused():
-    with pytest.raises(ValueError, match="Expected"):
+    with pytest.raises(ValueError, match="expected"):
         LoMarDetector(statistics=9).fit(np.eye(8))
 
 

@@ -93,7 +93,7 @@ def test_nothing_of_n_times_n_is_kept(monkeypatch):
 def test_what_cannot_be_measured_is_refused(by_tile, wrong):
     x = updates(20, 10)
     x[3, 4] = wrong
-    with pytest.raises(ValueError, match="Expected finite updates"):
+    with pytest.raises(ValueError, match="expected finite updates"):
         by_tile(x, preset="paper")
 
 

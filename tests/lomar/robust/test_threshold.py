@@ -53,5 +53,5 @@ def test_out_of_range():
         lambda: Theorem1(5, -1.0, 1.0),
         lambda: Theorem1(5, 1.0, math.nan),
     ):
-        with pytest.raises(ValueError, match="Expected"):
+        with pytest.raises(ValueError, match="expected"):
             act()
