@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa import expected
 from flwr_faa.detection.blocks import SHORT, Block, Square, Sums, Vector, middle
 from flwr_faa.detection.units import Unit
 from flwr_faa.replies import kernels
@@ -141,8 +142,11 @@ class Cloud:
 
     def matrix(self, rows: Sequence[int]) -> Floats:
         """Some updates as a matrix, measurable, with the statistics behind them: as much memory as their replies."""
-        found = np.empty((len(rows), self.rows.shape[1]), self.rows.dtype)
-        for columns in runs(0, self.rows.shape[1], WIDTH):
+        d, size = self.rows.shape[1], self.rows.dtype.itemsize
+        what = f"a matrix of {len(rows):,} updates of {d:,} parameters, which this detector is fitted on"
+        expected.room(len(rows) * d * size, what, "MultiView reads them piece by piece, and needs none")
+        found = np.empty((len(rows), d), self.rows.dtype)
+        for columns in runs(0, d, WIDTH):
             self.rows.read(rows, columns, found[:, columns])
         if self.unit is not None:
             self.unit.apply(found[:, : self.width], rows)
@@ -222,6 +226,8 @@ class Cloud:
     def _sums(self, parts: Sequence[slice]) -> Sums:
         """Measure the updates on some columns: O(n d log n) comparisons for the medians, n^2 d / 2 multiplications."""
         n, rows = len(self), np.array(self.order, np.intp)
+        what = f"the distances between {n:,} updates"
+        expected.room(3 * 8 * n * n, what, "judge them in groups, or by LoMar (docs/scale.md)")
         found = Sums.of_none(n)
         width = found.width = sum(part.stop - part.start for part in parts)
         positive, nonzero, across = found.positive, found.nonzero, found.across

@@ -19,6 +19,9 @@ from flwr_faa.detection.views import lonely
 from flwr_faa.replies.updates import Batch
 
 Places = npt.NDArray[np.intp]
+#: From so many updates on LoMar works without n x n distances, and is trusted to see who is far from all others: they
+#: would be needed for that check alone.
+MANY = 3000
 #: What the numerics of a detector may raise over the updates that it gets.
 FAILURES = (ValueError, ArithmeticError, LookupError, RuntimeError)
 
@@ -136,7 +139,8 @@ class PyODDetector(Detector):
         odd = infinite | (labels == 1)
         if odd.all():
             return "it finds all of them odd"
-        if (lonely(cloud)[places] & ~odd).any():
+        judges_distances = len(places) < MANY or not hasattr(fitted, "fit_cloud")
+        if judges_distances and (lonely(cloud)[places] & ~odd).any():
             return "it finds nothing odd in an update far from equal ones"
         lines = getattr(fitted, "evidence_", [""] * len(places))
         return Fit(np.where(infinite, np.finfo(np.float64).max, scores), threshold, odd, list(lines))

@@ -11,10 +11,12 @@ from flwr.server.client_manager import SimpleClientManager
 
 from apps.lab.running.local_grid import task_identity
 from flwr_faa import FAADL, expected, legacy
-from flwr_faa.detection import MultiView
-from flwr_faa.errors import NoRoomError
+from flwr_faa.detection import MultiView, as_detector, pyod
+from flwr_faa.detection.geometry import Cloud
+from flwr_faa.errors import FlwrAnomalyError, NoRoomError
 from flwr_faa.replies.averaging import average
 from flwr_faa.replies.updates import Reply, read_replies
+from flwr_lomar import LoMarDetector, detector
 from tests.helpers.rounds import Grid, Proxy, record
 
 N, SHAPES = 40, ((300, 500), (10, 5), (10,))
@@ -78,3 +80,25 @@ class TestNoRoom:
                 list(FAADL().configure_train(1, arrays, ConfigRecord(), Grid(nodes)))
             with pytest.raises(NoRoomError, match=told):
                 old.configure_fit(1, ndarrays_to_parameters(model()), manager)
+
+    def test_a_detector_that_needs_a_matrix_says_so(self, rows, monkeypatch):
+        batch = read_replies(replies_in(rows), model())
+        monkeypatch.setattr(expected, "memory", lambda: rows.nbytes - 1)
+        assert set(MultiView().detect(batch, 0).suspects) == set(range(5))
+        monkeypatch.setattr(detector, "LARGE", N)  # fewer are judged by their distances
+        with pytest.raises(MemoryError, match="a matrix of 40 updates of 150,060 parameters"):
+            as_detector(LoMarDetector()).detect(batch, 0)
+
+    def test_distances_that_do_not_fit_say_so(self, rows, monkeypatch):
+        batch = read_replies(replies_in(rows), model())
+        monkeypatch.setattr(expected, "memory", lambda: 3 * 8 * N * N - 1)
+        with pytest.raises(FlwrAnomalyError, match="the distances between 40 updates"):
+            MultiView().detect(batch, 0)
+
+
+def test_lomar_of_many_updates_asks_for_no_distance_between_all(rows, monkeypatch):
+    monkeypatch.setattr(detector, "LARGE", N)
+    monkeypatch.setattr(pyod, "MANY", N)
+    batch = read_replies(replies_in(rows), model())
+    monkeypatch.setattr(Cloud, "_measure", None)
+    assert set(as_detector(LoMarDetector()).detect(batch, 0).suspects) == set(range(5))
