@@ -13,7 +13,7 @@ FAST := tests/test_pipeline.py tests/test_package.py tests/crypto/test_aont.py t
   tests/replies/test_npy.py tests/verification/test_plan.py tests/verification/test_wire.py tests/lab/test_journal.py \
   tests/lab/attacks/test_base.py tests/lab/attacks/test_sign_flip.py tests/strategies/test_strategies.py tests/studies/test_architecture.py
 
-.PHONY: bench check demo docs drills field matrix quickstart test lint scale setup clean
+.PHONY: bench check clean demo docs drills field lint matrix mutation quickstart release-check scale setup test
 
 setup: $(STAMP)
 
@@ -41,6 +41,14 @@ quickstart: $(STAMP)
 # The wheel in fresh environments: every Python and Flower that it claims; writes docs/results/versions.md.
 matrix: $(STAMP)
 	@$(PY) -m apps.release.matrix --write
+
+# How many small changes of the code the tests notice: a sample, about an hour; writes docs/results/mutation.md.
+mutation: $(STAMP)
+	@OMP_NUM_THREADS=1 nice -n 19 $(PY) -m apps.release.mutation --write
+
+# What must hold before a version goes out; the hour-long part: apps/release/checklist.py --slow.
+release-check: $(STAMP)
+	@$(PY) -m apps.release.checklist
 
 # What a round costs the server, ours and Flower's strategies: writes docs/performance.md (half an hour).
 bench: $(STAMP)

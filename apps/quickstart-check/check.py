@@ -128,7 +128,7 @@ def install(folder: Path, wheel: Path, flwr: str, torch_from: Path | None) -> Pa
         for name in torch_from.iterdir():
             if re.match(r"(torch|torchgen|functorch|nvidia.*|triton|sympy|mpmath|networkx)([-_.].*)?$", name.name):
                 (site / name.name).symlink_to(name)
-    packages = [f"{wheel}[server]", f"flwr[simulation]=={flwr}", "scikit-learn"]
+    packages = [f"{wheel}[server,torch]", f"flwr[simulation]=={flwr}", "scikit-learn"]
     pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", *packages]
     subprocess.run(pip, check=True)
     return environment
