@@ -76,10 +76,11 @@ def test_the_templates_are_forms() -> None:
 
 def test_every_name_that_a_page_imports_can_be_had() -> None:
     """Names that pages show are public: whoever moves one leaves it where it was, with a warning."""
+    imports = re.compile(r"^[+ ]*from (flwr_(?:faa|lomar)[\w.]*) import ([\w, ]+)", re.M)
     found = {
         (module, name.strip())
         for page in PAGES
-        for module, names in re.findall(r"^[+ ]*from (flwr_(?:faa|lomar)[\w.]*) import ([\w, ]+)", page.read_text(), re.M)
+        for module, names in imports.findall(page.read_text())
         for name in names.split(",")
     }
     assert len(found) > 10
