@@ -25,6 +25,7 @@ from flwr.client import NumPyClient
 from flwr.common import NDArrays
 
 from flwr_faa import expected
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification import paper, replay
 from flwr_faa.verification.plan import TrainingPlan
@@ -109,9 +110,9 @@ def _switched_on(device: Device | None, plaintext: bool, answers: Collection[str
     """Return the protocols that a client answers; raise ValueError for unknown names, and for ``paper`` with a pin."""
     named = isinstance(answers, Collection) and not isinstance(answers, str)
     if not named or not all(a in list(_SWITCHES) for a in answers):
-        raise ValueError(f"expected answers to be protocols among {sorted(_SWITCHES)}, got {answers!r}")
+        raise ArgumentValueError(f"expected answers to be protocols among {sorted(_SWITCHES)}, got {answers!r}")
     if "paper" in answers and device is not None and device.authority is not None:
-        raise ValueError(
+        raise ArgumentValueError(
             "expected no 'paper' where an authority is pinned, got both: the paper's mode shows the data to whoever "
             "sends a public key"
         )

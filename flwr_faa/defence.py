@@ -21,6 +21,7 @@ from flwr_faa import expected
 from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.detection.threshold import FEWEST
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Pipeline, Rule
@@ -254,7 +255,7 @@ class Defence:
             If it has other arrays or shapes, or values that the broadcast's dtypes cannot hold.
         """
         if found.keys() != model.keys() or any(found[n].shape != w.shape for n, w in model.items()):
-            raise ValueError("expected the strategy to return the arrays that were broadcast, got others")
+            raise ArgumentValueError("expected the strategy to return the arrays that were broadcast, got others")
         roles = Layout.of(list(model.values()), list(model)).roles
         return {
             name: own if role is Role.BOOKKEEPING else into_dtype(found[name], w)
@@ -378,7 +379,9 @@ def _placed(verifier: Verifier | Holdout | None, holdout: Holdout | None) -> tup
     if not isinstance(verifier, Holdout):
         return verifier, holdout
     if holdout is not None:
-        raise TypeError("expected one Holdout, got two: as verifier it decides about suspects, as holdout about all")
+        raise ArgumentTypeError(
+            "expected one Holdout, got two: as verifier it decides about suspects, as holdout about all"
+        )
     return None, replace(verifier, among="suspects")
 
 

@@ -27,6 +27,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.criterion import Criterion
 from flwr.server.strategy import FedAvg
 
+from flwr_faa import expected
 from flwr_faa.client import CHALLENGE, COMMITMENT, EVIDENCE
 from flwr_faa.defence import Defence, failure, lower_minima, readable
 from flwr_faa.guard import ONE_MODEL, limit, read_model
@@ -317,7 +318,8 @@ def counted(metrics: Any, report: RoundReport) -> Any:
 
 
 def node_id(client: ClientProxy) -> int:
-    """Return a proxy's node id; its ``cid`` is that number as text."""
+    """Return a proxy's node id; its ``cid`` is that number as text. Raises TypeError for what is no proxy."""
+    expected.kind("client", client, ClientProxy, "the first of each pair in the results of aggregate_fit")
     return int(client.cid)
 
 

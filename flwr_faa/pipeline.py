@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.detection.base import Detection, Detector
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.holdout.selection import Choice
 from flwr_faa.policy import Policy
@@ -213,7 +214,9 @@ class Pipeline:
             return average(batch, rows, model, renormalise=self.policy.renormalise)
         update = np.asarray(self.rule(batch, rows), np.float64)
         if update.shape != (batch.layout.size,) or not np.isfinite(update).all():
-            raise ValueError(f"expected {batch.layout.size} finite numbers from the rule, got shape {update.shape}")
+            raise ArgumentValueError(
+                f"expected {batch.layout.size} finite numbers from the rule, got shape {update.shape}"
+            )
         # A rule combines the columns of the updates; bookkeeping has none, and is averaged.
         counted = average(batch, rows, model, renormalise=self.policy.renormalise, bookkeeping_only=True)
         return apply_update(counted, update, batch.layout)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from flwr_faa import expected
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies.updates import Weighting
 
 
@@ -56,7 +57,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.weighting not in get_args(Weighting):
-            raise ValueError(f"expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
+            raise ArgumentValueError(f"expected weighting to be one of {get_args(Weighting)}, got {self.weighting!r}")
         for name in ("ban", "fail_closed", "renormalise"):
             expected.flag(name, getattr(self, name))
         expected.integer("max_strikes", self.max_strikes, least=1)

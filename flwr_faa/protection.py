@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa import legacy
 from flwr_faa.defence import Defence
+from flwr_faa.errors import ArgumentTypeError
 from flwr_faa.guard import Guard
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
@@ -80,10 +81,10 @@ def protect(
         got = type(strategy).__name__
         inner = isinstance(getattr(strategy, "strategy", None), FedAvg | LegacyFedAvg)
         hint = f": protect the strategy inside it, {got}(protect(strategy), ...)" if inner else ""
-        raise TypeError(f"expected a FedAvg, or what inherits from it, without a defence, got {got}{hint}")
+        raise ArgumentTypeError(f"expected a FedAvg, or what inherits from it, without a defence, got {got}{hint}")
     trees = [cls.__name__ for cls in type(strategy).__mro__ if "Xgb" in cls.__name__]
     if trees:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"expected a strategy that combines arrays, got {trees[0]}: trees have no distance that a detector could "
             "measure. Protected can be whatever averages weights (FedAvg, FedAdam, FedProx, Krum, your own)"
         )

@@ -17,11 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa import expected
 from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.units import measurable
 from flwr_faa.detection.views import SAME, View, statistics_view
-from flwr_faa.errors import MissingExtraError
+from flwr_faa.errors import ArgumentValueError, MissingExtraError
 from flwr_lomar.index import require_faiss
 from flwr_lomar.neighbourhood import Doubles, Indices, Seen, cloud_of, split_columns
 from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, factor_in, neighbourhood_size
@@ -141,6 +142,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         approximate: bool = False,
         random_state: int | None = None,
     ) -> None:
+        expected.number("contamination", contamination, above=0, most=0.5)  # PyOD's own check has other words
         super().__init__(contamination=contamination)
         self.preset = preset
         self.label_blocks = label_blocks
@@ -236,7 +238,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         check_is_fitted(self, ["updates_", "decision_scores_", "threshold_", "labels_"])
         rows = _matrix(X).astype(self.updates_.dtype, copy=False)
         if rows.shape[1] != self.n_features_in_:
-            raise ValueError(f"expected {self.n_features_in_} features, got {rows.shape[1]}")
+            raise ArgumentValueError(f"expected {self.n_features_in_} features, got {rows.shape[1]}")
         return np.array(
             [
                 self._judge_matrix(np.vstack([self.updates_, row]), self.label_blocks, self.statistics).scores[-1]
@@ -251,7 +253,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         """Judge all at once, or tile by tile what is too much for that."""
         (n, d), robust, sight = matrix.shape, self.preset == "robust", Sight()
         if d <= statistics:
-            raise ValueError(f"expected columns beside {statistics} of statistics, got {d} in all")
+            raise ArgumentValueError(f"expected columns beside {statistics} of statistics, got {d} in all")
         if n < LARGE:
             # The paper's bandwidth has the units of the updates.
             return self._judge(Seen.of_all(cloud_of(matrix, label_blocks, statistics, free=robust)))
@@ -308,25 +310,28 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     def _check(self) -> None:
         """Refuse parameters that mean nothing."""
         if not isinstance(self.preset, str) or self.preset not in PRESETS:
-            raise ValueError(f"expected preset {' or '.join(PRESETS)}, got {self.preset!r}")
+            raise ArgumentValueError(f"expected preset {' or '.join(PRESETS)}, got {self.preset!r}")
         if self.kernel is not None and self.kernel not in KERNELS:
-            raise ValueError(f"expected kernel {', '.join(KERNELS)} or None, got {self.kernel!r}")
+            raise ArgumentValueError(f"expected kernel {', '.join(KERNELS)} or None, got {self.kernel!r}")
         if self.k is not None:
             neighbourhood_size(self.k, 2)
         if self.bandwidth is not None:
             checked_bandwidth(self.bandwidth)
         given = self.threshold
         if not (given is None or given == "contamination" or (_is_number(given) and given > 0)):
-            raise ValueError(f"expected threshold to be positive, contamination or None, got {given!r}")
+            raise ArgumentValueError(f"expected threshold to be positive, contamination or None, got {given!r}")
         if not (isinstance(self.statistics, Integral) and self.statistics >= 0):
-            raise ValueError(f"expected statistics to be a number of columns, got {self.statistics!r}")
+            raise ArgumentValueError(f"expected statistics to be a number of columns, got {self.statistics!r}")
         if not (_is_number(self.contamination) and 0 < self.contamination <= 0.5):
-            raise ValueError(f"expected contamination in (0, 0.5], got {self.contamination!r}")
+            raise ArgumentValueError(f"expected contamination in (0, 0.5], got {self.contamination!r}")
         split_columns(self.label_blocks, None)
+        expected.flag("approximate", self.approximate)
+        if self.random_state is not None:
+            expected.integer("random_state", self.random_state, least=0)
         if self.approximate:
             require_faiss()
             if isinstance(self.k, Integral):
-                raise ValueError(f"expected k to be a share with approximate=True, got {self.k!r} neighbours")
+                raise ArgumentValueError(f"expected k to be a share with approximate=True, got {self.k!r} neighbours")
 
 
 def _is_number(value: object) -> bool:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from flwr_faa.detection.blocks import Block
 from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.units import Unit
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies import kernels
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -103,7 +104,9 @@ class Seen:
 def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int | None) -> tuple[list[Indices], Indices]:
     """The columns of each block, sorted, and those in none. No blocks: one of all columns. d: None if not yet known."""
     if not (label_blocks is None or isinstance(label_blocks, (Sequence, np.ndarray))):
-        raise ValueError(f"expected label_blocks to be a sequence of columns, got {type(label_blocks).__name__}")
+        raise ArgumentValueError(
+            f"expected label_blocks to be a sequence of columns, got {type(label_blocks).__name__}"
+        )
     if label_blocks is None or len(label_blocks) == 0:
         return [np.arange(d or 0)], np.empty(0, np.intp)
     blocks = [_columns(block) for block in label_blocks]
@@ -111,10 +114,12 @@ def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int | None) -
         d = 1 + max((int(block[-1]) for block in blocks if len(block)), default=0)
     for block in blocks:
         if len(block) and (block[0] < 0 or block[-1] >= d):
-            raise ValueError(f"expected columns from 0 to {d - 1} in label_blocks, got {block[0]} to {block[-1]}")
+            raise ArgumentValueError(
+                f"expected columns from 0 to {d - 1} in label_blocks, got {block[0]} to {block[-1]}"
+            )
     times = np.bincount(np.concatenate(blocks), minlength=d)
     if (times > 1).any():
-        raise ValueError(f"expected disjoint label_blocks, got column {times.argmax()} {times.max()} times")
+        raise ArgumentValueError(f"expected disjoint label_blocks, got column {times.argmax()} {times.max()} times")
     return blocks, np.flatnonzero(times == 0)
 
 
@@ -146,14 +151,14 @@ def cloud_of(
     unit = Unit.of(largest) if free else None
     limit = math.sqrt(float(np.finfo(updates.dtype).max) / d) / 3 if n > 1 and unit is None else np.inf
     if not largest.max() < limit:  # true for NaN too
-        raise ValueError("expected finite updates with finite squares, got NaN, infinity or too large a number")
+        raise ArgumentValueError("expected finite updates with finite squares, got NaN, infinity or too large a number")
     return Cloud.of_matrix(updates, blocks if label_blocks is not None and len(label_blocks) else (), d, unit)
 
 
 def _columns(block: npt.ArrayLike) -> Indices:
     columns = np.asarray(block)
     if columns.ndim != 1 or (len(columns) and columns.dtype.kind not in "iu"):
-        raise ValueError(f"expected a list of column numbers in label_blocks, got {block!r:.60}")
+        raise ArgumentValueError(f"expected a list of column numbers in label_blocks, got {block!r:.60}")
     return np.sort(columns.astype(np.intp))
 
 

@@ -14,6 +14,7 @@ from flwr_faa.authority.information import RHO_BITS
 from flwr_faa.authority.registration import Disclosure, Registration, verify_signature
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.group import Group
+from flwr_faa.errors import FlwrAnomalyError
 
 #: Flower's node ids are 64-bit unsigned.
 MAX_NODE = 2**64 - 1
@@ -25,7 +26,7 @@ _RHO = b"flwr-anomaly/authority/rho/1\n"
 _RHO_BYTES = 8  # of the hash for one weight: biased by 2^-40
 
 
-class AuthorityUnavailable(ConnectionError):  # noqa: N818
+class AuthorityUnavailable(FlwrAnomalyError, ConnectionError):  # noqa: N818
     """No answer that can be trusted: not reached, timed out, or not the authority. Says nothing about any client."""
 
 

@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from flwr_faa.crypto.ipfe import MAX_WIDTH
+from flwr_faa.errors import FlwrAnomalyError
 
 #: Most samples of one device: a million, which is hours of encryption. Server, authority and device refuse more. What a
 #: registration costs them does not depend on the number that it states.
@@ -23,7 +24,7 @@ _TAG = b"faa/registration/v2\0"
 _RECEIPT = b"faa/receipt/v1\0"
 
 
-class Refused(ValueError):  # noqa: N818 - the name that reads right where it is raised
+class Refused(FlwrAnomalyError, ValueError):  # noqa: N818 - the name that reads right where it is raised
     """The authority will not do that. Nothing has changed but its log."""
 
 

@@ -32,6 +32,7 @@ from flwr_faa.authority.core import KeyAuthority
 from flwr_faa.authority.credential import DIGEST, NONCE, SIGNATURE, TIME, reply_message, request_message
 from flwr_faa.authority.registration import BudgetExceeded, Refused, Registration, verify_signature
 from flwr_faa.crypto.ipfe import MAX_WIDTH
+from flwr_faa.errors import FlwrAnomalyError
 
 #: Bytes of a body, checked while it arrives: room for the weights of 3,072 x 1,000, written out.
 MAX_BODY = 2**25
@@ -103,7 +104,7 @@ class DisclosureOf(_Message):
     node_id: Node
 
 
-class Rejected(Exception):  # noqa: N818
+class Rejected(FlwrAnomalyError):  # noqa: N818
     """A request that is not carried out, and why."""
 
     def __init__(self, status: int, code: str, reason: str) -> None:

@@ -1,1 +1,1 @@
-"""Inner-product functional encryption and what it stands on. Bottom floor: imports nothing else of this package."""
+"""Inner-product functional encryption and what it stands on. Imports nothing else of this package but its errors."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from py_arkworks_bls12381 import G1Point, Scalar
 
 from flwr_faa.crypto.group import Group, Point
-from flwr_faa.errors import MissingExtraError
+from flwr_faa.errors import ArgumentValueError, MissingExtraError
 
 logger = logging.getLogger(__name__)
 _OPENING = threading.Lock()
@@ -140,7 +140,7 @@ def open_group(name: str = "auto") -> Group:
         No such back end.
     """
     if name not in ("auto", "charm", "arkworks"):
-        raise ValueError(f"expected back end 'auto', 'charm' or 'arkworks', got {name!r}")
+        raise ArgumentValueError(f"expected back end 'auto', 'charm' or 'arkworks', got {name!r}")
     with _OPENING:  # two objects of one back end would not mix
         return _open(name)
 

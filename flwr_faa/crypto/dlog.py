@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import multiples
+from flwr_faa.errors import FlwrAnomalyError
 
 #: Largest bound: 4,096 giant steps over the largest table, some 20 ms for a value that is not there.
 MAX_BOUND = 2**33
@@ -36,7 +37,7 @@ _MAGIC = b"flwr-faa dlog 1\n"
 logger = logging.getLogger(__name__)
 
 
-class OutOfRange(ValueError):  # noqa: N818 - what happened, not what kind of error
+class OutOfRange(FlwrAnomalyError, ValueError):  # noqa: N818 - what happened, not what kind of error
     """A value is not within its bound."""
 
 

@@ -16,6 +16,7 @@ from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, Vector, embed, ranked
 from flwr_faa.detection.multiview import MultiView
 from flwr_faa.detection.views import lonely
+from flwr_faa.errors import ArgumentTypeError
 from flwr_faa.replies.updates import Batch
 
 Places = npt.NDArray[np.intp]
@@ -129,7 +130,9 @@ class PyODDetector(Detector):
         try:
             scores, threshold, labels = fitted.decision_scores_, float(fitted.threshold_), fitted.labels_
         except AttributeError as error:
-            raise TypeError(f"expected fit() to leave PyOD's attributes, {self._name} has none: {error}") from error
+            raise ArgumentTypeError(
+                f"expected fit() to leave PyOD's attributes, {self._name} has none: {error}"
+            ) from error
         # Equal updates are judged alike, whatever rounding makes of them.
         first = np.searchsorted(places, cloud.place[np.array(cloud.order)[places]])
         scores, labels = np.asarray(scores, np.float64)[first], np.asarray(labels)[first]
@@ -178,4 +181,6 @@ def as_detector(obj: Any) -> Detector:
         pyod = any(base.__name__ == "BaseDetector" for base in type(obj).__mro__)
         if callable(getattr(obj, "fit", None)) and (pyod or hasattr(obj, "label_blocks")):
             return PyODDetector(obj)
-    raise TypeError(f"expected a detector with detect() and more(), or an instance of a PyOD detector, got {obj!r}.")
+    raise ArgumentTypeError(
+        f"expected a detector with detect() and more(), or an instance of a PyOD detector, got {obj!r}."
+    )

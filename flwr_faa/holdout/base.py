@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy.typing as npt
 
 from flwr_faa import expected
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.holdout.losses import Landscape, asked_of
 from flwr_faa.holdout.selection import Choice, choose
 from flwr_faa.replies.updates import Arrays, Batch
@@ -56,7 +57,7 @@ class Holdout:
         expected.function("loss", self.loss, "(arrays), or (server_round, arrays) as Flower's evaluate_fn")
         asked_of(self.loss)
         if self.among not in get_args(Among):
-            raise ValueError(f"expected among to be one of {get_args(Among)}, got {self.among!r}")
+            raise ArgumentValueError(f"expected among to be one of {get_args(Among)}, got {self.among!r}")
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
 from flwr_faa.replies.averaging import apply_update
 from flwr_faa.replies.updates import Arrays, Batch
 
@@ -73,7 +74,7 @@ class Landscape:
         try:
             found = self._ask([np.array(w) for w in self.model])
         except Exception as error:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"expected a held-out loss of the model that was broadcast, got {type(error).__name__}: {error}"
             ) from error
         return math.inf if math.isnan(found) else found
@@ -112,7 +113,7 @@ def asked_of(loss: Callable[..., Any]) -> Ask:
     if needed == 0 and (positional or any(p.kind is p.VAR_POSITIONAL for p in parameters)):
         return _plain
     if needed not in ways:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"expected loss to be a function of (arrays), (server_round, arrays) or (server_round, arrays, config), "
             f"got one that needs {needed} arguments"
         )
@@ -152,9 +153,9 @@ def number_of(found: Any) -> float:
         named = [key for key in found if str(key).lower().endswith("loss")]
         key = "loss" if "loss" in found else named[0] if len(named) == 1 else None
         if key is None:
-            raise ValueError(f'expected "loss" among the metrics, got {sorted(map(str, found))}')
+            raise ArgumentValueError(f'expected "loss" among the metrics, got {sorted(map(str, found))}')
         found = found[key]
     try:
         return float(found)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"expected the loss as a number, got {type(found).__name__}") from error
+        raise ArgumentValueError(f"expected the loss as a number, got {type(found).__name__}") from error

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
 from flwr_faa.replies.updates import Arrays
 
 #: Below so many samples a loss is mostly chance; below so many of a label nothing is known of it.
@@ -44,11 +45,11 @@ class TorchLoss:
     ) -> None:
         if not isinstance(model, nn.Module):
             got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-            raise TypeError(f"expected model to be a torch module, e.g. Net(), got {got}")
+            raise ArgumentTypeError(f"expected model to be a torch module, e.g. Net(), got {got}")
         self.model = deepcopy(model).eval()
         self.samples, self.labels = _tensor(samples), _tensor(labels)
         if not 0 < len(self.samples) == len(self.labels):
-            raise ValueError(
+            raise ArgumentValueError(
                 f"expected as many labels as samples, at least one, got {len(self.samples)} and {len(self.labels)}"
             )
         self._loss = loss or cross_entropy
@@ -88,7 +89,9 @@ class TorchLoss:
     def _load(self, arrays: Arrays) -> None:
         own = self.model.state_dict()
         if len(own) != len(arrays):
-            raise ValueError(f"expected the {len(own)} arrays of {type(self.model).__name__}, got {len(arrays)}")
+            raise ArgumentValueError(
+                f"expected the {len(own)} arrays of {type(self.model).__name__}, got {len(arrays)}"
+            )
         self.model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(own, arrays, strict=True)})
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import Protocol, runtime_checkable
 
+from flwr_faa.errors import FlwrAnomalyError
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.wire import WireError
@@ -16,14 +17,14 @@ from flwr_faa.verification.wire import WireError
 logger = getLogger("flwr")  # Flower's own, to whose lines these belong
 
 
-class Exhausted(Exception):  # noqa: N818 - no error: nobody did anything wrong
+class Exhausted(FlwrAnomalyError):  # noqa: N818 - no error: nobody did anything wrong
     """A node cannot be asked, through no fault of its own.
 
     Its data have been asked about as often as they may be, or there is no authority to ask about them.
     """
 
 
-class Misconfigured(Exception):  # noqa: N818 - no attack: a mistake
+class Misconfigured(FlwrAnomalyError):  # noqa: N818 - no attack: a mistake
     """A node cannot be verified as it and the server are set up. It is left out, and told what to change."""
 
 

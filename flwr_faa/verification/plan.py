@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from flwr_faa import expected
 from flwr_faa.authority import BUDGET
-from flwr_faa.errors import MissingExtraError
+from flwr_faa.errors import ArgumentValueError, MissingExtraError
 from flwr_faa.verification.readiness import problems
 from flwr_faa.verification.training import Data, Training
 
@@ -52,12 +52,12 @@ class TrainingPlan(Training):
         if find_spec("torch") is None:  # imported where it is used: a device has little memory for what it does not use
             raise MissingExtraError("torch", "torch", "a TrainingPlan, which trains and replays by it")
         if hasattr(self.model, "state_dict") and not isinstance(self.model, type):
-            raise ValueError(
+            raise ArgumentValueError(
                 f"expected model to be a callable that returns a new torch module, got the module "
                 f"{type(self.model).__name__}: give its class, or a function that makes one"
             )
         if not callable(self.model):
-            raise ValueError(f"expected model to be a callable that returns a torch module, got {self.model!r}")
+            raise ArgumentValueError(f"expected model to be a callable that returns a torch module, got {self.model!r}")
         for name in ("batch_size", "epochs"):
             expected.integer(name, getattr(self, name), least=1)
         expected.integer("bits", self.bits, least=0)
@@ -67,7 +67,7 @@ class TrainingPlan(Training):
         expected.number("momentum", self.momentum, least=0, below=1)
         expected.number("weight_decay", self.weight_decay, least=0)
         if self.loss is not None and not callable(self.loss):
-            raise ValueError(f"expected loss to be a callable or None, got {self.loss!r}")
+            raise ArgumentValueError(f"expected loss to be a callable or None, got {self.loss!r}")
 
     def check(self, data: Data, budget: float = BUDGET, allow_convolution: bool = False, max_value: int = 255) -> None:
         """Make sure, before the first round, that ``SpotCheck`` can verify this plan on these data.
@@ -104,4 +104,4 @@ class TrainingPlan(Training):
         """
         if found := problems(self, data, budget, allow_convolution, max_value):
             listed = "".join(f"\n  {i}. {problem}" for i, problem in enumerate(found, 1))
-            raise ValueError(f"expected a plan and data that can be verified; to change:{listed}")
+            raise ArgumentValueError(f"expected a plan and data that can be verified; to change:{listed}")

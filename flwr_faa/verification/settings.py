@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from flwr_faa import expected
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
 from flwr_faa.verification.training import Data, Training
 
 _VERSION = 1
@@ -57,13 +58,13 @@ def check_agreement(plan: Training, told: str) -> None:
     """
     server, client = json.loads(told), json.loads(settings_of(plan))
     if not isinstance(server, Mapping):
-        raise ValueError(f"expected the settings of a plan, got {type(server).__name__}")
+        raise ArgumentValueError(f"expected the settings of a plan, got {type(server).__name__}")
     names = [name for name in {**client, **server} if server.get(name) != client.get(name)]
     if names:
         listed = "; ".join(
             f"{name}: server {_short(server.get(name))}, client {_short(client.get(name))}" for name in names
         )
-        raise ValueError(
+        raise ArgumentValueError(
             f"expected the training plan of the server, got another one: {listed}. Give both the same plan"
         )
 
@@ -77,7 +78,7 @@ def check_data(data: Data) -> None:
         If samples are no non-negative integers, labels no integers, or there is not one label for each sample.
     """
     if problem := next(data_problems(data), None):
-        raise ValueError(problem)
+        raise ArgumentValueError(problem)
 
 
 def data_problems(data: Any) -> Iterator[str]:
@@ -113,7 +114,9 @@ def check_given(plan: object) -> None:
     """Raise TypeError unless this is a plan: not its class, not a model."""
     if not isinstance(plan, Training):
         got = expected.shown(plan)
-        raise TypeError(f"expected plan to be a TrainingPlan, got {got}: TrainingPlan(model=Net, lr=...) makes one")
+        raise ArgumentTypeError(
+            f"expected plan to be a TrainingPlan, got {got}: TrainingPlan(model=Net, lr=...) makes one"
+        )
 
 
 def check_authority(authority: object) -> None:

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import FlwrAnomalyError
+
 Value: TypeAlias = int | str | bytes | npt.NDArray[Any]
 
 _MAGIC = b"FAA\x01"
@@ -24,7 +26,7 @@ _MAX_DIMS = 6
 _MAX_BYTES = 2**32
 
 
-class WireError(ValueError):
+class WireError(FlwrAnomalyError, ValueError):
     """A message that is not what it should be. Costs its sender the round."""
 
 

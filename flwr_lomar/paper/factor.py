@@ -31,6 +31,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
 from flwr_lomar.neighbourhood import (
     Doubles,
     Floats,
@@ -82,7 +83,7 @@ def neighbourhood_size(k: float, n: int) -> int:
     """
     whole = isinstance(k, Integral)
     if isinstance(k, bool) or not isinstance(k, Real) or not k > 0 or not (whole or k <= 1):
-        raise ValueError(f"expected k to be a share in (0, 1] (float) or a positive number (int), got {k!r}")
+        raise ArgumentValueError(f"expected k to be a share in (0, 1] (float) or a positive number (int), got {k!r}")
     wanted = int(k) if whole else math.floor(float(k) * n + 1e-6)  # np.float32(.4) is .4 to seven digits
     return min(max(wanted, 1), n - 1)
 
@@ -90,7 +91,7 @@ def neighbourhood_size(k: float, n: int) -> int:
 def checked_bandwidth(bandwidth: float) -> None:
     """Refuse what is no bandwidth."""
     if isinstance(bandwidth, bool) or not isinstance(bandwidth, Real) or not 1e-100 < bandwidth < 1e100:
-        raise ValueError(f"expected a positive bandwidth, got {bandwidth!r}")
+        raise ArgumentValueError(f"expected a positive bandwidth, got {bandwidth!r}")
 
 
 def malicious_factor(
@@ -143,7 +144,9 @@ def malicious_factor(
     """
     updates = np.asarray(updates)
     if updates.ndim != 2 or updates.size == 0 or updates.dtype not in (np.float32, np.float64):
-        raise ValueError(f"expected a matrix of float32 or float64, got {updates.dtype} of shape {updates.shape}")
+        raise ArgumentValueError(
+            f"expected a matrix of float32 or float64, got {updates.dtype} of shape {updates.shape}"
+        )
     seen = Seen.of_all(cloud_of(updates, label_blocks))
     return factor_in(seen, k=k, kernel=kernel, bandwidth=bandwidth, relative=relative, least=least)
 
@@ -154,7 +157,7 @@ def factor_in(seen: Seen, *, k: float, kernel: Kernel, bandwidth: float, relativ
     The arguments are those of `malicious_factor`.
     """
     if kernel not in KERNELS:
-        raise ValueError(f"expected kernel printed, appendix or gaussian, got {kernel!r}")
+        raise ArgumentValueError(f"expected kernel printed, appendix or gaussian, got {kernel!r}")
     checked_bandwidth(bandwidth)
     n, r = len(seen.rows), max(1, len(seen.cloud.label_blocks))
     if n == 1:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flwr_faa import expected, private
 from flwr_faa.authority import BUDGET
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.training import Data
 
 logger = getLogger(__name__)
@@ -84,7 +85,7 @@ class Device:
         object.__setattr__(self, "folder", expected.folder("folder", self.folder))
         expected.number("budget", self.budget, above=0, most=1)
         if self.authority is not None and (not isinstance(self.authority, bytes) or len(self.authority) != 32):
-            raise ValueError(
+            raise ArgumentValueError(
                 f"expected the authority's key as 32 bytes or None, got {self.authority!r}: bytes.fromhex() reads what "
                 "'faa-authority init' printed"
             )

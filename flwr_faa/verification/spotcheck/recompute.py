@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import FlwrAnomalyError
 from flwr_faa.verification.base import worst
 from flwr_faa.verification.integer_layer import real
 from flwr_faa.verification.spotcheck.commitments import parameters_of
@@ -34,7 +35,7 @@ FLOOR = 1e-3
 AT_REST = 1e-2
 
 
-class Contradiction(Exception):  # noqa: N818 - the suspect's, not ours
+class Contradiction(FlwrAnomalyError):  # noqa: N818 - the suspect's, not ours
     """What a suspect shows contradicts what it said before, or itself."""
 
 
