@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cosmic_ray.ast import Visitor, get_ast  # type: ignore[import-not-found]
 from cosmic_ray.mutating import mutate_code  # type: ignore[import-not-found]
@@ -27,8 +28,9 @@ Place = tuple[int, int]
 class Places(Visitor):  # type: ignore[misc]
     """The places of one operator in a file, in the order that cosmic-ray counts them."""
 
-    def __init__(self, operator: object) -> None:
-        self.operator, self.found = operator, []
+    def __init__(self, operator: Any) -> None:
+        self.operator = operator
+        self.found: list[Place] = []
 
     def visit(self, node: object) -> object:
         """Note where this node can be mutated."""
@@ -36,7 +38,7 @@ class Places(Visitor):  # type: ignore[misc]
         return node
 
 
-def annotations(source: str) -> Iterator[tuple[Place, Place]]:
+def unread(source: str) -> Iterator[tuple[Place, Place]]:
     """Beginning and end of each annotation, as (line, column)."""
     for node in ast.walk(ast.parse(source)):
         for name in ("annotation", "returns"):
@@ -48,14 +50,15 @@ def annotations(source: str) -> Iterator[tuple[Place, Place]]:
 def places(file: str) -> dict[Place, list[tuple[str, int]]]:
     """For each place of a file, the operators that fit, and which occurrence of theirs it is."""
     source = Path(file).read_text()
-    tree, unread, found = get_ast(source), list(annotations(source)), {}
+    tree, spans = get_ast(source), list(unread(source))
+    found: dict[Place, list[tuple[str, int]]] = {}
     for name in operator_names():
         if name in LEFT_OUT:
             continue
         walk = Places(get_operator(name)())
         walk.walk(tree)
         for occurrence, place in enumerate(walk.found):
-            if not any(start <= place < end for start, end in unread):
+            if not any(start <= place < end for start, end in spans):
                 found.setdefault(place, []).append((name, occurrence))
     return found
 
