@@ -13,8 +13,9 @@ make false claims fail. A Pedersen commitment does that with one point, and nobo
 **Statement proved**: the x_i in the C_i satisfy ``outputs_i = L x_i`` modulo the order. **Assumptions**: discrete
 logarithms between the bases are hard; SHA-2 and SHAKE are random oracles. **Soundness**: of a false claim, at most
 ``t 2^-126`` if a client tries t transcripts offline. The weights are drawn by a hash, so a client may try: this is why
-they have 128 bits here, where the encrypted binding, whose server draws them, needs 23. **Hiding** is perfect: an
-unopened sample stays hidden from unlimited power, and of an opened one the claims are all that is told.
+they have 128 bits here, where the encrypted binding, whose server draws them, needs 23. **Hiding** is
+perfect but for the r_i: closed samples are as safe as the device's secret and keyed BLAKE2b, also from whoever computes
+discrete logarithms, and of an opened one the claims are all that is told.
 
 **The context** must hold whatever else the proof is for: the node, its key, its registered data, and the challenge with
 the root of the run. A proof for another round, node, step or challenge then fails.
