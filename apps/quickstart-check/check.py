@@ -26,26 +26,34 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 APPS, ROOT = HERE.parent, HERE.parents[1]
 PAGE = ROOT / "docs" / "start" / "quickstart.md"
-APIS, VARIANTS = ("message", "legacy"), ("faa", "lomar", "verified")  # in the order of the page
+#: Projects and what changes in them, in the order of the page.
+PROJECTS = {
+    "message": ("faa", "lomar", "verified"),
+    "legacy": ("faa", "lomar", "verified"),
+    "sklearn": ("holdout",),
+    "transformer": ("holdout",),
+    "resnet": ("holdout",),
+}
+#: Who attacks: signs flipped on the way out, or labels before an honest training, which only held-out data tell.
+ATTACKERS = {"holdout": "poisoner"}
 NODES = 10
-LINE = re.compile(r"faa round=(\d+) node=(\d+) verdict=(\w+) accepted=(\w+)")
+LINE = re.compile(r"faa round=(\d+) node=(\d+) verdict=([\w-]+) accepted=(\w+)")
 
 
-def diffs(api: str) -> dict[str, str]:
-    """Return what the page changes in the plain project of an API, by variant."""
-    sections = re.split(r"^## .*API.*$", PAGE.read_text(), flags=re.MULTILINE)[1:]
-    found = re.findall(r"^```diff\n(.*?)^```$", sections[APIS.index(api)], re.DOTALL | re.MULTILINE)
-    return dict(zip(VARIANTS, found, strict=True))
+def diff(name: str, variant: str) -> str:
+    """Return what the page changes in a plain project."""
+    found = re.findall(r"^```diff\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    return dict(zip([(p, v) for p, variants in PROJECTS.items() for v in variants], found, strict=True))[name, variant]
 
 
-def project(api: str, variant: str, where: Path, attacked: bool = True) -> Path:
+def project(name: str, variant: str, where: Path, attacked: bool = True) -> Path:
     """Return the plain project with a variant's changes, as the page shows them, and the attackers."""
-    shutil.copytree(APPS / f"quickstart-{api}" / "plain", where)
+    shutil.copytree(APPS / f"quickstart-{name}" / "plain", where)
     if variant != "plain":
         alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(where.absolute().parent)}  # in no repository
-        subprocess.run(["git", "apply"], cwd=where, env=alone, input=diffs(api)[variant], text=True, check=True)
+        subprocess.run(["git", "apply"], cwd=where, env=alone, input=diff(name, variant), text=True, check=True)
     if attacked:
-        shutil.copy(HERE / "attacker.py", where / "quickstart")
+        shutil.copy(HERE / f"{ATTACKERS.get(variant, 'attacker')}.py", where / "quickstart" / "attacker.py")
         settings = where / "pyproject.toml"
         settings.write_text(settings.read_text().replace("quickstart.client_app:app", "quickstart.attacker:app"))
     return where
@@ -126,9 +134,11 @@ def install(folder: Path, wheel: Path, flwr: str, torch_from: Path | None) -> Pa
     if torch_from:  # behind the environment's own packages, and first so that pip finds torch there
         (site,) = environment.glob("lib/python3*/site-packages")
         for name in torch_from.iterdir():
-            if re.match(r"(torch|torchgen|functorch|nvidia.*|triton|sympy|mpmath|networkx)([-_.].*)?$", name.name):
+            if re.match(
+                r"(torch|torchvision|torchgen|functorch|nvidia.*|triton|sympy|mpmath|networkx)([-_.].*)?$", name.name
+            ):
                 (site / name.name).symlink_to(name)
-    packages = [f"{wheel}[server,torch]", f"flwr[simulation]=={flwr}", "scikit-learn"]
+    packages = [f"{wheel}[server,torch]", f"flwr[simulation]=={flwr}", "scikit-learn", "torchvision"]
     pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", *packages]
     subprocess.run(pip, check=True)
     return environment
@@ -138,8 +148,8 @@ def main() -> int:
     """Run what is asked for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flwr", action="append", required=True, help="a version; repeatable")
-    parser.add_argument("--variant", action="append", choices=VARIANTS, help="default: all")
-    parser.add_argument("--api", action="append", choices=APIS, help="default: both")
+    parser.add_argument("--variant", action="append", help="faa, lomar, verified or holdout; default: all")
+    parser.add_argument("--project", action="append", choices=PROJECTS, help="default: all")
     parser.add_argument("--torch-from", type=Path, help="site-packages of an environment that has torch")
     asked = parser.parse_args()
     failures = 0
@@ -152,8 +162,8 @@ def main() -> int:
             start = time.monotonic()
             environment = install(folder, wheel, flwr, asked.torch_from)
             print(f"flwr {flwr}: installed in {time.monotonic() - start:.0f} s", flush=True)
-            for api in asked.api or APIS:
-                for variant in asked.variant or VARIANTS:
+            for api in asked.project or PROJECTS:
+                for variant in [v for v in PROJECTS[api] if v in (asked.variant or PROJECTS[api])]:
                     start, name = time.monotonic(), f"{flwr}-{api}-{variant}"
                     where = project(api, variant, folder / "projects" / name / "quickstart-project")
                     output, attackers, status = run(environment, where, folder / "runs" / name)

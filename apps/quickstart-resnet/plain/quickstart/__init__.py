@@ -1,0 +1,1 @@
+"""quickstart: A Flower / ResNet app."""
