@@ -281,6 +281,15 @@ class Defence:
             log(level, "faa round=%d %s", report.round, verdict)
         for verdict in report.having(Outcome.EXHAUSTED):
             log(WARNING, "faa round=%d node=%d could not be asked: %s", report.round, verdict.node_id, verdict.reason)
+        left_out = len(report.having(Outcome.LEFT_OUT))
+        if left_out > self.policy.assumed_share * len(report.nodes):
+            log(
+                WARNING,
+                "faa round=%d: %d of %d would raise the held-out loss, more than there may be attackers. If that goes "
+                "on, the held-out data are not like the clients': labels are missing, one outweighs the others, or "
+                "they are wrong (docs/how-to/holdout.md)",
+                report.round, left_out, len(report.nodes),
+            )  # fmt: skip
         if report.failed_closed:
             log(WARNING, "faa round=%d failed closed: too many updates convicted or missing", report.round)
         convicted = report.convicted

@@ -203,7 +203,7 @@ class Pipeline:
         if not asked:
             return verdicts
         with this.clock("hold out"):
-            choice = self.holdout.choose(this.batch, this.model, kept, asked, this.number)
+            choice = self.holdout.choose(this.batch, this.model, kept, asked, unheard, this.number)
         for row in asked:
             of_row[row] = _told(of_row[row], choice, row)
         return verdicts | {v.node_id: v for v in of_row.values()}

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from apps.lab.attacks.base import Attack
 from apps.lab.check import ConfigError
 from apps.lab.clients.roles import Honest, Malicious
-from apps.lab.datasets import Dataset
+from apps.lab.datasets import Dataset, HeldOut
 from apps.lab.partitions.slice import Slice
 from apps.lab.partitions.split import Rows, choose_malicious
 from flwr_faa import TrainingPlan
@@ -70,8 +70,9 @@ class Scenario:
 
     @cached_property
     def dataset(self) -> Dataset:
-        dataset: Dataset = _build(self.config.dataset.load)
-        return dataset
+        """Without the samples that the server holds."""
+        held: HeldOut = _build(self.config.heldout)
+        return held.rest if held.samples else held.dataset
 
     @cached_property
     def partitions(self) -> list[Rows]:

@@ -92,7 +92,13 @@ class Holdout:
         return tuple(getattr(self.loss, "notes", ()))
 
     def choose(
-        self, batch: Batch, model: Arrays, kept: Sequence[int], open_rows: Sequence[int], server_round: int = 0
+        self,
+        batch: Batch,
+        model: Arrays,
+        kept: Sequence[int],
+        open_rows: Sequence[int],
+        doubted: Sequence[int] = (),
+        server_round: int = 0,
     ) -> Choice:
         """Decide about some rows of a batch.
 
@@ -105,6 +111,8 @@ class Holdout:
             Rows that take part whatever the data say.
         open_rows : sequence of int
             Those to decide about.
+        doubted : sequence of int
+            Those of them that a detector has named.
         server_round : int
             Passed on to an ``evaluate_fn``.
 
@@ -113,4 +121,4 @@ class Holdout:
         ValueError
             If the loss cannot be had of the broadcast model itself: a mistake of the server's.
         """
-        return choose(Landscape(self.loss, batch, model, server_round), kept, open_rows)
+        return choose(Landscape(self.loss, batch, model, server_round), kept, open_rows, doubted)

@@ -17,6 +17,8 @@ from flwr_faa.replies.updates import Arrays, Batch
 
 logger = getLogger("flwr")
 Vector = npt.NDArray[np.float64]
+#: As many numbers of a round's updates are kept at hand (128 MB); of more, each is subtracted when it is asked for.
+AT_HAND = 2**25
 
 
 class Landscape:
@@ -33,38 +35,37 @@ class Landscape:
 
     Attributes
     ----------
-    evaluations : int
-        How often the loss was asked for.
+    evaluations, gradients : int
+        How often the loss and its gradient were asked for.
     """
 
     def __init__(self, loss: Callable[..., Any], batch: Batch, model: Arrays, server_round: int) -> None:
-        self.batch, self.model, self.evaluations = batch, model, 0
+        self.batch, self.model, self.evaluations, self.gradients = batch, model, 0, 0
         self._loss, self._asked, self._round = loss, asked_of(loss), server_round
         self._problems: set[str] = set()
 
     def update(self, row: int) -> npt.NDArray[Any]:
         """Return ``g_i``, shape (d,)."""
         rows = self.batch.rows
+        if rows.shape[0] * rows.shape[1] <= AT_HAND:
+            return np.asarray(self.batch.updates[row])
         one: npt.NDArray[Any] = np.empty((1, rows.shape[1]), rows.dtype)
         rows.read([row], slice(0, rows.shape[1]), one)
         return np.asarray(one[0])
 
     def at(self, step: Vector) -> float:
-        """Return the loss of ``w + step``; infinite where it is NaN or cannot be had."""
+        """Return the loss of ``w + step``; infinite where it is not finite or cannot be had."""
         arrays = apply_update(self.model, step, self.batch.layout)
         try:
             found = self._ask(arrays)
         # The operator's function meets a model that a client had a hand in: what it raises costs that client the round.
         except Exception as error:  # noqa: BLE001
-            told = f"{type(error).__name__}: {error!s:.200}"
-            if told not in self._problems:
-                self._problems.add(told)
-                logger.warning("faa: the held-out loss of a model raised %s: counted as infinite", told)
+            self._warn("held-out loss", error)
             return math.inf
-        return math.inf if math.isnan(found) else found
+        return found if math.isfinite(found) else math.inf
 
     def start(self) -> float:
-        """Return the loss of w itself; infinite where it is NaN.
+        """Return the loss of w itself; infinite where it is not finite.
 
         Raises
         ------
@@ -77,15 +78,27 @@ class Landscape:
             raise ArgumentValueError(
                 f"expected a held-out loss of the model that was broadcast, got {type(error).__name__}: {error}"
             ) from error
-        return math.inf if math.isnan(found) else found
+        return found if math.isfinite(found) else math.inf
 
     def slope(self, step: Vector) -> Vector | None:
         """Return the gradient of the loss at ``w + step``, shape (d,); None where there is none."""
         gradient = getattr(self._loss, "gradient", None)
         if gradient is None:
             return None
-        found = self.batch.layout.flat(gradient(apply_update(self.model, step, self.batch.layout)))
+        self.gradients += 1
+        try:
+            found = self.batch.layout.flat(gradient(apply_update(self.model, step, self.batch.layout)))
+        except Exception as error:  # noqa: BLE001 - as in `at`
+            self._warn("gradient of the held-out loss", error)
+            return None
         return np.asarray(found, np.float64)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        """Say once a round what the operator's function raised."""
+        told = f"{what} raised {type(error).__name__}: {error!s:.200}"
+        if told not in self._problems:
+            self._problems.add(told)
+            logger.warning("faa: the %s for a model that a client had a hand in", told)
 
     def _ask(self, arrays: Sequence[npt.NDArray[Any]]) -> float:
         self.evaluations += 1

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
@@ -64,35 +65,40 @@ class TorchLoss:
 
     def __call__(self, arrays: Arrays) -> float:
         """Return the loss."""
-        self._load(arrays)
         with torch.inference_mode():
-            return float(self._total())
+            return float(self._total(self._state(arrays)))
 
     def gradient(self, arrays: Arrays) -> list[npt.NDArray[Any]]:
         """Return the gradient, one array for each of these; zero for what is not trained."""
-        self._load(arrays)
-        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        state = self._state(arrays)
+        trained = [name for name, p in self.model.named_parameters() if p.requires_grad]
         with torch.enable_grad():
-            found = torch.autograd.grad(self._total(), list(trained.values()), allow_unused=True)
+            leaves = [state[name].requires_grad_() for name in trained]
+            found = torch.autograd.grad(self._total(state), leaves, allow_unused=True)
         slopes = {name: g for name, g in zip(trained, found, strict=True) if g is not None}
         return [
-            slopes[name].detach().cpu().numpy() if name in slopes else np.zeros_like(a)
-            for name, a in zip(self.model.state_dict(), arrays, strict=True)
+            slopes[name].cpu().numpy() if name in slopes else np.zeros_like(a)
+            for name, a in zip(state, arrays, strict=True)
         ]
 
-    def _total(self) -> torch.Tensor:
-        parts = [slice(start, start + CHUNK) for start in range(0, len(self.labels), CHUNK)]
-        pairs = [(self.samples[part], self.labels[part]) for part in parts]
-        losses = [self._loss(self.model(x), y) * (len(y) / len(self.labels)) for x, y in pairs]
+    def _total(self, state: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean loss, some samples at a time."""
+        losses = []
+        for start in range(0, len(self.labels), CHUNK):
+            x, y = self.samples[start : start + CHUNK], self.labels[start : start + CHUNK]
+            losses.append(self._loss(functional_call(self.model, state, (x,)), y) * (len(y) / len(self.labels)))
         return torch.stack(losses).sum()
 
-    def _load(self, arrays: Arrays) -> None:
+    def _state(self, arrays: Arrays) -> dict[str, torch.Tensor]:
+        """Return tensors of these arrays under the model's names."""
         own = self.model.state_dict()
-        if len(own) != len(arrays):
-            raise ArgumentValueError(
-                f"expected the {len(own)} arrays of {type(self.model).__name__}, got {len(arrays)}"
-            )
-        self.model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(own, arrays, strict=True)})
+        if [a.shape for a in arrays] != [tuple(t.shape) for t in own.values()]:
+            got = [a.shape for a in arrays]
+            raise ArgumentValueError(f"expected the {len(own)} arrays of {type(self.model).__name__}, got the shapes {got}")
+        return {
+            name: torch.from_numpy(np.asarray(a, order="C")).to(t.device, t.dtype)
+            for (name, t), a in zip(own.items(), arrays, strict=True)
+        }
 
 
 def _tensor(data: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:

@@ -71,6 +71,8 @@ class Batch:
         ``rows.hashed`` of the rows, where they are known.
     largest : ndarray, shape (n,)
         The size of each row's largest parameter, where they are known.
+    base : sequence of ndarray
+        The ``w`` that was broadcast.
     """
 
     node_ids: tuple[int, ...]
@@ -83,6 +85,7 @@ class Batch:
     key: int = 0
     prints: tuple[int, ...] = ()
     largest: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    base: Arrays = ()
 
     def __len__(self) -> int:
         return len(self.node_ids)

@@ -131,7 +131,9 @@ def read_replies(
     weights = weigh(examples, weighting)
     parameters = [role is Role.PARAMETER for role in layout.roles]
     tops = largest[rows][:, parameters].max(axis=1, initial=0)
-    return Batch(tuple(node_ids), differences, weights, layout, reasons, None, valid, key, tuple(prints), tops)
+    return Batch(
+        tuple(node_ids), differences, weights, layout, reasons, None, valid, key, tuple(prints), tops, tuple(model)
+    )
 
 
 def complete(replies: Sequence[Reply], model: Arrays, names: Sequence[str] = ()) -> dict[int, Arrays]:

@@ -89,6 +89,15 @@ class LabelFlipMulti(LabelFlip):
 
 
 @dataclass(frozen=True)
+class LabelShift(Attack):
+    """All labels are given the next one, the last the first."""
+
+    def poison(self, own: Data, pool: Data, attacker: int, rng: np.random.Generator) -> Data:
+        known = np.unique(pool[1])
+        return own[0], known[(np.searchsorted(known, own[1]) + 1) % len(known)]
+
+
+@dataclass(frozen=True)
 class Boosted(LabelFlip):
     """``w + boost * g_i`` of a label flip: enough to outvote the honest where updates are averaged."""
 

@@ -9,12 +9,13 @@ Flower's Krum, drown in the norm of ``w``.
 from apps.lab.baselines.clipping import CentredClipping, norm_bounded
 from apps.lab.baselines.dnc import DnC
 from apps.lab.baselines.foolsgold import FoolsGold
+from apps.lab.baselines.heldout import FLTrust, ZenoPlusPlus, holdout
 from apps.lab.baselines.krum import Krum
 from apps.lab.baselines.nnm import nnm_trimmed_mean
 from apps.lab.baselines.off import Nobody, no_verifier
 from apps.lab.baselines.rules import geometric_median, median, trimmed_mean
 
 __all__ = [
-    "CentredClipping", "DnC", "FoolsGold", "Krum", "Nobody", "geometric_median", "median", "nnm_trimmed_mean",
-    "no_verifier", "norm_bounded", "trimmed_mean",
+    "CentredClipping", "DnC", "FLTrust", "FoolsGold", "Krum", "Nobody", "ZenoPlusPlus", "geometric_median", "holdout",
+    "median", "nnm_trimmed_mean", "no_verifier", "norm_bounded", "trimmed_mean",
 ]  # fmt: skip

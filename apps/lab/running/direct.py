@@ -68,6 +68,7 @@ def _defence(record: Record) -> Defence:
         parts["verify_timeout"],
         parts["seed"],
         parts.get("rule"),
+        holdout=parts.get("holdout"),
     )
 
 
