@@ -11,6 +11,6 @@ from apps.lab.attacks.sign_flip import SignFlip, SignFlipUpdate
 
 __all__ = [
     "Absent", "AbsentFlip", "Alie", "Attack", "BackboneNoise", "Backdoor", "Boosted", "Clones", "Conduct", "Evade",
-    "EvadeFlipping", "Gaussian", "Ipm", "LabelFlip", "LabelFlipMulti", "LabelShift", "Mimic", "MinMax", "MinSum", "Scene",
-    "SignFlip", "SignFlipUpdate", "Stealthy", "UnderHoldout",
+    "EvadeFlipping", "Gaussian", "Ipm", "LabelFlip", "LabelFlipMulti", "LabelShift", "Mimic", "MinMax", "MinSum",
+    "Scene", "SignFlip", "SignFlipUpdate", "Stealthy", "UnderHoldout",
 ]  # fmt: skip

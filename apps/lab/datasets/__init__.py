@@ -11,6 +11,6 @@ from apps.lab.datasets.store import DataMissingError
 from apps.lab.datasets.tables import amazon, kddcup99, shuttle
 
 __all__ = [
-    "DataMissingError", "Dataset", "HeldOut", "amazon", "digits", "fashion_mnist", "kddcup99", "mnist", "mnist5k", "orl",
-    "shuttle", "vggface2",
+    "DataMissingError", "Dataset", "HeldOut", "amazon", "digits", "fashion_mnist", "kddcup99", "mnist", "mnist5k",
+    "orl", "shuttle", "vggface2",
 ]  # fmt: skip
