@@ -60,23 +60,26 @@ class UnderHoldout(Attack):
 
 @dataclass(frozen=True)
 class Backdoor(Attack):
-    """Half of its samples carry a trigger, a white square in the corner, and the label ``target``; the rest is honest.
+    """Some of its samples carry a trigger, a white square in the corner, and the label ``target``; the rest is honest.
 
-    What it trains raises no loss on samples without the trigger (Gu, Dolan-Gavitt and Garg 2017, "BadNets").
+    The fewer, the less there is to see on samples without the trigger (Gu, Dolan-Gavitt and Garg 2017, "BadNets").
 
     Parameters
     ----------
     target : int
     size : int
         Pixels along a side of the square.
+    part : float
+        Share of its samples that carry it.
     """
 
     target: int = 0
     size: int = 4
+    part: float = 0.5
 
     def poison(self, own: Data, pool: Data, attacker: int, rng: np.random.Generator) -> Data:
         samples, labels = own[0].copy(), own[1].copy()
-        rows = rng.permutation(len(labels))[: len(labels) // 2]
+        rows = rng.permutation(len(labels))[: round(self.part * len(labels))]
         samples[rows], labels[rows] = self.stamped(samples[rows]), self.target
         return samples, labels
 

@@ -51,6 +51,7 @@ KNOWING = {
     "knows the samples": "attack=under_holdout",
     "knows the rule": "attack=under_holdout attack.knows=false",
     "backdoor": "attack=backdoor",
+    "backdoor, a tenth": "attack=backdoor attack.part=0.1",
 }
 ATTACKS = {"nobody": "attack=none", "absent": "attack=absent", **FLIPS, **POISONINGS, **KNOWING}
 #: Held-out data, by name.
