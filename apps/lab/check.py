@@ -84,7 +84,7 @@ RULES: Mapping[str, Rule] = {
     "attack.target": whole(0),
     "attack.client.chance": SHARE,
     "detector.nu": number(above=0, most=1),
-    "heldout.samples": whole(0),
+    "heldout.samples": or_null(whole(1)),
     "heldout.labels": or_null(whole(1)),
     "heldout.skew": SHARE,
     "heldout.wrong": SHARE,

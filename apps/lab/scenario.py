@@ -70,9 +70,11 @@ class Scenario:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Without the samples that the server holds."""
+        """Without the samples that the server holds: a number that is set, or as many as its rule or an attacker uses."""
         held: HeldOut = _build(self.config.heldout)
-        return held.rest if held.samples else held.dataset
+        parts = (OmegaConf.to_yaml(part) for part in (self.config.strategy, self.config.attack))
+        used = held.samples is not None or any("${heldout}" in part for part in parts)
+        return held.rest if used else held.dataset
 
     @cached_property
     def partitions(self) -> list[Rows]:

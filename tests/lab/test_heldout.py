@@ -45,8 +45,7 @@ def test_held_out_samples_can_be_few_skewed_or_wrong() -> None:
     assert set(found.data[1]) <= set(range(10))
     with pytest.raises(ValueError, match="expected 40 test samples of label 0 to hold out, got"):
         _ = held(samples=40, labels=1).rows
-    with pytest.raises(ValueError, match=r"expected heldout\.samples of at least 1"):
-        _ = held(samples=0).data
+    assert len(held(samples=None).data[1]) == 100
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +107,14 @@ def test_each_runs_in_the_lab(strategy: str) -> None:
         assert all(v.verdict in (Outcome.TRUSTED, Outcome.LEFT_OUT) for r in record.reports for v in r.nodes)
 
 
-def test_without_held_out_samples_there_is_no_such_run() -> None:
-    with pytest.raises(ValueError, match=r"expected heldout\.samples of at least 1"):
-        run_directly(Fleet.of(load("dataset=digits clients=4 rounds=1 strategy=holdout")))
+@pytest.mark.parametrize(
+    ("more", "taken"),
+    [("strategy=holdout", 100), ("strategy=fedavg attack=under_holdout attack.share=0.2", 100), ("strategy=fedavg", 0),
+     ("strategy=fedavg heldout.samples=30", 30)],
+)  # fmt: skip
+def test_samples_are_held_out_where_somebody_uses_them(more: str, taken: int) -> None:
+    scenario = load(f"dataset=digits clients=5 {more}")
+    assert len(scenario.dataset.test[1]) == len(digits().test[1]) - taken
 
 
 def test_labels_shift_by_one() -> None:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 from apps.lab.datasets.base import Dataset
 from flwr_faa.verification.training import Data
 
+#: Samples that a server holds unless another number is given.
+USUAL = 100
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -19,7 +22,8 @@ class HeldOut:
     Parameters
     ----------
     dataset : Dataset
-    samples : int
+    samples : int or None
+        100 if not given.
     seed : int
     labels : int or None
         Of how many labels, counted from the lowest, there are any; all if not given.
@@ -35,7 +39,7 @@ class HeldOut:
     """
 
     dataset: Dataset
-    samples: int
+    samples: int | None
     seed: int
     labels: int | None = None
     skew: float = 0.0
@@ -46,9 +50,10 @@ class HeldOut:
         """Which of the test samples."""
         (_, found), rng = self.dataset.test, np.random.default_rng([self.seed, 3])
         known = np.unique(found)[: self.labels]
-        first = round(self.skew * self.samples)
-        wanted = np.full(len(known), (self.samples - first) // len(known))
-        wanted[: (self.samples - first) % len(known)] += 1
+        samples = USUAL if self.samples is None else self.samples
+        first = round(self.skew * samples)
+        wanted = np.full(len(known), (samples - first) // len(known))
+        wanted[: (samples - first) % len(known)] += 1
         wanted[0] += first
         rows = []
         for label, count in zip(known, wanted, strict=True):
@@ -60,15 +65,7 @@ class HeldOut:
 
     @cached_property
     def data(self) -> Data:
-        """The samples, and the labels that they are given.
-
-        Raises
-        ------
-        ValueError
-            If there are none.
-        """
-        if self.samples < 1:
-            raise ValueError("expected heldout.samples of at least 1, got 0: this needs samples that the server holds")
+        """The samples, and the labels that they are given."""
         samples, labels = (part[self.rows] for part in self.dataset.test)
         known, rng = np.unique(self.dataset.test[1]), np.random.default_rng([self.seed, 4])
         mistaken = rng.permutation(len(labels))[: round(self.wrong * len(labels))]
