@@ -70,7 +70,7 @@ class Scenario:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Without the samples that the server holds: a number that is set, or as many as its rule or an attacker uses."""
+        """Without the samples that the server holds: as many as are set, or as its rule or an attacker uses."""
         held: HeldOut = _build(self.config.heldout)
         parts = (OmegaConf.to_yaml(part) for part in (self.config.strategy, self.config.attack))
         used = held.samples is not None or any("${heldout}" in part for part in parts)
