@@ -94,7 +94,9 @@ class TorchLoss:
         own = self.model.state_dict()
         if [a.shape for a in arrays] != [tuple(t.shape) for t in own.values()]:
             got = [a.shape for a in arrays]
-            raise ArgumentValueError(f"expected the {len(own)} arrays of {type(self.model).__name__}, got the shapes {got}")
+            raise ArgumentValueError(
+                f"expected the {len(own)} arrays of {type(self.model).__name__}, got the shapes {got}"
+            )
         return {
             name: torch.from_numpy(np.asarray(a, order="C")).to(t.device, t.dtype)
             for (name, t), a in zip(own.items(), arrays, strict=True)

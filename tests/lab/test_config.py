@@ -23,7 +23,7 @@ ALSO = {"squeezenet": "dataset=orl", "amazon": "dataset.shape=[40]"}
 def test_every_choice_can_be_built(group: str, choice: str, faa_data: Path) -> None:
     scenario = load(f"{group}={choice} {ALSO.get(choice, '')}")
     parts = instantiate(scenario.config.strategy, _convert_="all")
-    assert {"detector", "verifier", "policy"} <= set(parts) <= {"detector", "verifier", "policy", "rule"}
+    assert {"detector", "verifier", "policy"} <= set(parts) <= {"detector", "verifier", "policy", "rule", "holdout"}
     as_detector(parts["detector"])
     arrays = scenario.plan.initial_arrays(1)
     outputs = scenario.plan.predict(arrays, scenario.dataset.test[0][:3])
