@@ -36,9 +36,14 @@ SAME = 0.05
 #: more neighbours, closer and farther, and of norms; a factor of 1 - cosine; differences of cosines and shares; a
 #: factor of distances within a label. Honest clients whose sizes differ tenfold, or with two labels each, seldom
 #: reach them (docs/results/false-alarms.md). A small norm, or one close to the crowd's direction, does no harm.
-MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(3), math.log(2.2)), math.log(2.2)
+MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(4), math.log(2.2)), math.log(2.2)
 MATTERS_TURN, MATTERS_COSINE, MATTERS_SHARE, MATTERS_LABEL = math.log(2.2), 0.65, 0.25, math.log(3.3)
 MATTERS_STATISTICS = math.log(10)
+#: Two honest clients with the same labels are each other's nearest, many times closer than usual; one whose labels no
+#: other has is as far from its nearest as others are from most. So distances to the PAIR nearest, at most, count as
+#: within a factor LIKE of the usual, unless they are below COPY of the usual length, or above ALONE times what is usual
+#: between two clients. No honest client is a copy: samples of its own differ it by more.
+PAIR, LIKE, COPY, ALONE = 2, 2.0, 0.01, 1.5
 #: In a block of few columns every one of these is more, times 1 + FEW / columns^1.5: there neighbours can be close,
 #: cosines large and all signs the same by chance.
 FEW = 9.0
@@ -194,7 +199,7 @@ def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
         z = np.array([robust_z(values, 1.0 if same else 0.0) for values in near])
         what = "log of the distance to 3 nearest neighbours over the usual" if same else "z of 3 nearest neighbours"
         for side, label, values, matters in (
-            ("farthest", z.argmax(axis=0), z.max(axis=0), (math.inf, MATTERS_LABEL)),
+            ("farthest", z.argmax(axis=0), z.max(axis=0), (math.inf, math.inf)),  # who has a label that is rare
             ("nearest", z.argmin(axis=0), z.min(axis=0), (MATTERS_LABEL, math.inf)),
         ):
             lines = [f"label {r}, its {side}: {what}" for r in label]
@@ -216,7 +221,7 @@ def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) 
     for k in sorted({clamp(k, n) for k in (1, 3, 0.1 * n, 0.4 * n, 0.6 * n)}):
         what = f"{name}: {k} nearest neighbours" if k > 1 else f"{name}: nearest neighbour"
         least, matters = (nearest, MATTERS_NEAREST) if k == 1 else (ratio, MATTERS_NEAR)
-        values = log_nearest(block, k, floor)
+        values = _log(paired(block, k)) if same and k <= PAIR else log_nearest(block, k, floor)
         views.append(View(f"{name} {k} nearest", values, what, "closer", "farther", True, least, matters))
     norm, turn = _log(block.norms, floor), np.log(np.maximum(1 - block.to_median, max(same**2 / 2, 1e-12)))
     what, above = f"{name}: turned from the median update", (math.inf, MATTERS_TURN)
@@ -230,6 +235,31 @@ def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) 
     ):
         views.append(View(f"{name} {kind}", values, f"{name}: {what}", "lower", "higher", False, share, matters))
     return [view.in_few(block.width) for view in views]
+
+
+def paired(block: Block, k: int) -> Vector:
+    """Return the mean distances to the ``k`` nearest others of a block, without what honest pairs explain."""
+    near, n = block.nearest[:, :k], len(block.norms)
+    if not near.size:
+        return np.ones(n)
+    most = block.nearest[:, : clamp(0.6 * n, n)].mean(axis=1)
+    return without_pairs(near.mean(axis=1), most, block.length)
+
+
+def without_pairs(near: Vector, most: Vector, length: float) -> Vector:
+    """Return distances to one or two neighbours, within a factor of the usual where honest clients explain the rest.
+
+    Parameters
+    ----------
+    near, most : ndarray, shape (n,)
+        Mean distances to these neighbours, and to six tenths of all.
+    length : float
+        Of the usual update.
+    """
+    usual = float(middle(near[near > 0])) if (near > 0).any() else 0.0
+    alone = near > ALONE * float(middle(most))
+    like = np.where(alone, near, np.clip(near, usual / LIKE, usual * LIKE))
+    return np.where(near < COPY * length, near, np.maximum(like, SAME * length))
 
 
 def statistics_view(changes: Floats) -> View:

@@ -33,7 +33,7 @@ import numpy as np
 
 from flwr_faa.detection.blocks import Block
 from flwr_faa.detection.threshold import FEWEST
-from flwr_faa.detection.views import MATTERS_SHARE, SAME, ZERO, View, clamp, gross_view, robust_z
+from flwr_faa.detection.views import MATTERS_SHARE, SAME, ZERO, View, clamp, gross_view, robust_z, without_pairs
 from flwr_lomar.neighbourhood import Doubles, Floats, Indices, Seen
 
 #: Steps of Weiszfeld's algorithm: what is left to go then is far below the spread of the updates.
@@ -101,10 +101,12 @@ OF_BLOCK = (
     ("3 nearest neighbours, against six tenths of all", "closer", "farther", True, (_3, _3)),
     ("norm", "smaller", "larger", True, (math.inf, _2)),
     ("length along the crowd's direction, 1 is the crowd's", "lower", "higher", False, (1.0, 1.0)),
-    ("part of its difference from the crowd that others share", "smaller", "larger", True, (_3, _3)),
+    # Who has a label that no other has shares nothing with others; noise is far away, too.
+    ("part of its difference from the crowd that others share", "smaller", "larger", True, (math.inf, _3)),
     ("share of positive entries", "lower", "higher", False, (MATTERS_SHARE, MATTERS_SHARE)),
 )
-#: The same for the root of log F, and for z within a label, whose spread is at least a factor of e^LEAST_LABEL.
+#: The same for the root of log F, which is large for honest clients with the same labels, and for z within a label,
+#: whose spread is at least a factor of e^LEAST_LABEL.
 MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, MATTERS_SPARSEST, LEAST_LABEL = 1.5, 5.0, 5.0, 4.0, 0.25
 
 
@@ -144,7 +146,7 @@ class Sight:
             return views
         # log F is a sum of squared distances over squared bandwidths, and its root as light in the tails as distances.
         factor = np.sign(log_factor) * np.sqrt(np.abs(log_factor))
-        matters = MATTERS_FACTOR, MATTERS_FACTOR
+        matters = MATTERS_FACTOR, math.inf
         view = View("log F", factor, "root of log F, LoMar's factor", "lower", "higher", False, 0.0, matters)
         views.append(view.in_few(self._widths["update"]))
         for name in sorted(self._blocks, reverse=True):  # update, classifier, backbone
@@ -297,7 +299,9 @@ def shared_with(squared: Floats, rows: Doubles, others: Doubles, same: tuple[Ind
 def _block_values(of: Profile) -> Doubles:
     """`OF_BLOCK`, shape (8, n)."""
     least, centre = SAME * length_of(of.squares), of.centre
-    one, few, most = _logs(of.nearest, _unit(of.nearest[2]), least)
+    unit = _unit(of.nearest[2])
+    _, few, most = _logs(of.nearest, unit, least)
+    (one,) = _logs([without_pairs(of.nearest[0], of.nearest[2], length_of(of.squares))], unit, 0.0)
     lengths = np.sqrt(of.squares)
     (norm,) = _logs([lengths], _unit(lengths), least)
     along = (of.squares + centre.square - centre.away) / 2

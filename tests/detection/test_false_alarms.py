@@ -67,7 +67,13 @@ def test_a_group_that_is_a_little_longer_or_shorter_matters_to_nobody(name, fact
 @pytest.mark.parametrize("partition", list(false_alarms.PARTITIONS))
 def test_real_clients(name, partition):
     detectors = {name: DEFAULTS[name]}
-    batches = [b for n in (3, 6, 20) for b in false_alarms.honest_rounds("MLP", partition, n, 7)]
+    federations = (
+        (3, 3),
+        (6, 6),
+        (20, 20),
+        (20, 100),
+    )  # of those drawn some have a twin, and some a label for themselves
+    batches = [b for n, of in federations for b in false_alarms.honest_rounds("MLP", partition, n, of, 7)]
     alarms = sum(false_alarms.suspected(d, b).sum() for d in detectors.values() for b in batches)
     assert alarms <= (0 if partition in ("iid", "sizes differ tenfold") else 3)
 
@@ -157,7 +163,7 @@ def test_the_quantile_is_students():
 
 
 def test_the_command_prints_both_tables():
-    alarms = false_alarms.false_alarms(["MLP"], (3,), 1)
+    alarms = false_alarms.false_alarms(["MLP"], ((3, 3),), 1)
     text = false_alarms.alarms_table(alarms, ["FAADL()", "LoMar()"])
     assert "| MLP | sizes differ tenfold | 0.0 |" in text and text.count("nobody attacks") == 2
     recall = false_alarms.found_attackers((10,), 1, ["Gaussian"])
