@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from apps.lab.markdown import untitled
+from apps.lab.markdown import untitled, write_region
 from apps.lab.papers.claims import Claim, all_claims, not_run
 from apps.lab.papers.data import Figure, Results, at_common_round, interval, number, read
 from apps.lab.papers.experiments import SIZES, Size, cells, folder, names, spec
@@ -21,6 +21,8 @@ from apps.lab.papers.tables import Table, table, worst
 from apps.lab.scenario import CONF
 
 DOCS = CONF.parent / "docs" / "results"
+#: An experiment of several nights, and the page that says how far it is.
+WHOLE, RUNNING = "faa/table2_whole", "../how-to/experiments.md"
 MEANING: dict[Size, str] = {
     "quick": "embedded data and small federations; what a name stands for is in `conf/experiment/axes.yaml`",
     "paper": "the paper's data, clients and model",
@@ -40,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.lab.papers.results", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--docs", type=Path, default=DOCS, help="where to write")
+    parser.add_argument("--whole", action="store_true", help=f"write how far {WHOLE} is into {RUNNING}, nothing else")
     options = parser.parse_args(arguments)
+    if options.whole:
+        write_region(options.docs / RUNNING, "whole", _section(WHOLE, collect(options.runs, "paper")[WHOLE]))
+        return 0
     found = {size: collect(options.runs, size) for size in SIZES}
     replace_file(options.docs / "results.md", page(found))
     replace_file(options.docs / "timings.json", json.dumps(timings(found["quick"]), indent=2) + "\n")
@@ -94,18 +100,22 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
         untitled(["where", "claim", "why"], not_run()),
     ]
     for name, of in found["paper"].items():
-        same, rounds = at_common_round(of)
-        head = f"## {of.spec.paper} at size `paper`: {of.spec.title}"
-        rows = f"{_count(of)} (`{name}`)."
-        if of.unfinished:
-            planned = of.runs["planned_rounds"].max()
-            rows += f" Ended with their time: of {planned} rounds all defences reached, and are compared at, {rounds}."
-        parts += [head, rows, *(_table(table(same, view)) for view in of.spec.tables)]
+        parts += [f"## {of.spec.paper} at size `paper`: {of.spec.title}", _section(name, of)]
     if (harder := found["quick"].get("harder/heatmap")) is not None:
         parts += ["## Harder than the papers", f"{_count(harder)}; {harder.spec.title.lower()}."]
         parts += [_table(worst(harder, view)) for view in harder.spec.plots]
     parts += ["## What the runs took", _times(found)]
     return "\n\n".join(parts) + "\n"
+
+
+def _section(name: str, of: Results) -> str:
+    """Return an experiment's count of runs and its tables, at the last round that all of them reached."""
+    same, rounds = at_common_round(of)
+    head = f"{_count(of)} (`{name}`)."
+    if of.unfinished:
+        planned = of.runs["planned_rounds"].max()
+        head += f" Ended with their time: of {planned} rounds all defences reached, and are compared at, {rounds}."
+    return "\n\n".join([head, *(_table(table(same, view)) for view in of.spec.tables)])
 
 
 def timings(quick: Mapping[str, Results]) -> dict[str, dict[str, float | int | str]]:

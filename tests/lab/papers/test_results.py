@@ -63,6 +63,21 @@ def test_the_page_has_a_line_a_claim_and_the_times(tmp_path: Path) -> None:
     assert timings == {"faa/table2": {"cpu_seconds": 360.0, "runs": 12, "seeds": 3}}
 
 
+def test_how_far_the_experiment_of_several_nights_is(tmp_path: Path) -> None:
+    folder, docs, page = tmp_path / "runs" / "faa-table2_whole-paper", tmp_path / "results", tmp_path / "how-to"
+    for path in (folder, docs, page):
+        path.mkdir(parents=True)
+    recall = [row | {"recall": 1.0, "experiment": "faa/table2_whole"} for row in rows(1, "paper", 100)]
+    pd.DataFrame(recall).to_csv(folder / "results.csv", index=False)
+    pd.DataFrame([{"cell": "ideal", "seed": 0, "curve": "accuracy", "x": 0, "y": 0.1}]).to_csv(folder / "curves.csv")
+    (page / "experiments.md").write_text("before\n\n<!-- table:whole -->\n\n<!-- /table -->\n\nafter\n")
+    assert results.main(["--runs", str(tmp_path / "runs"), "--docs", str(docs), "--whole"]) == 0
+    text = (page / "experiments.md").read_text()
+    assert "4 of 16 runs, 1 seed" in text and "| FAA-DL | 0.890 |" in text
+    assert "of 100 rounds all defences reached, and are compared at, 3" in text
+    assert not (docs / "results.md").exists()
+
+
 @pytest.mark.parametrize(
     ("planned", "gap", "own"), [(3, "holds |", "does not hold"), (100, "holds (unfinished runs)", "more rounds")]
 )
