@@ -109,14 +109,16 @@ def test_a_wrapper_that_clips_on_the_server_goes_around_the_defence(defence: str
         protect(wrapped)
 
 
-def test_noise_on_the_device_cannot_be_verified_and_bans_nobody() -> None:
-    """What is sent is not what was trained. That all are convicted looks like a mistake, and is treated as one."""
-    plan, app = PLANS["logistic"], ClientApp(mods=[LocalDpMod(50.0, 0.001, 1.0, 0.1)])
+@pytest.mark.parametrize(("where", "verdict"), [("app", Outcome.MISSING), ("train", Outcome.CONVICTED)])
+def test_noise_on_the_device_cannot_be_verified_and_bans_nobody(where: str, verdict: Outcome) -> None:
+    """What is sent is not what was trained; a mod of the whole app refuses the answer too. All at once is a mistake."""
+    plan, noise = PLANS["logistic"], [LocalDpMod(50.0, 0.001, 1.0, 0.1)]
+    app = ClientApp(mods=noise if where == "app" else [])
 
     def own(context: Context) -> Any:
         return verifiable(plan, seen_by(plan, slice_of(int(context.node_config["partition-id"]))), plaintext=True)
 
-    @app.train()
+    @app.train(mods=noise if where == "train" else None)
     def train(message: Message, context: Context) -> Message:
         return own(context).train(message, context)
 
@@ -129,7 +131,7 @@ def test_noise_on_the_device_cannot_be_verified_and_bans_nobody() -> None:
     names = plan.build(plan.initial_arrays(0)).state_dict().keys()
     run(strategy, app, dict(zip(names, plan.initial_arrays(0), strict=True)), nodes=4)
     verdicts = [v for report in strategy.reports for v in report.nodes]
-    assert {v.verdict for v in verdicts} == {Outcome.CONVICTED} and not any(v.banned for v in verdicts)
+    assert {v.verdict for v in verdicts} == {verdict} and not any(v.banned for v in verdicts)
 
 
 def smaller(message: Message, context: Context, call_next: Any) -> Message:
