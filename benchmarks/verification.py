@@ -60,8 +60,10 @@ FIGURES = {
     "server: judging, s a suspect": "{:.2f}",
     "server: judging / plain round": "{:.0f}",
     "server: judging, s a challenged step": "{:.3f}",
+    "of it recomputing the step": "{:.3f}",
     "of it testing the claims": "{:.3f}",
-    "the same in thousand additions": "{:.0f}",
+    "the same, of four such nodes at once": "{:.3f}",
+    "judging a step, in thousand additions": "{:.0f}",
     "an addition, us": "{:.2f}",
     "on the device's disk, kB a sample": "{:.1f}",
     "evidence, kB a challenged step": "{:.0f}",
@@ -99,7 +101,7 @@ def measure(binding: str, back_end: str, dataset: str, name: str) -> list[float]
     plan = TrainingPlan(model=partial(MODELS[name], shape, 10), lr=0.05, batch_size=50, momentum=0.9)
     authority = LocalAuthority(back_end, 1.0) if binding == "encryption" else None
     verifier = SpotCheck(plan, shape, authority, max_value=largest, allow_convolution=name == "cnn", back_end=back_end)
-    testing, proving = timed(verifier._binding, "test"), timed(enrolment.BONDS[binding], "prove")
+    proving = timed(enrolment.BONDS[binding], "prove")
     start = plan.initial_arrays(0)
     with tempfile.TemporaryDirectory() as folder:
         device = Device(Path(folder), 1.0, progress=lambda done, total: None)
@@ -113,6 +115,10 @@ def measure(binding: str, back_end: str, dataset: str, name: str) -> list[float]
         case = Case(1, 1, 1, start, done, SAMPLES, commitment.to_bytes())
         asking, challenge = cpu(lambda: verifier.challenge(case))
         answering, evidence = cpu(lambda: answer(plan, data, device, challenge))
+        opened = verifier._open(case, evidence)
+        testing, four = (cpu(lambda n=n: verifier._binding.test([opened.tested] * n))[0] / n for n in (1, 4))
+        steps_again = [partial(opened.shown.error, opened.checkpoints, step) for step in opened.tested.claims]
+        redone, _ = cpu(lambda: [call() for call in steps_again])
         judging, finding = cpu(lambda: verifier.judge(case, evidence))
     assert not finding.convicted, finding
     steps = len(Challenge.from_bytes(challenge).steps)
@@ -120,7 +126,7 @@ def measure(binding: str, back_end: str, dataset: str, name: str) -> list[float]
     points = groups.multiples(group, group.generator, list(range(5000, 10000)))
     addition = min(cpu(lambda: groups.total(group, points))[0] for _ in range(3)) / len(points)
     figures = [1e3 * enrolled / SAMPLES, plain, committed / plain, answering / plain, 1e3 * proving[-1] / steps]
-    figures += [1e3 * asking, judging, judging / plain, judging / steps, testing[-1] / steps]
+    figures += [1e3 * asking, judging, judging / plain, judging / steps, redone / steps, testing / steps, four / steps]
     figures += [judging / steps / addition / 1e3, 1e6 * addition, stored / 1e3 / SAMPLES, len(evidence) / 1e3 / steps]
     return [*figures, (shown.bound.nbytes + shown.proofs.nbytes) / 1e3 / steps]
 

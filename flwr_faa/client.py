@@ -27,7 +27,7 @@ from flwr.common import NDArrays
 from flwr_faa import expected
 from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification import paper, replay
+from flwr_faa.verification import keeping, paper, replay
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.settings import check_agreement, check_data, check_given
 from flwr_faa.verification.spotcheck import answer as spotcheck
@@ -264,8 +264,9 @@ def _train(client: verifiable | VerifiableClient, arrays: Arrays, config: Mappin
     nonce = int(config.get(NONCE, 0))
     if not config.get(COMMIT) or "spotcheck" not in _switched_on(client.device, client.plaintext, client.answers):
         return client.plan.train(arrays, client.data, nonce), b""
-    folder = (client.device or own_device(client.data)).checkpoints
-    done, commitment = commitments.train(client.plan, arrays, client.data, nonce, folder)
+    device = client.device or own_device(client.data)
+    again = keeping.trains_again(device, client.plan)
+    done, commitment = commitments.train(client.plan, arrays, client.data, nonce, device.checkpoints, again)
     return done, commitment.to_bytes()
 
 

@@ -77,12 +77,12 @@ key = ipfe.derive_key(master, [1] * 64)
 right = ipfe.claim_holds([row], [1], key, 2016) and not ipfe.claim_holds([row], [1], key, 2017)
 print(json.dumps({"right": right, "seconds": seconds, "name": group.name}))
 """
-#: Tries a plan on data; prints its problems. Loads the project's own code, which may do anything.
+#: Tries a plan on data; prints its problems, and how runs are kept. Loads a project's own code, which may do anything.
 _PLAN = """
 import json, sys
-from flwr_faa.verification.readiness import problems_of
-name, file, budget, convolution, top = sys.argv[1:]
-print(json.dumps(problems_of(name, file, float(budget), bool(convolution), int(top))))
+from flwr_faa.verification.readiness import try_plan
+name, file, folder, budget, convolution, top, authority = sys.argv[1:]
+print(json.dumps(try_plan(name, file, folder, float(budget), bool(convolution), int(top), bool(authority))))
 """
 
 
@@ -146,13 +146,19 @@ def check_crypto() -> Check:
     return Check("crypto", "ok", found)
 
 
-def check_plan(plan: str, data: Path, budget: float, allow_convolution: bool, max_value: int) -> list[Check]:
-    """Check a project's plan and data: one finding for each thing that must change before it can be verified."""
-    arguments = (plan, str(data), str(budget), "yes" if allow_convolution else "", str(max_value))
-    problems, died = _probe(_PLAN, *arguments)
-    if problems is None:
+def check_plan(
+    plan: str, data: Path, folder: Path, budget: float, allow_convolution: bool, max_value: int, authority: bool
+) -> list[Check]:
+    """Check a project's plan and data: a finding for each thing that must change, or how runs are kept."""
+    flags = ["yes" if flag else "" for flag in (allow_convolution, authority)]
+    told, died = _probe(_PLAN, plan, str(data), str(folder), str(budget), flags[0], str(max_value), flags[1])
+    if told is None:
         return [Check("plan", "fail", f"{plan}: {died}", "it must be importable from this folder")]
-    return [Check("plan", "fail", p) for p in problems] or [Check("plan", "ok", f"{plan} can be verified on {data}")]
+    problems, kept = told
+    if problems:
+        return [Check("plan", "fail", p) for p in problems]
+    state, todo = ("warn", "nothing: the disk does. Another torch may train the same") if "NOT" in kept else ("ok", "")
+    return [Check("plan", "ok", f"{plan} can be verified on {data}"), Check("runs", state, kept, todo)]
 
 
 def check_disk(folder: Path) -> Check:
@@ -315,11 +321,14 @@ def check(
     folder: Annotated[Path | None, typer.Option(help="Where the device keeps data and checkpoints.")] = None,
     plan: Annotated[str | None, typer.Option(help="MODULE:ATTRIBUTE of a TrainingPlan, from this folder.")] = None,
     data: Annotated[Path | None, typer.Option(help="An .npz file with samples and labels to train it on.")] = None,
-    budget: Annotated[float, typer.Option(help="The budget of the device, and of the authority.")] = BUDGET,
+    budget: Annotated[
+        float, typer.Option(help="The budget of the device, and of the authority, if there is one.")
+    ] = BUDGET,
     allow_convolution: Annotated[
         bool, typer.Option(help="Allow a convolution first, as the server's SpotCheck does.")
     ] = False,
     max_value: Annotated[int, typer.Option(help="The largest value of a sample, as in SpotCheck.")] = 255,
+    authority: Annotated[bool, typer.Option(help="The server's SpotCheck has an authority.")] = False,
 ) -> None:
     """Check Python, torch by a real step, crypto, disk, memory, clock and connection, and say what to do.
 
@@ -341,9 +350,10 @@ def check(
         table.add_row(found.name, Text(found.state, style[found.state]), Text(found.found), Text(found.todo))
 
     def project() -> Sequence[Check]:
-        return check_plan(plan, data, budget, allow_convolution, max_value) if plan and data else ()
+        return check_plan(plan, data, home, budget, allow_convolution, max_value, authority) if plan and data else ()
 
-    good = run_checks(folder or Device().folder, superlink, root_certificates, told, project)
+    home = folder or Device().folder
+    good = run_checks(home, superlink, root_certificates, told, project)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     raise typer.Exit(0 if good else 1)
 

@@ -20,6 +20,9 @@ false claim with probability of at most T d 2^-128, if claims are folded by a po
 
 **Zero knowledge**: z and zeta are uniform whatever the x_i. Nothing but the statement is told.
 
+**Opening** (:func:`opening`). Where a verifier may know the x_i, r itself proves them: ``r G_0 + <y, G> = C*``. It is
+sound for every x_i by the same weights sigma, and hides nothing.
+
 **The transcript** binds everything of the statement: the group, n, every C_i, sigma, v and c, and the caller's own
 ``context``, which has to name whoever proves, to whom and when, or a proof could be used again.
 """
@@ -33,7 +36,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from flwr_faa.crypto import groups
+from flwr_faa.crypto.exact import exact_product
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import msm
@@ -132,7 +139,9 @@ def challenge_weights(seed: bytes, purpose: bytes, count: int) -> list[int]:
     return [int.from_bytes(stream[i : i + size], "big") + 1 for i in range(0, len(stream), size)]
 
 
-def prove(statement: Statement, vectors: Sequence[Sequence[int]], blindings: Sequence[int]) -> Proof:
+def prove(
+    statement: Statement, vectors: npt.NDArray[np.integer] | Sequence[Sequence[int]], blindings: Sequence[int]
+) -> Proof:
     """Prove a statement from the openings of its commitments.
 
     Parameters
@@ -150,10 +159,8 @@ def prove(statement: Statement, vectors: Sequence[Sequence[int]], blindings: Seq
     """
     group, v, q = statement.group, statement.function, statement.group.order
     # Fold the openings as the commitments are folded.
-    y = [
-        sum(w * x for w, x in zip(statement.weights, column, strict=True)) % q for column in zip(*vectors, strict=True)
-    ]
-    r = sum(w * b for w, b in zip(statement.weights, blindings, strict=True)) % q
+    y = fold(group, statement.weights, vectors)
+    r = _inner(statement.weights, blindings) % q
     if (_inner(y, v) - statement.value) % q:
         raise ValueError("expected a statement that is true of the vectors, got another value")
     # Mask, hash, answer.
@@ -164,12 +171,68 @@ def prove(statement: Statement, vectors: Sequence[Sequence[int]], blindings: Seq
     return Proof(mask, masked, tuple((ai + e * yi) % q for ai, yi in zip(a, y, strict=True)), (alpha + e * r) % q)
 
 
-def verify(statements: Sequence[Statement], proofs: Sequence[Proof]) -> list[bool]:
-    """Return which proofs hold, from one multi-scalar product if all of them do.
+def fold(group: Group, weights: Sequence[int], vectors: npt.NDArray[np.integer] | Sequence[Sequence[int]]) -> list[int]:
+    """Return ``sum_i weights[i] vectors[i]`` modulo the order."""
+    try:
+        matrix = np.asarray(vectors, np.int64)
+    except OverflowError:  # no samples, but integers modulo the order
+        return [_inner(weights, column) % group.order for column in zip(*vectors, strict=True)]
+    return [y % group.order for y in exact_product(matrix.T, weights)]
 
-    Equation (1) is tested proof by proof. Equations (2) are added up with random weights of 128 bits, drawn here after
-    all the proofs are in: sums over the n + 1 bases are shared by all. A false one passes with probability 2^-128.
-    Only where the sum fails are halves tested, down to the guilty ones.
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """That ``sum_j fixed[j] G_j + sum_i scalars[i] points[i] = 0``: what is left to test of a proof.
+
+    Attributes
+    ----------
+    group : Group
+    fixed : sequence of int, length n + 1
+    points, scalars : sequences of one length
+    """
+
+    group: Group
+    fixed: Sequence[int]
+    points: Sequence[Point]
+    scalars: Sequence[int]
+
+
+def equation(statement: Statement, proof: Proof) -> Equation | None:
+    """Test equation (1) of a proof, and return (2): ``zeta G_0 + <z, G> - A - e C* = 0``; None if (1) does not hold."""
+    q = statement.group.order
+    if len(proof.response) != len(statement.function) or len(statement.weights) != len(statement.commitments):
+        return None
+    e = _challenge(statement, proof.mask, proof.masked_value)
+    if (_inner(proof.response, statement.function) - proof.masked_value - e * statement.value) % q:
+        return None
+    points, scalars = [proof.mask, *statement.commitments], [-1, *(-e * s % q for s in statement.weights)]
+    return Equation(statement.group, (proof.blinding, *proof.response), points, scalars)
+
+
+def opening(
+    group: Group,
+    commitments: Sequence[Point],
+    weights: Sequence[int],
+    vectors: npt.NDArray[np.integer],
+    blinding: int,
+) -> Equation:
+    """Return ``r G_0 + <y, G> - C* = 0``, which shows what is in the commitments, all of them at once.
+
+    Parameters
+    ----------
+    group, commitments
+    weights : sequence of int, length m
+        Drawn after commitments and vectors were fixed.
+    vectors : integers, shape (m, n)
+        The x_i, as claimed.
+    blinding : int
+        ``r = sum_i weights[i] r_i``, modulo the order.
+    """
+    return Equation(group, (blinding, *fold(group, weights, vectors)), commitments, [-w for w in weights])
+
+
+def verify(statements: Sequence[Statement], proofs: Sequence[Proof]) -> list[bool]:
+    """Return which proofs hold, from one multi-scalar product if all of them do, see :func:`hold`.
 
     Raises
     ------
@@ -178,53 +241,50 @@ def verify(statements: Sequence[Statement], proofs: Sequence[Proof]) -> list[boo
     """
     if len(statements) != len(proofs):
         raise ValueError(f"expected {len(statements)} proofs, got {len(proofs)}")
-    if len({(s.group.name, len(s.function)) for s in statements}) > 1:
+    return hold([equation(statement, proof) for statement, proof in zip(statements, proofs, strict=True)])
+
+
+def hold(equations: Sequence[Equation | None]) -> list[bool]:
+    """Return which equations hold, from one multi-scalar product if all of them do; None never holds.
+
+    They are added up with random weights of 128 bits, drawn here after all the proofs are in: sums over the n + 1
+    bases are shared by all. A false one passes with probability 2^-128. Only where the sum fails are halves tested,
+    down to the guilty ones.
+
+    Raises
+    ------
+    ValueError
+        If they are not all of one group and width.
+    """
+    cases = [(i, e) for i, e in enumerate(equations) if e is not None]
+    if len({(e.group.name, len(e.fixed)) for _, e in cases}) > 1:
         raise ValueError("expected statements of one group and one width, got several")
-    holds = [False] * len(proofs)
-    open_ones = []
-    for i, (statement, proof) in enumerate(zip(statements, proofs, strict=True)):
-        if len(proof.response) != len(statement.function) or len(statement.weights) != len(statement.commitments):
-            continue
-        e = _challenge(statement, proof.mask, proof.masked_value)
-        right = proof.masked_value + e * statement.value
-        if (_inner(proof.response, statement.function) - right) % statement.group.order == 0:
-            open_ones.append((i, statement, proof, e))
-    _halve(open_ones, holds)
-    return holds
+    found = [False] * len(equations)
+    pending = [cases] if cases else []
+    while pending:
+        part = pending.pop()
+        if _together([e for _, e in part]):
+            for i, _ in part:
+                found[i] = True
+        elif len(part) > 1:
+            pending += [part[: len(part) // 2], part[len(part) // 2 :]]
+    return found
 
 
-_Open = tuple[int, Statement, Proof, int]
-
-
-def _halve(cases: Sequence[_Open], holds: list[bool]) -> None:
-    if not cases:
-        return
-    if _together(cases):
-        for i, *_ in cases:
-            holds[i] = True
-    elif len(cases) > 1:
-        middle = len(cases) // 2
-        _halve(cases[:middle], holds)
-        _halve(cases[middle:], holds)
-
-
-def _together(cases: Sequence[_Open]) -> bool:
-    """Whether ``sum lambda (zeta G_0 + <z, G> - A - e C*) = 0`` for random lambda."""
-    group = cases[0][1].group
-    q = group.order
-    width = len(cases[0][1].function)
-    fixed = [0] * (width + 1)
+def _together(cases: Sequence[Equation]) -> bool:
+    """Whether the sum of equations, each times a random number, is zero."""
+    group, width = cases[0].group, len(cases[0].fixed)
+    fixed = [0] * width
     points: list[Point] = []
     scalars: list[int] = []
-    for _, statement, proof, e in cases:
+    for case in cases:
         weight = 1 + secrets.randbits(WEIGHT_BITS)
-        # The fixed bases: one scalar each for all cases.
-        fixed = [f + weight * z for f, z in zip(fixed, (proof.blinding, *proof.response), strict=True)]
-        # The points of this case alone.
-        points += [proof.mask, *statement.commitments]
-        scalars += [-weight, *(-weight * e * s % q for s in statement.weights)]
-    points += generators(group, width)
-    scalars += [f % q for f in fixed]
+        # The bases: one scalar each for all cases. Then the points of this case alone.
+        fixed = [f + weight * k for f, k in zip(fixed, case.fixed, strict=True)]
+        points += case.points
+        scalars += [weight * k % group.order for k in case.scalars]
+    points += generators(group, width - 1)
+    scalars += [f % group.order for f in fixed]
     return bool(msm(group, points, scalars) == group.identity)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from flwr_faa.errors import FlwrAnomalyError
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.wire import WireError
+
+T = TypeVar("T")
 
 logger = getLogger("flwr")  # Flower's own, to whose lines these belong
 
@@ -43,6 +45,14 @@ def one_node(node_id: int) -> Iterator[None]:
     except Exception as error:
         logger.warning("faa node=%d: the verifier raised %s: %.200r", node_id, type(error).__name__, error)
         raise WireError(f"it made the verifier fail ({type(error).__name__})") from error
+
+
+def outcome(call: Callable[[], T]) -> T | Exception:
+    """Return what a call returns or raises: where many nodes are judged at once, one's failure is not the others'."""
+    try:
+        return call()
+    except Exception as why:  # noqa: BLE001 - whoever asked looks at it, node by node
+        return why
 
 
 def worst(errors: Iterable[float]) -> float:
@@ -133,6 +143,15 @@ class Verifier(Protocol):
         Exhausted
             If its data may not be asked about any more after all.
         """
+        ...
+
+
+@runtime_checkable
+class Collective(Protocol):
+    """A verifier that judges many answers for less than one after the other."""
+
+    def judge_all(self, answers: Sequence[tuple[Case, bytes]]) -> list[Finding | Exception]:
+        """Return for every answer what ``judge`` would return or raise."""
         ...
 
 

@@ -6,6 +6,7 @@ with them. Here both are computed from what inner-product decryption yields, int
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,33 @@ FINE = 32
 
 
 def real(z: torch.Tensor, scale: float, bits: int, dtype: torch.dtype) -> torch.Tensor:
-    """Convert outputs of the integer layer to the model's; all sides round here, and in the same way."""
-    return (z * (scale / 2.0**bits)).to(dtype)
+    """Convert outputs of the integer layer to the model's; all sides round here, and in the same way.
+
+    The factor has the precision of float32. So its product with an integer below 2^24 is exact in float64, and float32
+    rounds it in the same way.
+    """
+    return (z * float(np.float32(scale / 2.0**bits))).to(dtype)
+
+
+def exact(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, kernels: torch.Tensor) -> Any:
+    """Return a linear layer's product of integers: in float32 if no sum can reach 2^24, in float64 otherwise.
+
+    A machine may compute float32 products in another way than by adding (Winograd's convolutions, bfloat16). The first
+    sample is computed in float64 too: if it differs all are.
+
+    Parameters
+    ----------
+    product : callable
+    x : integers as float64, shape (b, ...)
+    kernels : integers as float64, shape (k, ...)
+    """
+    import torch
+
+    if kernels.abs().flatten(1).sum(1).max() * x.abs().max() < 2**24:
+        z = product(x.float(), kernels.float())
+        if torch.equal(z[:1].double(), product(x[:1], kernels)):
+            return z
+    return product(x, kernels)
 
 
 def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> FirstLayer:
@@ -44,10 +70,13 @@ def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> F
             ctx: Any, weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor, layer: nn.Module
         ) -> torch.Tensor:
             fixed = torch.from_numpy(encode(weight.detach().numpy(), bits)).double()
-            if isinstance(layer, nn.Conv2d):
-                z = conv2d(x, fixed, None, layer.stride, layer.padding, layer.dilation, layer.groups)
-            else:
-                z = linear(x, fixed)
+
+            def product(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+                if isinstance(layer, nn.Conv2d):
+                    return conv2d(x, kernels, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+                return linear(x, kernels)
+
+            z = exact(product, x, fixed)
             ctx.save_for_backward(weight, x)
             ctx.layer = layer
             out = real(z, scale, bits, weight.dtype)

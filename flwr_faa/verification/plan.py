@@ -69,7 +69,14 @@ class TrainingPlan(Training):
         if self.loss is not None and not callable(self.loss):
             raise ArgumentValueError(f"expected loss to be a callable or None, got {self.loss!r}")
 
-    def check(self, data: Data, budget: float = BUDGET, allow_convolution: bool = False, max_value: int = 255) -> None:
+    def check(
+        self,
+        data: Data,
+        budget: float = BUDGET,
+        allow_convolution: bool = False,
+        max_value: int = 255,
+        authority: bool = False,
+    ) -> None:
         """Make sure, before the first round, that ``SpotCheck`` can verify this plan on these data.
 
         Numbers, labels, the first layer, whether an honest client's steps can be recomputed, and whether the budget
@@ -80,9 +87,11 @@ class TrainingPlan(Training):
         data : tuple of ndarray
             Samples and labels of one client.
         budget : float
-            Of the authority and of the device.
+            Of the device, and of the authority, if there is one.
         allow_convolution, max_value
             As in :class:`~flwr_faa.SpotCheck`.
+        authority : bool
+            Whether the server's SpotCheck has one.
 
         Raises
         ------
@@ -102,6 +111,6 @@ class TrainingPlan(Training):
           1. expected samples as integers, e.g. pixels from 0 to 255
           2. expected integer labels from 0 to 9, got 0 to 11, int64
         """
-        if found := problems(self, data, budget, allow_convolution, max_value):
+        if found := problems(self, data, budget, allow_convolution, max_value, authority):
             listed = "".join(f"\n  {i}. {problem}" for i, problem in enumerate(found, 1))
             raise ArgumentValueError(f"expected a plan and data that can be verified; to change:{listed}")

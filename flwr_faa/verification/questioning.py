@@ -6,11 +6,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.replies.updates import Arrays, Batch, Reply
 from flwr_faa.report import Outcome, Verdict
-from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured, Verifier, logger, one_node
+from flwr_faa.verification.base import (
+    Case,
+    Collective,
+    Exhausted,
+    Finding,
+    Misconfigured,
+    Verifier,
+    logger,
+    one_node,
+    outcome,
+)
 from flwr_faa.verification.wire import WireError
 
 #: Challenges by node, to evidence by node; a string says why there is none. A node may also be left out.
@@ -77,9 +88,9 @@ def question(this: Round, detector: Detector, verifier: Verifier | None, detecti
         with this.clock("ask"):
             answers = _ask(this.ask, challenges)
         with this.clock("judge"):
-            for row, case in cases.items():
-                answer = answers.get(case.node_id, "no answer in time")
-                by_row[row] = _judge(verifier, by_row[row], case, answer, row in audited)
+            told = {row: answers.get(case.node_id, "no answer in time") for row, case in cases.items()}
+            for row, finding in _judge(verifier, cases, told).items():
+                by_row[row] = _conclude(by_row[row], finding, row in audited)
         done.update(rows)
         # A spent budget or an absent authority says nothing about a node, so the detector must not learn from it:
         # after an outage all look-alikes would be asked, and the whole round left out. A malformed commitment does
@@ -126,21 +137,39 @@ def _challenge(
     return cases, challenges, unchallenged
 
 
-def _judge(verifier: Verifier, verdict: Verdict, case: Case, evidence: bytes | str | Exhausted, audit: bool) -> Verdict:
-    """Return the verdict on a node that has been asked, after judging what it answered."""
-    try:
-        if isinstance(evidence, Exhausted):
-            raise evidence
-        if isinstance(evidence, str):
-            raise WireError(evidence)
-        with one_node(case.node_id):
-            finding: Finding = verifier.judge(case, evidence)
-    except (Exhausted, Misconfigured, WireError) as why:
-        return _excuse(verdict, why) if audit else _drop(verdict, why)
-    outcome = Outcome.CONVICTED if finding.convicted else Outcome.CLEARED
+def _judge(
+    verifier: Verifier, cases: Mapping[int, Case], told: Mapping[int, bytes | str | Exhausted]
+) -> dict[int, Finding | Exhausted | Misconfigured | WireError]:
+    """Return the findings by row, or why there are none. All evidence is judged at once, if the verifier can."""
+    evidence = {row: (cases[row], answer) for row, answer in told.items() if isinstance(answer, bytes)}
+    if isinstance(verifier, Collective):
+        judged = verifier.judge_all(list(evidence.values()))
+    else:
+        judged = [outcome(partial(verifier.judge, case, answer)) for case, answer in evidence.values()]
+    by_row = dict(zip(evidence, judged, strict=True))
+    found: dict[int, Finding | Exhausted | Misconfigured | WireError] = {}
+    for row, answer in told.items():
+        if not isinstance(answer, bytes):
+            found[row] = answer if isinstance(answer, Exhausted) else WireError(answer)
+            continue
+        try:
+            with one_node(cases[row].node_id):
+                finding = by_row[row]
+                if isinstance(finding, Exception):
+                    raise finding
+                found[row] = finding
+        except (Exhausted, Misconfigured, WireError) as why:
+            found[row] = why
+    return found
+
+
+def _conclude(verdict: Verdict, finding: Finding | Exhausted | Misconfigured | WireError, audit: bool) -> Verdict:
+    """Return the verdict on a node that has been asked."""
+    if not isinstance(finding, Finding):
+        return _excuse(verdict, finding) if audit else _drop(verdict, finding)
     return replace(
         verdict,
-        verdict=outcome,
+        verdict=Outcome.CONVICTED if finding.convicted else Outcome.CLEARED,
         suspect=True,
         accepted=not finding.convicted,
         error=finding.error,

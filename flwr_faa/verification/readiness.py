@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from flwr_faa.authority import BUDGET, LocalAuthority
 from flwr_faa.verification.base import Misconfigured
+from flwr_faa.verification.keeping import measure
 from flwr_faa.verification.settings import check_given, data_problems
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.training import Data, Training, check_labels
@@ -26,6 +29,7 @@ def problems(
     budget: float = BUDGET,
     allow_convolution: bool = False,
     max_value: int = 255,
+    authority: bool = False,
 ) -> list[str]:
     """Return what must change before this plan can be verified on these data by ``SpotCheck``; empty if nothing.
 
@@ -35,9 +39,11 @@ def problems(
     data : tuple of ndarray
         Samples and labels of one client.
     budget : float
-        Of the authority and of the device.
+        Of the device, and of the authority, if there is one.
     allow_convolution, max_value
         As in :class:`~flwr_faa.SpotCheck`.
+    authority : bool
+        Whether the server's SpotCheck has one. Its keys tell something of every sample, which is counted.
     """
     found = list(data_problems(data))
     sound = not found
@@ -64,8 +70,8 @@ def problems(
             "expected a dense first layer, got a convolution: checking it discloses the image; allow_convolution=True, "
             "at the server and in this check, lets it"
         )
-    authority = LocalAuthority(budget=budget)
-    verifier = tried(lambda: SpotCheck(plan, shape, authority, max_value=max_value, allow_convolution=True))
+    trusted = LocalAuthority(budget=budget) if authority else None
+    verifier = tried(lambda: SpotCheck(plan, shape, trusted, max_value=max_value, allow_convolution=True))
     if verifier is None:
         return found
     blank, start = np.zeros((2, *layer.sample_shape), np.uint8), plan.initial_arrays(0)
@@ -76,21 +82,35 @@ def problems(
     if sound:
         last = slice(plan.smallest_batch(len(labels)))
         tried(lambda: plan.step(plan.start(start), (samples[last], labels[last]), 0, 0))
-        tried(lambda: verifier.check_affordable(len(labels), max(1, int(samples.max()))))
+        allowed = int(budget * layer.width)
+        tried(lambda: verifier.check_affordable(len(labels), max(1, int(samples.max())), allowed))
     return found
 
 
-def problems_of(name: str, file: str, budget: float, allow_convolution: bool, max_value: int) -> list[str]:
-    """Return the problems of a plan that is named ``module:attribute`` on the data in an ``.npz`` file."""
+def try_plan(
+    name: str, file: str, folder: str, budget: float, allow_convolution: bool, max_value: int, authority: bool
+) -> tuple[list[str], str]:
+    """Return the problems of a plan on the data in an ``.npz`` file; if none, how the device keeps its runs, too.
+
+    Parameters
+    ----------
+    name : str
+        ``module:attribute``.
+    file, folder : str
+        The data, and the device.
+    budget, allow_convolution, max_value, authority
+        As for :func:`problems`.
+    """
     module, _, attribute = name.partition(":")
     try:
         plan = getattr(import_module(module), attribute)
         check_given(plan)
     except (AttributeError, ImportError, TypeError, ValueError) as why:
-        return [f"expected a plan as MODULE:ATTRIBUTE, importable from here, got {name!r}: {why}"]
+        return [f"expected a plan as MODULE:ATTRIBUTE, importable from here, got {name!r}: {why}"], ""
     try:
         with np.load(file, allow_pickle=False) as stored:
             data = stored["samples"], stored["labels"]
     except (BadZipFile, EOFError, KeyError, OSError, ValueError) as why:
-        return [f"expected an .npz file with 'samples' and 'labels', got {file}: {why}"]
-    return problems(plan, data, budget, allow_convolution, max_value)
+        return [f"expected an .npz file with 'samples' and 'labels', got {file}: {why}"], ""
+    found = problems(plan, data, budget, allow_convolution, max_value, authority)
+    return found, "" if found else str(measure(plan, data, Device(Path(folder))))

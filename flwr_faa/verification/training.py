@@ -7,17 +7,21 @@ replay, the same order on the same machine 0 (``docs/explanation/faa.md``).
 
 from __future__ import annotations
 
+import copy
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.replies.updates import Arrays
-from flwr_faa.verification.base import worst
+from flwr_faa.verification.base import T, outcome, worst
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +34,15 @@ FirstLayer = Callable[["nn.Module", npt.NDArray[np.intp]], "torch.Tensor"]
 
 #: torch's thread count and generator belong to the process, so one plan trains at a time.
 _GLOBALS = threading.RLock()
+
+
+class _Shared(threading.local):
+    """Whether this thread works under the contract of another, which waits for it."""
+
+    contract = False
+
+
+_SHARED = _Shared()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +83,19 @@ class Training:
         with contract(seed):
             return to_arrays(self._new())
 
+    @cached_property
+    def template(self) -> nn.Module:
+        """A model of which only the structure matters, made once: to be read, not to be changed."""
+        return self.blank()
+
     def build(self, arrays: Arrays) -> nn.Module:
         """Return a model with these arrays."""
         import torch
 
-        model = self._new()
+        try:
+            model = copy.deepcopy(self.template)  # initial numbers would be drawn for nothing: 4 ms of 400,000
+        except (RuntimeError, TypeError):  # as torch and Python refuse to copy what some module holds
+            model = self._new()
         names = model.state_dict().keys()
         model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(names, arrays, strict=True)})
         return model
@@ -114,10 +135,13 @@ class Training:
 
     def start(self, arrays: Arrays) -> Checkpoint:
         """Return the checkpoint before the first step: these arrays in the model's dtypes, and momentum at rest."""
-        with contract(0):
-            model = self.build(arrays)
+        model = self.template
+        states = [t.detach().numpy() for t in model.state_dict().values()]
+        shapes = [a.shape for a in arrays], [a.shape for a in states]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"expected the model's arrays, of shapes {shapes[1]}, got {shapes[0]}")
         rest = tuple(np.zeros_like(p.detach().numpy()) for p in model.parameters()) if self.momentum else ()
-        return Checkpoint(tuple(to_arrays(model)), rest)
+        return Checkpoint(tuple(np.array(a, s.dtype) for a, s in zip(arrays, states, strict=True)), rest)
 
     def train(
         self,
@@ -182,7 +206,8 @@ class Training:
                 return Checkpoint(tuple(to_arrays(model)), tuple(np.array(b.numpy()) for b in buffers))
 
             for index, rows in batches:
-                torch.default_generator.manual_seed(step_seed(nonce, index))  # a step's masks need no other step
+                if not _SHARED.contract:
+                    torch.default_generator.manual_seed(step_seed(nonce, index))  # a step's masks need no other step
                 inputs = torch.from_numpy(samples[rows].astype(np.float32)) * self.scale
                 output = model(inputs)
                 check_labels(labels[rows], tuple(output.shape))
@@ -262,6 +287,9 @@ def contract(seed: int) -> Iterator[None]:
     """Use one thread, deterministic kernels and a seeded generator of torch; restore everything afterwards."""
     import torch
 
+    if _SHARED.contract:
+        yield
+        return
     _GLOBALS.acquire()
     threads, strict = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
@@ -275,6 +303,40 @@ def contract(seed: int) -> Iterator[None]:
         torch.set_deterministic_debug_mode(strict)
         torch.set_num_threads(threads)
         _GLOBALS.release()
+
+
+def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """Return what calls that train single steps return or raise, bit for bit as one after the other.
+
+    They run one a core, on one thread each: torch lets go of Python's lock. Its generator belongs to the process, so a
+    model that draws (dropout) cannot share it. That is seen by the generator's state afterwards: then nothing of it
+    counts, and the calls are made one after the other.
+    """
+    import torch
+
+    if min(_cores(), len(calls)) > 1:
+        with contract(0):
+            before = torch.default_generator.get_state()
+            done = list(_threads().map(outcome, calls))
+            if torch.equal(before, torch.default_generator.get_state()):
+                return done
+    return [outcome(call) for call in calls]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads for :func:`side_by_side`, kept: torch prepares its kernels anew in every new thread."""
+    import torch
+
+    def share() -> None:
+        _SHARED.contract = True
+        torch.set_num_threads(1)
+
+    return ThreadPoolExecutor(_cores(), "faa-steps", share)
 
 
 def check_labels(labels: npt.NDArray[Any], output: tuple[int, ...]) -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flwr_faa.crypto.exact import digits, exact_product
 from flwr_faa.verification.base import Finding, worst
-from flwr_faa.verification.spotcheck.first_layer import digits, exact_product
 from flwr_faa.verification.spotcheck.messages import Challenge
 from flwr_faa.verification.wire import WireError, unpack
 from tests.verification import fuzz

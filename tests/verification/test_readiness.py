@@ -18,7 +18,7 @@ from flwr_faa import TrainingPlan
 from flwr_faa import device_check as device
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.detection import Everyone
-from flwr_faa.verification.readiness import problems, problems_of
+from flwr_faa.verification.readiness import problems, try_plan
 from flwr_faa.verification.spotcheck.enrolment import Device
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.helpers.federation import run_message
@@ -54,6 +54,7 @@ NORMED = replace(WIDE, model=of(nn.Linear(784, 2), nn.BatchNorm1d(2), nn.Linear(
         (PLAN, (X.astype(int) * 300, Y), {}, [r"got 4800: scale them, or SpotCheck\(max_value=4800\)"]),
         (PLAN, (X, Y), {"max_value": 15}, ["samples from 0 to 15, got 16"]),
         (replace(PLAN, batch_size=2), (X, Y), {"budget": 0.5}, ["larger batches than 2"]),
+        (replace(PLAN, batch_size=2), (X, Y), {"budget": 0.5, "authority": True}, ["larger batches than 2"]),
         (replace(PLAN, model=lambda: SHARED), (X, Y), {}, [r"a new torch module every time, got the same"]),
         (replace(PLAN, model=lambda: None), (X, Y + 3), {}, ["got NoneType"]),
         (replace(PLAN, model=lambda width: None), (X, Y), {}, ["got TypeError"]),
@@ -108,8 +109,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_plan_is_named_by_module_and_attribute(file: Path, name: str, says: str | None) -> None:
-    found = problems_of(name, str(file), 1.0, False, 16)
-    assert (found == []) if says is None else (len(found) == 1 and says in found[0])
+    found, kept = try_plan(name, str(file), str(file.parent / "device"), 1.0, False, 16, False)
+    assert (found == [] and "checkpoints of a round" in kept) if says is None else (says in found[0] and not kept)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
@@ -119,7 +120,7 @@ def test_a_file_that_holds_no_samples(tmp_path: Path, content: bytes | None) -> 
         path.write_bytes(content)
     else:
         np.savez(path, images=X)
-    (found,) = problems_of("tests.helpers.toy:NARROW", str(path), 1.0, False, 16)
+    (found,), _ = try_plan("tests.helpers.toy:NARROW", str(path), str(tmp_path), 1.0, False, 16, False)
     assert found.startswith("expected an .npz file with 'samples' and 'labels', got ")
 
 
@@ -133,9 +134,12 @@ def test_the_devices_check_says_it_and_exits_with_it(
     done = CliRunner().invoke(device.app, ["check", *given.split()])
     assert done.exit_code == 1, done.stdout
     assert "expected integer labels from 0 to 9, got 1 to 10" in " ".join(done.stdout.replace("│", " ").split())
-    monkeypatch.setattr(device, "_probe", lambda code, *told: ([], ""))
+    monkeypatch.setattr(device, "_probe", lambda code, *told: (([], "checkpoints kept on disk"), ""))
     done = CliRunner().invoke(device.app, ["check", *given.split()])
-    assert done.exit_code == 0 and "can be verified on" in done.stdout
+    assert done.exit_code == 0 and "can be verified on" in done.stdout and "kept on disk" in done.stdout
+    monkeypatch.setattr(device, "_probe", lambda code, *told: (([], "NOT the same way twice: kept on disk"), ""))
+    done = CliRunner().invoke(device.app, ["check", *given.split()])
+    assert done.exit_code == 0 and "warn" in done.stdout  # such a device takes part all the same
 
 
 def test_a_plan_and_data_go_together() -> None:

@@ -185,13 +185,13 @@ class Grinds(Liar):
         bound = {row: found.bound([row]).tobytes() for row in step.rows}
         points = dict(zip(step.rows, groups.decode(group, b"".join(bound.values())), strict=True))
         for _ in range(self.tries):
-            false = replace(step, outputs=step.outputs + rng.integers(-99, 100, step.outputs.shape))
+            false = replace(step, claimed=step.claimed + rng.integers(-99, 100, step.claimed.shape))
             statement = claim_proofs._statement(group, asked.context(key, len(samples)), false, points, bound)
             proof = guessed(statement)
             if linear.verify([statement], [proof]) == [True]:
                 break
         raw = np.frombuffer(proof.to_bytes(group), np.uint8)[None]
-        claims = np.concatenate([false.outputs, honest.claims[len(step.rows) :]])
+        claims = np.concatenate([false.claimed, honest.claims[len(step.rows) :]])
         return with_proofs(replace(honest, claims=claims), np.concatenate([raw, honest.proofs[1:]]))
 
     def first_step(self, asked: Challenge, honest: Answer) -> StepClaims:

@@ -190,7 +190,7 @@ class MatchesGradients(FreshData):
         for step in asked.steps:
             weight = run.layout.decode(run.read([step])[0]).arrays[layer.weight]
             claims.append(
-                layer.apply(
+                layer.claim(
                     data[0][batches[step]], np.concatenate([layer.quantise(weight), asked.vectors(layer.kernel)])
                 )
             )

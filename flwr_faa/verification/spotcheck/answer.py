@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from flwr_faa.crypto.backends import open_group
-from flwr_faa.verification.spotcheck import enrolment
+from flwr_faa.verification.spotcheck import enrolment, merkle
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.commitments import Run
 from flwr_faa.verification.spotcheck.device import Device
@@ -38,7 +38,7 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
         )
     bond = enrolled.bond
     bond.check(device, enrolled.registration(device), asked)
-    run = Run.find(plan, device.checkpoints, asked.run)
+    run = Run.find(plan, device.checkpoints, asked.run).whole(plan, data)
     batches = list(plan.batches(len(labels), run.nonce))
     layer = IntegerLayer.of(plan, samples.shape[1:])
     if asked.steps[0] < 0 or asked.steps[-1] >= len(batches):
@@ -60,7 +60,7 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
     enrolled.spend([(b.tolist(), count) for b, count in zip(chosen, told, strict=True)], device.budget)
     try:
         claims = [
-            StepClaims(layer, step, batch.tolist(), k, layer.apply(samples[batch], k))
+            StepClaims(layer, step, batch.tolist(), k, layer.claim(samples[batch], k))
             for step, batch, k in zip(asked.steps, chosen, kernels, strict=True)
         ]
     except ValueError as error:
@@ -71,7 +71,8 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
     stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
     if any(sample_leaf(b, labels[r]) != stored[r].tobytes() for b, r in zip(bound, rows, strict=True)):
         raise RuntimeError(f"{enrolled.path}: expected the bound samples that were written, got others: remove it")
-    if checkpoints.root != asked.run:
+    hashed = [checkpoints.leaves[i] for i in opened]
+    if checkpoints.root != asked.run or hashed != [merkle.leaf(raw) for raw in encoded]:
         raise RuntimeError(f"{run.path}: expected the checkpoints that were written, got others")
     by_row = {row: raw.tobytes() for row, raw in zip(rows.tolist(), bound, strict=True)}
     group = open_group(enrolled.group)
@@ -83,7 +84,7 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
         bound=bound,
         paths=paths,
         labels=labels[rows].astype(np.int64),
-        claims=np.concatenate([step.outputs for step in claims]),
+        claims=np.concatenate([step.claimed for step in claims]),
         proofs=proofs,
         positions=trace.positions,
         buffers=trace.buffers,

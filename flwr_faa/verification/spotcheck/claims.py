@@ -6,12 +6,18 @@ import math
 
 import numpy as np
 
-from flwr_faa.verification.spotcheck.first_layer import Integers
+from flwr_faa.crypto.exact import Integers
 from flwr_faa.verification.spotcheck.messages import VECTOR_MAX
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 
 #: Hoeffding: an in-range vector exceeds its bound on \|<x, s>\| with probability 2 exp(-DEVIATIONS^2 / 2) = 3e-14.
 DEVIATIONS = 8.0
+
+
+def check_values(samples: Integers, max_value: int) -> None:
+    """Refuse samples that are not from 0 to ``max_value``. Raises Contradiction."""
+    if samples.size and not 0 <= samples.min() <= samples.max() <= max_value:
+        raise Contradiction(f"the enrolled data are not from 0 to {max_value}")
 
 
 def check_range(projections: Integers, vectors: Integers, max_value: int) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.authority import Registration
-from flwr_faa.verification.base import Case, worst
+from flwr_faa.crypto.exact import Integers
+from flwr_faa.verification.base import Case
 from flwr_faa.verification.spotcheck import merkle
 from flwr_faa.verification.spotcheck.answer import opened_checkpoints
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
-from flwr_faa.verification.spotcheck.claims import check_range
+from flwr_faa.verification.spotcheck.claims import check_range, check_values
 from flwr_faa.verification.spotcheck.enrolment import sample_leaf
-from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer, Integers
+from flwr_faa.verification.spotcheck.first_layer import LIMIT, IntegerLayer
 from flwr_faa.verification.spotcheck.messages import VECTORS, Answer, Challenge, Commitment
 from flwr_faa.verification.spotcheck.recompute import Contradiction, step_error
 from flwr_faa.verification.spotcheck.state import StateLayout
@@ -103,7 +104,7 @@ class Shown:
             "bound": (rows, self.sizes[0]),
             "paths": (rows, deep, merkle.SIZE),
             "labels": (rows,),
-            "claims": (len(self.chosen), layer.outputs + VECTORS, *layer.spatial),
+            "claims": (len(self.chosen), *layer.claim_shape(VECTORS)),
             "proofs": (len(challenge.steps), self.sizes[1]),
             "positions": (len(self.bound.commitment.moves) + 1, 1 + bool(self.layout.coast), SKETCH),
             "buffers": (len(self.bound.commitment.moves) + 1, self.layout.buffer_count),
@@ -149,8 +150,9 @@ class Shown:
             raise Contradiction("the trace is not finite")
         if not np.allclose(trace.moves(), commitment.moves, rtol=ROUNDING, atol=0):
             raise Contradiction("some step moved by something else than was committed to")
-        states = np.stack([np.frombuffer(start, np.uint8), *answer.checkpoints])
-        rows = [0, *opened]
+        rows, states = opened, answer.checkpoints
+        if opened[0] != 0:  # positions are relative to the start, which is checkpoint 0
+            rows, states = [0, *opened], np.stack([np.frombuffer(start, np.uint8), *answer.checkpoints])
         differs = Trace(trace.positions[rows], trace.buffers[rows]).differs(Trace.of(layout, states, commitment.root))
         if differs is not None:
             raise Contradiction(f"checkpoint {rows[differs]} is not what its trace says")
@@ -169,7 +171,10 @@ class Shown:
         for row, raw, label, path in zip(rows, answer.bound, answer.labels, answer.paths, strict=True):
             if not merkle.verify_path(registration.root, registration.samples, row, sample_leaf(raw, label), path):
                 raise Contradiction(f"sample {row} is not the one enrolled")
-        check_range(answer.claims[:, self.layer.outputs :], self.vectors, self.max_value)
+        if self.layer.spatial:
+            check_values(answer.claims, self.max_value)
+        else:
+            check_range(answer.claims[:, self.layer.outputs :], self.vectors, self.max_value)
         return {row: raw.tobytes() for row, raw in zip(rows, answer.bound, strict=True)}
 
     def claims(self, checkpoints: Mapping[int, Checkpoint]) -> list[StepClaims]:
@@ -183,15 +188,12 @@ class Shown:
             claims.append(StepClaims(layer, step, batch.tolist(), np.concatenate([own, self.vectors]), outputs))
         return claims
 
-    def error(self, checkpoints: Mapping[int, Checkpoint]) -> float:
-        """The largest error of any challenged step."""
-        labels, vectors = self.answer.labels, self.vectors
-        return worst(
-            step_error(
-                self.plan, self.layer, (checkpoints[step], checkpoints[step + 1]), claims,
-                labels[np.searchsorted(self.rows, batch)], vectors, self.case.nonce, step,
-            )
-            for step, batch, claims in self._by_step()
+    def error(self, checkpoints: Mapping[int, Checkpoint], claims: StepClaims) -> float:
+        """The error of a challenged step."""
+        step = claims.step
+        return step_error(
+            self.plan, self.layer, (checkpoints[step], checkpoints[step + 1]), claims.outputs,
+            self.answer.labels[np.searchsorted(self.rows, claims.rows)], self.vectors, self.case.nonce, step,
         )  # fmt: skip
 
     def _by_step(self) -> Iterator[tuple[int, Rows, Integers]]:

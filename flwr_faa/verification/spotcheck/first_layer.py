@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from flwr_faa.authority.base import weights
 from flwr_faa.authority.information import Told, of_step
+from flwr_faa.crypto.exact import Integers, digits, exact_product
 from flwr_faa.crypto.fixedpoint import encode
+from flwr_faa.verification.integer_layer import exact
 from flwr_faa.verification.training import Training, find_first_layer
 
 if TYPE_CHECKING:
     import torch
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 #: Outputs of an integer layer are below this, so float64 is exact in any order of summation. No honest claim is larger.
 LIMIT = 2**53
@@ -34,8 +33,6 @@ LIMIT = 2**53
 LARGEST = 256
 #: Where the global model is beyond this nobody is asked: honest steps from there may end beyond the other.
 CALM = LARGEST // 2
-#: Bits of a digit of large integers, and how many products of such a digit and one of 20 bits are summed in float64.
-_LIMB, _TERMS = 16, 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,7 @@ class IntegerLayer:
         from torch import nn
         from torch.nn.functional import conv2d, linear
 
-        model = plan.blank()
+        model = plan.template
         layer = find_first_layer(model)
         weight: Any = layer.weight
         kernel = tuple(weight.shape[1:])
@@ -160,41 +157,39 @@ class IntegerLayer:
         if not largest * np.abs(samples.astype(np.float64)).max(initial=0) < LIMIT:
             raise ValueError("expected weights whose outputs stay below 2^53, got larger ones")
         with torch.no_grad():
-            z = self._map(self._batch(samples), torch.from_numpy(kernels).double())
+            z = exact(self._map, self._batch(samples), torch.from_numpy(kernels).double())
         return np.asarray(z.numpy().astype(np.int64))
 
-    def adjoint(self, kernels: Integers, channels: Sequence[int], places: Sequence[int]) -> list[int]:
-        """Return y with ``<x, y> = sum_kp channels[k] places[p] (L x)[k, p]`` for every sample x, exactly.
+    def claim(self, samples: npt.NDArray[Any], kernels: Integers) -> Integers:
+        """What a client shows of these samples: their outputs, or where these tell all of a sample the sample itself.
 
-        The kernels are folded into one first: the weights are a product, so that a convolution of many channels costs
-        what one channel does.
+        Raises ValueError as :meth:`apply` does.
+        """
+        return samples.astype(np.int64) if self.spatial else self.apply(samples, kernels)
+
+    def claim_shape(self, vectors: int) -> tuple[int, ...]:
+        """Shape of what ``claim`` shows of one sample, with so many kernels besides the layer's own."""
+        return self.sample_shape if self.spatial else (self.outputs + vectors,)
+
+    def adjoint(self, kernels: Integers, rho: Integers) -> list[int]:
+        """``y`` with ``<x, y> = <L x, rho>`` for every sample x, exactly.
 
         Parameters
         ----------
         kernels : int64, shape (k, *kernel)
-        channels : sequence of int, length k
-            Of any size and sign.
-        places : sequence of int, one for every place of an output
-            The same.
+        rho : int64, shape (k, *spatial)
         """
         import torch
 
-        # Step 1: one kernel of large integers.
-        folded = exact_product(kernels.reshape(len(kernels), -1).T, channels)
-        if not self.spatial:
-            return [places[0] * value for value in folded]
-        # Step 2: its transposed convolution with the places, base-2^16 digit by digit. Element t of the batch takes the
-        # pairs of digits whose shifts add up to t: 32 bits a product, so float64 sums 2^21 of them exactly.
-        kernel, rho = limbs(folded), limbs(places)
-        deep, high = kernel.shape[1], rho.shape[1]
-        pairs = np.zeros((deep + high - 1, deep, len(rho)))
-        for i in range(deep):
-            pairs[i : i + high, i] = rho.T
-        x = torch.zeros(len(pairs), *self._shape, dtype=torch.float64, requires_grad=True)
-        z = self._map(x, torch.from_numpy(np.ascontiguousarray(kernel.T)).reshape(deep, *self.kernel))
-        z.backward(torch.from_numpy(pairs).reshape(z.shape))  # type: ignore[no-untyped-call]
-        assert x.grad is not None
-        return whole(x.grad.numpy().reshape(len(pairs), -1).T)
+        total = np.zeros(self.width, object)
+        for shift_k, part in digits(kernels, 20):
+            for shift_r, coefficients in digits(rho, 16):  # 20 + 16 bits and at most 2^17 terms: exact in float64
+                x = torch.zeros(1, self.width, dtype=torch.float64, requires_grad=True)
+                z = self._map(x.reshape(1, *self._shape), torch.from_numpy(part).double())
+                z.backward(torch.from_numpy(coefficients).double()[None])  # type: ignore[no-untyped-call]
+                assert x.grad is not None
+                total += x.grad.numpy()[0].astype(np.int64).astype(object) << (shift_k + shift_r)
+        return [int(v) for v in total]
 
     def functions(self, kernels: Integers, outputs: Integers) -> tuple[list[list[int]], npt.NDArray[Any]]:
         """One function of the sample for each kernel, and its value by the outputs of some samples.
@@ -214,9 +209,11 @@ class IntegerLayer:
             return kernels.tolist(), outputs
         seed, functions, values = secrets.token_bytes(32), [], []
         places = np.array(weights(seed, len(kernels) * math.prod(self.spatial)))
-        for rho, kernel, told in zip(places.reshape(len(kernels), -1), kernels, outputs.swapaxes(0, 1), strict=True):
-            functions.append(self.adjoint(kernel[None], [1], rho.tolist()))
-            values.append(exact_product(told.reshape(len(told), -1), rho.tolist()))
+        for rho, kernel, told in zip(
+            places.reshape(len(kernels), *self.spatial), kernels, outputs.swapaxes(0, 1), strict=True
+        ):
+            functions.append(self.adjoint(kernel[None], rho[None]))
+            values.append(exact_product(told.reshape(len(told), -1), rho.ravel().tolist()))
         return functions, np.array(values, object).T
 
     def _batch(self, samples: npt.NDArray[Any]) -> torch.Tensor:
@@ -232,47 +229,3 @@ class IntegerLayer:
 def sizes_of(kernels: Integers) -> list[int]:
     """Return for each kernel the exact sum of its weights' sizes."""
     return [sum(map(abs, kernel)) for kernel in kernels.reshape(len(kernels), -1).tolist()]
-
-
-def digits(values: Integers, bits: int) -> list[tuple[int, Integers]]:
-    """``values = sum of part << shift``, every part below 2^bits in size, as (shift, part)."""
-    parts, shift, rest = [], 0, values
-    while rest.size and not -(2**bits) < rest.min() <= rest.max() < 2**bits:
-        parts.append((shift, rest & (2**bits - 1)))
-        rest, shift = rest >> bits, shift + bits  # an arithmetic shift: the sign stays with the highest part
-    return [*parts, (shift, rest)]
-
-
-def limbs(values: Sequence[int]) -> Floats:
-    """Integers of any size in base 2^16, lowest first, each digit with the sign of the integer; shape (n, digits)."""
-    count = -(-max(1, *(v.bit_length() for v in values)) // _LIMB)
-    raw = b"".join([abs(v).to_bytes(count * _LIMB // 8, "little") for v in values])
-    signs = np.array([-1.0 if v < 0 else 1.0 for v in values])
-    return np.asarray(np.frombuffer(raw, "<u2").reshape(len(values), count) * signs[:, None])
-
-
-def whole(sums: Floats) -> list[int]:
-    """Return ``sum_t sums[i, t] 2^16t`` for every i, for integers below 2^53 in size: the inverse of :func:`limbs`."""
-    count = sums.shape[1]
-    digit, carry = np.zeros((len(sums), count + 3), "<u2"), np.zeros(len(sums), np.int64)
-    for t in range(count + 3):  # carries have at most 38 bits: three digits more, and the sign
-        total = carry + (sums[:, t].astype(np.int64) if t < count else 0)
-        digit[:, t], carry = total & (2**_LIMB - 1), total >> _LIMB
-    raw, size = digit.tobytes(), digit.itemsize * (count + 3)
-    return [int.from_bytes(raw[i : i + size], "little", signed=True) for i in range(0, len(raw), size)]
-
-
-def exact_product(matrix: Integers, vector: Sequence[int]) -> list[int]:
-    """``matrix @ vector`` exactly, for integers of any size: in float64, digit by digit, below 2^53.
-
-    Parameters
-    ----------
-    matrix : int64, shape (m, n)
-    vector : sequence of int, length n
-    """
-    columns, total = limbs(vector), [0] * len(matrix)
-    for start in range(0, len(columns), _TERMS):
-        for shift, part in digits(matrix[:, start : start + _TERMS], 20):
-            sums = whole(part.astype(np.float64) @ columns[start : start + _TERMS])
-            total = [a + (b << shift) for a, b in zip(total, sums, strict=True)]
-    return total

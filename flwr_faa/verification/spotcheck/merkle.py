@@ -49,6 +49,7 @@ class Tree:
             below = self._levels[-1]
             self._levels.append([_node(a, b) for a, b in zip(below[::2], below[1::2], strict=True)])
         self.root = _root(len(leaves), self._levels[-1][0])
+        self.leaves = list(leaves)
 
     def paths(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Siblings from leaf to root, shape (len(indices), depth, 32)."""

@@ -211,8 +211,8 @@ class Answer:
     bound, paths : uint8, shapes (r, size), (r, depth, 32)
         What binds the samples of all challenged steps, in order of their index, each once.
     labels : int64, shape (r,)
-    claims : int64, shape (sum of batch sizes, outputs + k, *spatial)
-        Z1 and P of every challenged step, one step after the other.
+    claims : int64, shape (sum of batch sizes, outputs + k), or (sum of batch sizes, *sample_shape)
+        Z1 and P of every challenged step, one step after the other; of a convolution the samples themselves.
     proofs : uint8, shape (steps, size)
         Of every step's claims; of size 0 where the server tests them by itself.
     positions, buffers : float32, float64, shapes (S + 1, k, projections), (S + 1, n)

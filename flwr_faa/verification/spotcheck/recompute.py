@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.crypto.exact import Integers
 from flwr_faa.errors import FlwrAnomalyError
 from flwr_faa.verification.base import worst
 from flwr_faa.verification.integer_layer import real
 from flwr_faa.verification.spotcheck.commitments import parameters_of
-from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, Integers
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.training import Checkpoint, FirstLayer, Training
 from flwr_faa.verification.wire import WireError
 
@@ -83,7 +84,7 @@ def step_error(
     delta = deltas[0].detach().numpy().astype(np.float64)
 
     trained, errors = parameters_of(plan), []
-    names = list(plan.blank().state_dict())
+    names = list(plan.template.state_dict())
     for i, name in enumerate(names):
         if not trained[i]:
             twin = name.replace("_mean", "_var")

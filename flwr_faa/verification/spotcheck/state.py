@@ -51,7 +51,7 @@ class StateLayout:
     @classmethod
     def of(cls, plan: Training) -> StateLayout:
         """The layout of that plan's checkpoints."""
-        model = plan.blank()
+        model = plan.template
         kept = model.state_dict(keep_vars=True)
         states = [t.detach().numpy() for t in kept.values()]
         every = [*states, *[p.detach().numpy() for p in model.parameters()] * bool(plan.momentum)]

@@ -39,6 +39,10 @@ FLOOR = 1e-3
 ROUNDING = 1e-3
 _COLUMNS = 2**14  # coordinates projected at a time: 2 MB of signs
 _TAG = b"faa/trace/v1\0"
+#: The eight signs that a byte says.
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32) * np.float32(2) - np.float32(
+    1
+)
 
 Encoded = npt.NDArray[np.uint8]
 
@@ -68,10 +72,10 @@ class Trace:
                 count = min(_COLUMNS, size - start)
                 moved = _moved(states, w_at + start * dtype.itemsize, count, dtype)
                 signs = _signs(root, number, count)
-                total[0] += _product(moved, signs)
+                total[0, 1:] += _product(moved, signs)
                 if layout.coast:
                     kept = _moved(states, m_at + start * dtype.itemsize, count, dtype)
-                    total[1] += _product(moved - layout.coast * kept, signs)
+                    total[1, 1:] += _product(moved - layout.coast * kept, signs)
                 number += 1
         columns = [_column(states, at, size, dtype).astype(np.float64) for at, size, dtype in layout.buffer_spans()]
         buffers = np.concatenate(columns, axis=1) if columns else np.zeros((len(states), 0))
@@ -145,8 +149,9 @@ def _column(states: Encoded, at: int, count: int, dtype: np.dtype[Any]) -> npt.N
 
 
 def _moved(states: Encoded, at: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[np.float64]:
+    """By how much these numbers have moved since the first state, in every other."""
     values = _column(states, at, count, dtype).astype(np.float64)
-    return np.asarray(values - values[0])
+    return np.asarray(values[1:] - values[0])
 
 
 def _product(moved: npt.NDArray[np.float64], signs: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -159,5 +164,4 @@ def _product(moved: npt.NDArray[np.float64], signs: npt.NDArray[np.float32]) -> 
 def _signs(root: bytes, number: int, count: int) -> npt.NDArray[np.float32]:
     """Random signs, shape (count, SKETCH): the same for all who know the root."""
     raw = hashlib.shake_256(_TAG + root + number.to_bytes(8, "big")).digest(count * SKETCH // 8)
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8)).reshape(count, SKETCH)
-    return bits.astype(np.float32) * np.float32(2) - np.float32(1)
+    return np.take(_SIGNS, np.frombuffer(raw, np.uint8), axis=0).reshape(count, SKETCH)

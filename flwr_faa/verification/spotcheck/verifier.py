@@ -34,8 +34,10 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,11 +47,11 @@ from flwr_faa import expected
 from flwr_faa.authority import Authority, Disclosure, Registration
 from flwr_faa.authority.budget import allowance
 from flwr_faa.report import DataDisclosure
-from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured
+from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured, outcome, worst
 from flwr_faa.verification.integer_layer import check_plan
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.settings import check_authority, check_given
-from flwr_faa.verification.spotcheck.binding.base import Binding
+from flwr_faa.verification.spotcheck.binding.base import Binding, Tested
 from flwr_faa.verification.spotcheck.binding.committed import CommittedBinding
 from flwr_faa.verification.spotcheck.binding.encrypted import EncryptedBinding
 from flwr_faa.verification.spotcheck.evidence import Bound, Shown
@@ -67,7 +69,7 @@ from flwr_faa.verification.spotcheck.plan_check import check_recomputable
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.spotcheck.state import StateLayout
 from flwr_faa.verification.spotcheck.trace import largest
-from flwr_faa.verification.training import Training
+from flwr_faa.verification.training import Checkpoint, Training, side_by_side
 from flwr_faa.verification.wire import WireError
 
 
@@ -202,15 +204,20 @@ class SpotCheck:
         except Exhausted:
             return "how often the budget allows it, the authority will say once it is there"
         if need > budget < width:
-            wider = self._wide_enough(size, budget)
-            larger = f"larger batches than {size}" + (f", of {wider} say" if wider else "")
-            raise ValueError(
-                f"expected a budget that allows a check, {need} of {width} dimensions of a sample, got {budget}: take "
-                f"{larger}, a first layer narrower than {self._layer.outputs}, fewer TrainingPlan(bits) than "
-                f"{self.plan.bits}, or a budget of {math.ceil(100 * need / width) / 100} at the authority and on the "
-                "devices"
-            )
+            raise ValueError(self._unaffordable(need, budget))
         return f"the budget of {budget} allows {budget // need}" if budget < width else "nothing is refused"
+
+    def _unaffordable(self, need: int, budget: int) -> str:
+        """What to change where no check of full batches is affordable."""
+        width, size = self._layer.width, self.plan.batch_size
+        wider = self._wide_enough(size, budget)
+        larger = f"larger batches than {size}" + (f", of {wider} say" if wider else "")
+        return (
+            f"expected a budget that allows a check, {need} of {width} dimensions of a sample, got {budget}: take "
+            f"{larger}, a first layer narrower than {self._layer.outputs}, fewer TrainingPlan(bits) than "
+            f"{self.plan.bits}, or a budget of {math.ceil(100 * need / width) / 100} on devices, and at the authority "
+            "if there is one"
+        )
 
     def _wide_enough(self, size: int, budget: int) -> int:
         """The smallest batches from ``size`` on that the budget allows a check of; 0 if none do."""
@@ -260,6 +267,9 @@ class SpotCheck:
         width, size, smallest = self._layer.width, self.plan.batch_size, self.plan.smallest_batch(samples)
         need = self._need_of(samples, top)
         budget = min(width if allowed is None else allowed, allowance(width, self._binding.budget))
+        full = self._need(self.most, size, top)
+        if full > budget < width:
+            raise Misconfigured(self._unaffordable(full, budget))
         if need > budget < width:
             wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b, top) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
@@ -333,35 +343,71 @@ class SpotCheck:
     # The judgement
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
+        (found,) = self.judge_all([(case, evidence)])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def judge_all(self, answers: Sequence[tuple[Case, bytes]]) -> list[Finding | Exception]:
+        # What each shows is held against what it promised.
+        opened = [outcome(partial(self._open, case, evidence)) for case, evidence in answers]
+        # What they claim is tested together, whoever it is of.
+        kept = [o for o in opened if not isinstance(o, Exception)]
+        wrong = iter(self._binding.test([o.tested for o in kept]))
+        failed = [o if isinstance(o, Exception) else next(wrong) for o in opened]
+        # Every step of those whose claims are true is recomputed, over the cores.
+        sound = [o for o, why in zip(opened, failed, strict=True) if not isinstance(o, Exception) and why is None]
+        calls = [partial(o.shown.error, o.checkpoints, step) for o in sound for step in o.tested.claims]
+        errors = iter(side_by_side(calls))
+        steps = iter([[next(errors) for _ in o.tested.claims] for o in sound])
+        return [
+            outcome(partial(self._find, case.node_id, next(steps) if why is None else [why]))
+            for (case, _), why in zip(answers, failed, strict=True)
+        ]
+
+    def _open(self, case: Case, evidence: bytes) -> _Opened:
         bound = self._pending.get(case.node_id)
         if bound is None:
             raise WireError("expected an answer to a challenge, got one without")
         answer = Answer.from_bytes(evidence)
-        sizes = self._binding.sizes(self._layer.width)
-        shown = Shown(self.plan, self._layer, sizes, self.max_value, case, bound, answer)
+        shown = Shown(self.plan, self._layer, self._binding.sizes(self._layer), self.max_value, case, bound, answer)
         shown.check_form()
-        tau = self.tau or 0.0
-        try:
-            checkpoints = shown.checkpoints()
-            samples, claims, registration = shown.samples(), shown.claims(checkpoints), bound.registration
-            context = bound.challenge.context(registration.verify_key, registration.samples)
-            self._binding.test(case.node_id, registration.root, context, claims, samples, answer.proofs)
-            error = shown.error(checkpoints)
-            contradiction = ""
-        except Contradiction as why:
-            error, contradiction = math.nan, str(why)
-        except Exhausted:  # no authority any more: nothing that the node should enrol again for
-            self._pending.pop(case.node_id)
-            raise
-        self._pending.pop(case.node_id)
+        checkpoints = shown.checkpoints()
+        samples, registration = shown.samples(), bound.registration
+        context = bound.challenge.context(registration.verify_key, registration.samples)
+        claims = shown.claims(checkpoints)
+        tested = Tested(case.node_id, registration.root, context, claims, samples, answer.proofs)
+        return _Opened(shown, checkpoints, tested)
+
+    def _find(self, node_id: int, errors: Sequence[float | Exception]) -> Finding:
+        """What follows from the errors of a node's steps, or from what went wrong before or in one of them.
+
+        Raises what is no contradiction. Its challenge stays open if it has shown nothing that could be judged.
+        """
+        problems = [e for e in errors if isinstance(e, Exception)]
+        if problems and not isinstance(problems[0], Contradiction):
+            if isinstance(problems[0], Exhausted):  # no authority any more: nothing that it should enrol again for
+                self._pending.pop(node_id)
+            raise problems[0]
+        bound, tau = self._pending.pop(node_id), self.tau or 0.0
         with suppress(Exhausted):  # the verdict stands, also if the count cannot be looked up
-            self._look(case.node_id)
-        if contradiction:
-            return Finding(True, error, tau, contradiction)
-        told = f"{len(bound.challenge.steps)} of {len(bound.commitment.moves)} steps; {self._known[case.node_id]}"
+            self._look(node_id)
+        if problems:
+            return Finding(True, math.nan, tau, str(problems[0]))
+        error = worst(e for e in errors if not isinstance(e, Exception))
+        told = f"{len(bound.challenge.steps)} of {len(bound.commitment.moves)} steps; {self._known[node_id]}"
         if not error <= tau:
             return Finding(True, error, tau, f"a step differs by {error:.3g}, tolerance {tau:g}; {told}")
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {told}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """An answer that keeps what was promised: what is left is to test its claims and to recompute its steps."""
+
+    shown: Shown
+    checkpoints: dict[int, Checkpoint]
+    tested: Tested
 
 
 def _rows(weight: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -15,10 +15,10 @@ from apps.lab.clients.spotcheck_lies import answer_off_the_curve, changed, off_t
 from apps.lab.clients.spotcheck_tampering import Tampered
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.exact import exact_product
 from flwr_faa.verification.base import Finding, Misconfigured
 from flwr_faa.verification.spotcheck import enrolment
 from flwr_faa.verification.spotcheck.binding import encrypted
-from flwr_faa.verification.spotcheck.first_layer import exact_product
 from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Commitment, Enrol
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.wire import WireError

@@ -8,6 +8,7 @@ knows the other. Each has two sides, the server's :class:`Binding` and the devic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,12 +17,38 @@ import numpy.typing as npt
 from flwr_faa.authority.registration import Disclosure, Registration
 from flwr_faa.crypto.group import Group
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Challenge, Enrol, Enrolled
 
 if TYPE_CHECKING:
     from flwr_faa.verification.spotcheck.device import Device
 
 Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """What one node claims, and what it shows for it.
+
+    Attributes
+    ----------
+    node_id : int
+    root : bytes
+        The registered data set.
+    context : bytes
+        See ``Challenge.context``.
+    claims : sequence of StepClaims
+    bound : mapping
+        Row to the bound sample, each as enrolled, of the right size.
+    proofs : uint8, shape (steps, size)
+    """
+
+    node_id: int
+    root: bytes
+    context: bytes
+    claims: Sequence[StepClaims]
+    bound: Mapping[int, bytes]
+    proofs: Bytes
 
 
 class Binding(Protocol):
@@ -37,8 +64,8 @@ class Binding(Protocol):
         """Whether testing claims tells the server something of samples that stay closed, too."""
         ...
 
-    def sizes(self, width: int) -> tuple[int, int]:
-        """Bytes of a bound sample of that width, and of a step's proof."""
+    def sizes(self, layer: IntegerLayer) -> tuple[int, int]:
+        """Bytes of a bound sample, and of the proof about a step of that layer."""
         ...
 
     def enrolment(self, node_id: int, width: int) -> Enrol:
@@ -53,33 +80,14 @@ class Binding(Protocol):
         """How a challenge names the parameters that a node's data are bound under; and what shows that it may ask."""
         ...
 
-    def test(
-        self,
-        node_id: int,
-        root: bytes,
-        context: bytes,
-        claims: Sequence[StepClaims],
-        bound: Mapping[int, bytes],
-        proofs: Bytes,
-    ) -> None:
-        """Count what these claims have told, and test whether they are true of the bound samples.
+    def test(self, nodes: Sequence[Tested]) -> list[Exception | None]:
+        """Count what these nodes' claims have told, and test whether they are true of the bound samples.
 
-        Parameters
-        ----------
-        node_id : int
-        root : bytes
-            The registered data set.
-        context : bytes
-            See ``Challenge.context``.
-        claims : sequence of StepClaims
-        bound : mapping
-            Row to the bound sample, each as enrolled, of the right size.
-        proofs : uint8, shape (steps, size)
-
-        Raises
-        ------
-        Contradiction
-            They are not, or what was enrolled is nothing that could be bound.
+        Returns
+        -------
+        list of exception or None
+            By node: ``Contradiction`` where a claim is not true, or what was enrolled is nothing that could be bound;
+            ``Exhausted`` or ``WireError`` where it could not be tested; None where all of it holds.
         """
         ...
 

@@ -6,13 +6,16 @@ make false claims fail. A Pedersen commitment does that with one point, and nobo
 
 1. Enrolment: ``C_i = Com(x_i; r_i)``. The r_i are a PRF of the device's secret, so nothing of them is stored.
 2. The answer holds the C_i of the opened batches, the claims (``step_claims.py``), and a proof a step.
-3. ``T = H(context, step, rows, kernels, C_i, outputs)``. The weights sigma_i of the samples, and those of the kernels
-   and of the places of an output, whose products are rho, are 128 bits each, from T. The proof says
-   ``<sum_i sigma_i x_i, L^T rho> = sum_i sigma_i <rho, outputs_i>`` modulo the order.
+3. ``T = H(context, step, rows, kernels, C_i, outputs)``. The weights sigma_i and rho are 128 bits each, from T. The
+   proof says ``<sum_i sigma_i x_i, L^T rho> = sum_i sigma_i <rho, outputs_i>`` modulo the order.
+
+The outputs of a convolution tell all of a sample, so there the claims are the samples themselves, from which the
+server computes the outputs. The proof is an opening: ``sum_i sigma_i r_i``. Nothing more is told, in a two-hundredth
+of the bytes.
 
 **Statement proved**: the x_i in the C_i satisfy ``outputs_i = L x_i`` modulo the order. **Assumptions**: discrete
 logarithms between the bases are hard; SHA-2 and SHAKE are random oracles. **Soundness**: of a false claim, at most
-``t 2^-126`` if a client tries t transcripts offline. The weights are drawn by a hash, so a client may try: this is why
+``t 2^-127`` if a client tries t transcripts offline. The weights are drawn by a hash, so a client may try: this is why
 they have 128 bits here, where the encrypted binding, whose server draws them, needs 23. **Hiding** is
 perfect but for the r_i: closed samples are as safe as the device's secret and keyed BLAKE2b, also from whoever computes
 discrete logarithms, and of an opened one the claims are all that is told.
@@ -36,10 +39,12 @@ import numpy.typing as npt
 from flwr_faa.crypto import groups, linear, pedersen
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 
 Bytes = npt.NDArray[np.uint8]
 
 _TAG = b"flwr-anomaly/commitments/2\n"
+_SCALAR = 32  # bytes
 _PARAMETERS = struct.Struct(">QI")
 
 
@@ -48,9 +53,9 @@ def parameters(group: Group, node_id: int, width: int) -> bytes:
     return _TAG + _PARAMETERS.pack(node_id, width) + group.curve.encode()
 
 
-def proof_size(group: Group, width: int) -> int:
-    """Bytes of a proof about samples of that width."""
-    return group.point_size + 32 * (width + 2)
+def proof_size(group: Group, layer: IntegerLayer) -> int:
+    """Bytes of a proof about a step of that layer."""
+    return _SCALAR if layer.spatial else group.point_size + _SCALAR * (layer.width + 2)
 
 
 def commit(group: Group, secret: bytes, key: bytes, rows: npt.NDArray[np.integer]) -> Bytes:
@@ -127,21 +132,22 @@ def prove(
     """
     proofs = []
     for step in claims:
-        points = dict(zip(step.rows, _decode(group, step.rows, bound), strict=True))
         rows = samples[step.rows]
-        proof = linear.prove(
-            _statement(group, context, step, points, bound),
-            rows.tolist(),
-            blindings(group, secret, key, step.rows, rows),
-        )
-        proofs.append(proof.to_bytes(group))
+        r = blindings(group, secret, key, step.rows, rows)
+        if step.layer.spatial:
+            sigma = _sigma(_transcript(context, step, bound), step)
+            folded = sum(s * b for s, b in zip(sigma, r, strict=True)) % group.order
+            proofs.append(folded.to_bytes(_SCALAR, "big"))
+            continue
+        points = dict(zip(step.rows, _decode(group, step.rows, bound), strict=True))
+        proofs.append(linear.prove(_statement(group, context, step, points, bound), rows, r).to_bytes(group))
     return np.frombuffer(b"".join(proofs), np.uint8).reshape(len(proofs), -1)
 
 
-def verify(
+def equations(
     group: Group, context: bytes, claims: Sequence[StepClaims], bound: Mapping[int, bytes], proofs: Bytes
-) -> list[bool]:
-    """Return which steps' claims are proved, tested together in one multi-scalar product.
+) -> list[linear.Equation | None]:
+    """Return for every step what proves its claims if it holds (``linear.hold``); None for what is no proof already.
 
     Raises
     ------
@@ -151,37 +157,60 @@ def verify(
     """
     rows = sorted({row for step in claims for row in step.rows})
     points = dict(zip(rows, _decode(group, rows, bound), strict=True))
-    statements = [_statement(group, context, step, points, bound) for step in claims]
-    read = [
-        linear.Proof.from_bytes(group, raw.tobytes(), step.layer.width)
-        for raw, step in zip(proofs, claims, strict=True)
+    return [
+        _equation(group, context, step, points, bound, raw.tobytes()) for raw, step in zip(proofs, claims, strict=True)
     ]
-    return linear.verify(statements, read)
+
+
+def _equation(
+    group: Group,
+    context: bytes,
+    step: StepClaims,
+    points: Mapping[int, Point],
+    bound: Mapping[int, bytes],
+    proof: bytes,
+) -> linear.Equation | None:
+    if not step.layer.spatial:
+        read = linear.Proof.from_bytes(group, proof, step.layer.width)
+        return linear.equation(_statement(group, context, step, points, bound), read)
+    folded = int.from_bytes(proof, "big")
+    if folded >= group.order:
+        raise ValueError("expected scalars below the group's order, got a larger one")
+    sigma = _sigma(_transcript(context, step, bound), step)
+    shown = step.claimed.reshape(len(step.rows), -1)
+    return linear.opening(group, [points[row] for row in step.rows], sigma, shown, folded)
 
 
 def _decode(group: Group, rows: Sequence[int], bound: Mapping[int, bytes]) -> list[Point]:
     return groups.decode(group, b"".join([bound[row] for row in rows]))
 
 
-def _statement(
-    group: Group, context: bytes, step: StepClaims, points: Mapping[int, Point], bound: Mapping[int, bytes]
-) -> linear.Statement:
-    """Fold a step's claims by weights that are a hash of everything said about it."""
+def _transcript(context: bytes, step: StepClaims, bound: Mapping[int, bytes]) -> bytes:
+    """Return a hash of everything that is said about a step."""
     said: list[bytes | memoryview] = [
         context,
         struct.pack(">Q", step.step),
         np.array(step.rows, "<i8").tobytes(),
         np.ascontiguousarray(step.kernels, "<i8").data,
         b"".join([bound[row] for row in step.rows]),
-        np.ascontiguousarray(step.outputs, "<i8").data,  # megabytes of a convolution: hashed where they lie
+        np.ascontiguousarray(step.claimed, "<i8").data,
     ]
     digest = hashlib.sha256(_TAG)
     for part in said:
         digest.update(struct.pack(">Q", memoryview(part).nbytes))
         digest.update(part)
-    transcript = digest.digest()
-    sigma = linear.challenge_weights(transcript, b"sigma", len(step.rows))
-    channels = linear.challenge_weights(transcript, b"channels", len(step.kernels))
-    places = linear.challenge_weights(transcript, b"places", step.places) if step.layer.spatial else [1]
-    y, value = step.fold(sigma, channels, places)
+    return digest.digest()
+
+
+def _sigma(transcript: bytes, step: StepClaims) -> list[int]:
+    return linear.challenge_weights(transcript, b"sigma", len(step.rows))
+
+
+def _statement(
+    group: Group, context: bytes, step: StepClaims, points: Mapping[int, Point], bound: Mapping[int, bytes]
+) -> linear.Statement:
+    """Fold a step's claims by weights that are a hash of everything said about it."""
+    transcript = _transcript(context, step, bound)
+    sigma, rho = _sigma(transcript, step), linear.challenge_weights(transcript, b"rho", len(step.kernels))
+    y, value = step.fold(sigma, rho)
     return linear.Statement(group, [points[row] for row in step.rows], sigma, y, value, transcript)

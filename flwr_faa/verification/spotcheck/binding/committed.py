@@ -12,19 +12,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.authority.registration import Disclosure, Registration
+from flwr_faa.crypto import linear
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
+from flwr_faa.verification.base import outcome
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotcheck.binding import claim_proofs
-from flwr_faa.verification.spotcheck.binding.base import Bytes
+from flwr_faa.verification.spotcheck.binding.base import Bytes, Tested
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
-from flwr_faa.verification.spotcheck.first_layer import sizes_of
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer, sizes_of
 from flwr_faa.verification.spotcheck.messages import Challenge, Enrol, Enrolled
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.wire import WireError
@@ -67,8 +70,8 @@ class CommittedBinding:
         self.group = open_group(back_end)
         self._accounts: dict[int, _Account] = {}
 
-    def sizes(self, width: int) -> tuple[int, int]:
-        return self.group.point_size, claim_proofs.proof_size(self.group, width)
+    def sizes(self, layer: IntegerLayer) -> tuple[int, int]:
+        return self.group.point_size, claim_proofs.proof_size(self.group, layer)
 
     def enrolment(self, node_id: int, width: int) -> Enrol:
         return Enrol("commitments", node_id, self.group.name, claim_proofs.parameters(self.group, node_id, width))
@@ -85,26 +88,31 @@ class CommittedBinding:
     def promise(self, node_id: int, width: int) -> tuple[bytes, bytes]:
         return hashlib.sha256(claim_proofs.parameters(self.group, node_id, width)).digest(), b""
 
-    def test(
-        self,
-        node_id: int,
-        root: bytes,
-        context: bytes,
-        claims: Sequence[StepClaims],
-        bound: Mapping[int, bytes],
-        proofs: Bytes,
-    ) -> None:
-        account = self._accounts[node_id]
-        for step in claims:
+    def test(self, nodes: Sequence[Tested]) -> list[Exception | None]:
+        """One multi-scalar product for all steps of all nodes, and halves of it only where it fails."""
+        found: list[Exception | None] = []
+        equations: list[linear.Equation | None] = []
+        for node in nodes:
+            read = outcome(partial(self._equations, node))
+            found.append(read if isinstance(read, Exception) else None)
+            equations += [] if isinstance(read, Exception) else read
+        held = iter(linear.hold(equations))
+        for i, node in enumerate(nodes):
+            if found[i] is None and (wrong := [step.step for step in node.claims if not next(held)]):
+                found[i] = Contradiction(
+                    f"a claim about the first layer is not true of the enrolled data (steps {wrong})"
+                )
+        return found
+
+    def _equations(self, node: Tested) -> list[linear.Equation | None]:
+        account = self._accounts[node.node_id]
+        for step in node.claims:
             told = step.layer.told(sizes_of(step.kernels), len(step.rows), account.enrolled.registration.top)
             account.told.update(dict.fromkeys(step.rows, told.opened))
         try:
-            held = claim_proofs.verify(self.group, context, claims, bound, proofs)
+            return claim_proofs.equations(self.group, node.context, node.claims, node.bound, node.proofs)
         except ValueError as error:
             raise Contradiction(f"its commitments or proofs are none: {error}") from error
-        if not all(held):
-            wrong = [step.step for step, true in zip(claims, held, strict=True) if not true]
-            raise Contradiction(f"a claim about the first layer is not true of the enrolled data (steps {wrong})")
 
     def disclosure(self, node_id: int) -> Disclosure:
         account = self._accounts[node_id]

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +25,19 @@ from flwr_faa.authority.base import CheckKey, weights
 from flwr_faa.authority.registration import verify_signature
 from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.backends import open_group
+from flwr_faa.crypto.exact import Integers
 from flwr_faa.crypto.group import Group
-from flwr_faa.verification.base import Exhausted
+from flwr_faa.verification.base import Exhausted, outcome
 from flwr_faa.verification.refusals import translated
-from flwr_faa.verification.spotcheck.binding.base import Bytes
+from flwr_faa.verification.spotcheck.binding.base import Bytes, Tested
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import Challenge, Enrol, Enrolled
 from flwr_faa.verification.spotcheck.recompute import Contradiction
 from flwr_faa.verification.wire import WireError
 
 if TYPE_CHECKING:
     from flwr_faa.verification.spotcheck.device import Device
-    from flwr_faa.verification.spotcheck.first_layer import Integers
 
 #: Bits of the server's weights sigma; the authority's rho have 24. An attempt costs the node its membership. With Charm
 #: sigma decides what a check costs: 23 bits are five windows of ``groups.combine``.
@@ -64,8 +66,8 @@ class EncryptedBinding:
         with translated():
             return self.authority.budget
 
-    def sizes(self, width: int) -> tuple[int, int]:
-        return (width + 1) * self.authority.group.point_size, 0
+    def sizes(self, layer: IntegerLayer) -> tuple[int, int]:
+        return (layer.width + 1) * self.authority.group.point_size, 0
 
     def enrolment(self, node_id: int, width: int) -> Enrol:
         with translated():
@@ -82,23 +84,18 @@ class EncryptedBinding:
             public = self.authority.public_key(node_id, width)
         return hashlib.sha256(public.to_bytes()).digest(), self._receipts[node_id]
 
-    def test(
-        self,
-        node_id: int,
-        root: bytes,
-        context: bytes,
-        claims: Sequence[StepClaims],
-        bound: Mapping[int, bytes],
-        proofs: Bytes,
-    ) -> None:
-        group, rows = self.authority.group, sorted(bound)
+    def test(self, nodes: Sequence[Tested]) -> list[Exception | None]:
+        return [outcome(partial(self._test, node)) for node in nodes]
+
+    def _test(self, node: Tested) -> None:
+        node_id, bound, group, rows = node.node_id, node.bound, self.authority.group, sorted(node.bound)
         try:
             points = groups.decode(group, b"".join([bound[row] for row in rows]), subgroup=False)
         except ValueError as error:
             raise Contradiction(f"the enrolled data are no ciphertexts: {error}") from error
         n = len(points) // len(rows)
         ciphertexts = {row: ipfe.Ciphertext(group, tuple(points[i * n : (i + 1) * n])) for i, row in enumerate(rows)}
-        asks, tested = [Ask.about(root, step) for step in claims], []
+        asks, tested = [Ask.about(node.root, step) for step in node.claims], []
         for i, ask in enumerate(asks):
             try:
                 with translated():

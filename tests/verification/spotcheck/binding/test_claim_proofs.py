@@ -35,10 +35,10 @@ def _plan(model: Callable[[], nn.Module]) -> TrainingPlan:
     return TrainingPlan(model=model, lr=0.1, batch_size=2)
 
 
-#: Layer, shape of a sample, and where the independent verifier has a sample's values in its outputs.
+#: Layer, and how the independent verifier tests its proofs.
 LAYERS = {
-    "dense": (IntegerLayer.of(_plan(lambda: nn.Linear(4, 2))), independent.dense(4)),
-    "convolution": (IntegerLayer.of(_plan(lambda: nn.Conv2d(1, 1, 2)), (1, 3, 3)), independent.convolution(3, 2)),
+    "dense": (IntegerLayer.of(_plan(lambda: nn.Linear(4, 2))), independent.accepts),
+    "convolution": (IntegerLayer.of(_plan(lambda: nn.Conv2d(1, 1, 2)), (1, 3, 3)), independent.opens),
 }
 
 
@@ -62,7 +62,7 @@ class Device:
         kernels = [rng.integers(-(2**20), 2**20, (self.layer.outputs + 1, *self.layer.kernel)) for _ in range(4)]
         shaped = self.samples.reshape(-1, *self.layer.sample_shape)
         self.claims = [
-            StepClaims(self.layer, i, rows := [2 * i + 1, 2 * i], k, self.layer.apply(shaped[rows], k))
+            StepClaims(self.layer, i, rows := [2 * i + 1, 2 * i], k, self.layer.claim(shaped[rows], k))
             for i, k in enumerate(kernels)
         ]
 
@@ -70,7 +70,7 @@ class Device:
         return claim_proofs.prove(self.group, self.secret, self.key, context, self.claims, self.samples, self.bound)
 
     def holds(self, proofs: np.ndarray, claims: list[StepClaims] | None = None, context: bytes = CONTEXT) -> list[bool]:
-        return claim_proofs.verify(self.group, context, claims or self.claims, self.bound, proofs)
+        return linear.hold(claim_proofs.equations(self.group, context, claims or self.claims, self.bound, proofs))
 
     def points(self, step: StepClaims) -> list[bytes]:
         return [self.bound[row] for row in step.rows]
@@ -82,11 +82,11 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 
 def seconded(device: Device, step: StepClaims, proof: bytes, context: bytes = CONTEXT) -> bool:
-    where = next(w for layer, w in LAYERS.values() if layer is device.layer)
-    kernels, outputs = step.kernels.reshape(len(step.kernels), -1), step.outputs.reshape(len(step.rows), -1)
-    return independent.accepts(
-        device.group.name, context, step.step, step.rows, kernels.tolist(), outputs.tolist(), device.points(step),
-        proof, where, device.layer.width,
+    accepts = next(by for layer, by in LAYERS.values() if layer is device.layer)
+    kernels, claimed = step.kernels.reshape(len(step.kernels), -1), step.claimed.reshape(len(step.rows), -1)
+    return accepts(
+        device.group.name, context, step.step, step.rows, kernels.tolist(), claimed.tolist(), device.points(step),
+        proof, device.layer.width,
     )  # fmt: skip
 
 
@@ -98,26 +98,25 @@ def seconded(device: Device, step: StepClaims, proof: bytes, context: bytes = CO
 def test_true_claims_are_proved_and_an_independent_verifier_agrees(name: str, layer: str) -> None:
     device = Device(open_group(name), LAYERS[layer][0])
     proofs = device.prove()
-    assert proofs.shape == (4, claim_proofs.proof_size(device.group, device.layer.width))
+    assert proofs.shape == (4, claim_proofs.proof_size(device.group, device.layer))
     assert device.holds(proofs) == [True] * 4
     assert seconded(device, device.claims[2], proofs[2].tobytes())
-    false = replace(device.claims[2], outputs=device.claims[2].outputs + 1)
+    false = replace(device.claims[2], claimed=device.claims[2].claimed + 1)
     assert not seconded(device, false, proofs[2].tobytes())
 
 
 def test_folding_is_exact_for_weights_of_any_size() -> None:
-    for layer, _ in LAYERS.values():
-        rng = np.random.default_rng(1)
-        kernels = rng.integers(-(2**30), 2**30, (layer.outputs + 2, *layer.kernel))
-        samples = rng.integers(0, 256, (3, *layer.sample_shape))
-        claims = StepClaims(layer, 0, [0, 1, 2], kernels, layer.apply(samples, kernels))
-        sigma = [1, 2**127 + 5, 2**128]
-        k, places = len(kernels), claims.places
-        for channels in ([2**128] * k, [1] * k, [2**64 + 3 * i for i in range(k)]):
-            y, value = claims.fold(sigma, channels, [2**128 - i for i in range(places)])
-            rows = samples.reshape(3, -1).tolist()
-            folded = [sum(s * row[j] for s, row in zip(sigma, rows, strict=True)) for j in range(layer.width)]
-            assert sum(a * b for a, b in zip(folded, y, strict=True)) == value
+    layer, _ = LAYERS["dense"]
+    rng = np.random.default_rng(1)
+    kernels = rng.integers(-(2**30), 2**30, (layer.outputs + 2, *layer.kernel))
+    samples = rng.integers(0, 256, (3, *layer.sample_shape))
+    claims = StepClaims(layer, 0, [0, 1, 2], kernels, layer.apply(samples, kernels))
+    sigma, k = [1, 2**127 + 5, 2**128], len(kernels)
+    for rho in ([2**128] * k, [1] * k, [2**64 + 3 * i for i in range(k)]):
+        y, value = claims.fold(sigma, rho)
+        rows = samples.reshape(3, -1).tolist()
+        folded = [sum(s * row[j] for s, row in zip(sigma, rows, strict=True)) for j in range(layer.width)]
+        assert sum(a * b for a, b in zip(folded, y, strict=True)) == value
 
 
 def test_a_commitment_hides_by_a_blinding_of_its_own(device: Device) -> None:
@@ -141,14 +140,33 @@ def test_any_wrong_entry_of_any_claim_is_found(device: Device) -> None:
     rng = np.random.default_rng(2)
     for _ in range(40):
         claims, at = list(device.claims), int(rng.integers(4))
-        outputs = claims[at].outputs.copy()
+        outputs = claims[at].claimed.copy()
         outputs[tuple(rng.integers(n) for n in outputs.shape)] += rng.choice([1, -1, 2**40])
-        claims[at] = replace(claims[at], outputs=outputs)
+        claims[at] = replace(claims[at], claimed=outputs)
         assert device.holds(proofs, claims) == [i != at for i in range(4)]
 
 
+@pytest.mark.parametrize("name", backends())
+def test_any_other_sample_than_the_enrolled_is_found_where_samples_are_shown(name: str) -> None:
+    """A convolution: one value off, errors that cancel, another sample's, another blinding, and one that is none."""
+    device = Device(open_group(name), LAYERS["convolution"][0])
+    proofs, step = device.prove(), device.claims[1]
+    for lie in ((0, 0, 1, 1), (1, 0, 2, 0)):
+        shown = step.claimed.copy()
+        shown[lie] += 1
+        assert device.holds(proofs[:2], [device.claims[0], replace(step, claimed=shown)]) == [True, False]
+    cancel = step.claimed + np.array([1, -1])[:, None, None, None]
+    assert device.holds(proofs[1:2], [replace(step, claimed=cancel)]) == [False]
+    assert device.holds(proofs[1:2], [replace(step, claimed=step.claimed[::-1])]) == [False]
+    assert device.holds(proofs[::-1]) == [False] * 4
+    assert device.holds(device.prove(b"another challenge")) == [False] * 4
+    false = device.group.order.to_bytes(32, "big")
+    with pytest.raises(ValueError, match="order"):
+        device.holds(np.stack([np.frombuffer(false, np.uint8)] * 4))
+
+
 def test_a_false_claim_cannot_be_proved(device: Device) -> None:
-    claims = [replace(device.claims[0], outputs=device.claims[0].outputs + 1)]
+    claims = [replace(device.claims[0], claimed=device.claims[0].claimed + 1)]
     with pytest.raises(ValueError, match="true"):
         claim_proofs.prove(device.group, SECRET, device.key, CONTEXT, claims, device.samples, device.bound)
 
@@ -160,7 +178,7 @@ def test_a_proof_is_for_one_context_step_and_batch(device: Device) -> None:
     assert device.holds(proofs[[1, 0, 2, 3]]) == [False, False, True, True]
     moved = [replace(device.claims[0], step=9), *device.claims[1:]]
     assert device.holds(proofs, moved) == [False, True, True, True]
-    turned = replace(device.claims[0], rows=device.claims[0].rows[::-1], outputs=device.claims[0].outputs[::-1])
+    turned = replace(device.claims[0], rows=device.claims[0].rows[::-1], claimed=device.claims[0].claimed[::-1])
     assert device.holds(proofs, [turned, *device.claims[1:]]) == [False, True, True, True]
 
 
@@ -217,7 +235,7 @@ def test_half_a_pixel_passes_only_where_every_output_of_it_is_whole(device: Devi
             if whole:
                 proof = prove_anything(device, claims, bound, values, r)
                 raw = np.frombuffer(proof.to_bytes(device.group), np.uint8)[None]
-                assert claim_proofs.verify(device.group, CONTEXT, [claims], bound, raw) == [True]
+                assert linear.hold(claim_proofs.equations(device.group, CONTEXT, [claims], bound, raw)) == [True]
             else:
                 with pytest.raises(ValueError, match="true"):
                     prove_anything(device, claims, bound, values, r)
@@ -241,7 +259,7 @@ def test_a_pixel_outside_the_range_is_its_own_integer(pixel: int, device: Device
             prove_anything(device, claims, bound, values, r)
         return
     raw = np.frombuffer(prove_anything(device, claims, bound, values, r).to_bytes(device.group), np.uint8)[None]
-    assert claim_proofs.verify(device.group, CONTEXT, [claims], bound, raw) == [True]
+    assert linear.hold(claim_proofs.equations(device.group, CONTEXT, [claims], bound, raw)) == [True]
     if pixel != -1:
         with pytest.raises(Contradiction, match="from 0 to 255"):
             check_range(claims.outputs[:, 1:], vectors, 255)
@@ -265,9 +283,9 @@ def test_other_generators_bind_nothing(device: Device, monkeypatch: pytest.Monke
 def test_weights_of_ones_own_choice_do_not_count(device: Device) -> None:
     """A sigma for which the errors of a false claim cancel: a good proof, of another statement."""
     step = device.claims[0]
-    false = replace(step, outputs=step.outputs + np.array([[1, 0, 0], [-1, 0, 0]]))
+    false = replace(step, claimed=step.claimed + np.array([[1, 0, 0], [-1, 0, 0]]))
     points = groups.decode(device.group, b"".join(device.points(step)))
-    y, value = false.fold([1, 1], [1, 1, 1], [1])  # equal sigma: +1 and -1 cancel
+    y, value = false.fold([1, 1], [1, 1, 1])  # equal sigma: +1 and -1 cancel
     rows = device.samples[step.rows]
     r = claim_proofs.blindings(device.group, SECRET, device.key, step.rows, rows)
     statement = linear.Statement(device.group, points, [1, 1], y, value, b"")
@@ -282,7 +300,7 @@ def test_trying_transcripts_offline_does_not_pay(device: Device) -> None:
     step, seen = device.claims[0], set()
     points = dict(zip(step.rows, groups.decode(device.group, b"".join(device.points(step))), strict=True))
     for trial in range(300):
-        lie = replace(step, outputs=step.outputs + np.array([[trial, 0, 1], [-1, 0, 0]]))
+        lie = replace(step, claimed=step.claimed + np.array([[trial, 0, 1], [-1, 0, 0]]))
         statement = claim_proofs._statement(device.group, CONTEXT, lie, points, device.bound)
         true = sum(
             w * sum(a * b for a, b in zip(x, statement.function, strict=True))
@@ -332,7 +350,7 @@ def test_errors_that_cancel_between_steps_are_found(device: Device) -> None:
 
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(["proof", "point", "outputs", "kernels", "context"]), st.integers(0, 10**6), st.integers(1, 255))
+@given(st.sampled_from(["proof", "point", "claimed", "kernels", "context"]), st.integers(0, 10**6), st.integers(1, 255))
 def test_any_changed_byte_is_refused_and_both_verifiers_say_so(device: Device, what: str, at: int, by: int) -> None:
     step = device.claims[1]
     proof = bytearray(_proof_of(device)[1].tobytes())
