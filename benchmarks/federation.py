@@ -1,6 +1,6 @@
 """What a defence costs a whole federation: CPU time of a run, by phase, as a ratio to undefended FedAvg.
 
-    python -m benchmarks.federation [small] [paper] [--rounds 30] [--runs NAME ...] [--docs]
+    python -m benchmarks.federation [small] [paper] [--rounds 30 ...] [--runs NAME ...] [--docs]
 
 The paper's setting (Sec. VII-A): its CNN on MNIST, two labels a client, 20 of 100 clients a round, one epoch in batches
 of 50; a fifth of the clients flip the sign of their weights and are banned when they are convicted. ``paper`` has 600
@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -128,7 +129,7 @@ def table(title: str, rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("settings", nargs="*", default=["small"], choices=["small", "paper"])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, nargs="+", default=[30], help="of each setting; the last counts for more")
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
     parser.add_argument("--out", type=Path, default=Path("runs/federation.jsonl"), help="finished runs")
     parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name} too")
@@ -137,13 +138,13 @@ def main() -> None:
     logging.getLogger("flwr_faa").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     tables = []
-    for setting in options.settings:
-        base = common(setting, options.rounds)
+    for setting, rounds in zip(options.settings, chain(options.rounds, repeat(options.rounds[-1])), strict=False):
+        base = common(setting, rounds)
         cells = {(n, f"{base} {RUNS[n]}"): (n, f"{base} {RUNS[n]}") for n in dict.fromkeys(["FedAvg", *options.runs])}
         done = run_missing(cells, options.out, 1, measure, lambda row: (row["run"], row["of"]))
         images = 600 if setting == "paper" else 40
         data = base.split()[0].removeprefix("dataset=")
-        title = f"{setting}: {data}, cnn, 100 clients with {images} images, {options.rounds} rounds"
+        title = f"{setting}: {data}, cnn, 100 clients with {images} images, {rounds} rounds"
         tables.append(table(title, list(done.values())))
         print(tables[-1], flush=True)
     if options.docs:
