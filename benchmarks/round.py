@@ -1,51 +1,75 @@
-"""What a round costs the server: `python -m benchmarks.round [--docs]`; `make bench` is all of it.
+"""What a round costs the server, beside Flower and peers: `python -m benchmarks.round`; `make bench` writes a page.
 
 n made-up replies of d float32 parameters, ten layers and a classifier of ten labels. Everything is measured in turns in
-one process: CPU time, the median of several runs, also as a multiple of what bounds it, one bare product of the same
-updates with themselves (``X @ X.T`` in float32, of which NumPy computes half). Memory is the most that Python and NumPy
-have allocated at once beside the replies (tracemalloc), as a multiple of their bytes.
+one process, with one thread and with two: CPU time and time on the clock, medians of several runs, or of one where
+that takes long. Beside each stands what bounds it, a bare operation on the same updates: the product ``X @ X.T`` in
+float32, of which NumPy computes half, for what needs distances; a sort of each column for medians and trimmed means;
+a mean. Memory is what the process holds at most beside what it held before (VmHWM, so this needs Linux), as a
+multiple of the bytes of the replies; torch and Rust are seen too.
 
-Two tables: the parts of our round, from decoded replies; and whole strategies, ours and Flower's own, from the
-messages of a round to the new model. Flower's rules are told to expect a fifth of attackers; its Bulyan, which takes
-hundreds of times as long as its Krum, is left out.
+Two tables. Rules: from decoded replies, or for the peers from a matrix of updates, to the new model. Ours validate;
+the peers' do not. Whole strategies: from the messages of a round. Every rule is told to expect a fifth of attackers.
+Flower's Bulyan, which takes hundreds of times as long as its Krum, is left out, and geometric medians, which take as
+long as one lets them.
 
-With one BLAS thread, unless ``--threads 1 2`` says otherwise: OpenBLAS's threads spin while they wait for each other,
-which counts as CPU time.
+The peers (``benchmarks.peers``) are in an environment of their own; this command makes it, and runs itself in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
+import math
 import os
+import re
 import statistics
+import sys
 import time
-import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.server.strategy import aggregate
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 from threadpoolctl import threadpool_limits
 
+from apps.lab import baselines
 from apps.lab.markdown import untitled, write_region
 from apps.lab.running.local_grid import task_identity
+from benchmarks import peers
 from flwr_faa import FAADL, protect
-from flwr_faa.detection import OCSVM, MultiView, Sequential, as_detector
-from flwr_faa.replies.averaging import average
-from flwr_faa.replies.updates import Arrays, Reply, read_replies
+from flwr_faa.detection import OCSVM, Detector, MultiView, Sequential, as_detector
+from flwr_faa.replies.averaging import apply_update, average
+from flwr_faa.replies.updates import Arrays, Batch, Reply, read_replies
 from flwr_lomar import LoMar, LoMarDetector
 
 DOC = Path(__file__).parents[1] / "docs" / "performance.md"
+PLOT = DOC.with_suffix(".png")
 SHAPES = ((20, 7_850), (100, 7_850), (1000, 7_850), (20, 1_200_000), (100, 1_200_000), (20, 11_000_000))
+THREADS = (1, 2)
+#: Seconds that all rules of a table may take, after which what was run once is not run again.
+PATIENCE = 10.0
+#: What a rule of others may raise over these updates.
+FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 Acts = dict[str, Callable[[], object]]
-Line = tuple[str, float, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one act took, by number of threads: CPU and clock milliseconds; and its memory in replies."""
+
+    cpu: dict[int, float]
+    clock: dict[int, float]
+    memory: float
 
 
 class Grid:
@@ -79,46 +103,143 @@ def sent_by(node: int, model: Arrays) -> list[npt.NDArray[np.float32]]:
 
 def in_turns(acts: Acts, runs: int) -> dict[str, float]:
     """Return the median CPU milliseconds of each, after one run that does not count."""
-    seen: dict[str, list[float]] = {name: [] for name in acts}
+    return {name: cpu for name, (cpu, _) in both_times(acts, runs, math.inf).items()}
+
+
+def both_times(acts: Acts, runs: int, patience: float) -> dict[str, tuple[float, float]]:
+    """Return the medians of each act's milliseconds, CPU and clock; the first run counts where it is the only one."""
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in acts}
+    begun = time.process_time()
     for run in range(runs + 1):
+        if run and time.process_time() - begun > patience:
+            break
         for name, act in acts.items():
-            start = time.process_time()
+            start, clock = time.process_time(), time.perf_counter()
             act()
-            if run:
-                seen[name].append((time.process_time() - start) * 1e3)
-    return {name: statistics.median(times) for name, times in seen.items()}
+            seen[name].append((1e3 * (time.process_time() - start), 1e3 * (time.perf_counter() - clock)))
+    counted = {name: times[1:] or times for name, times in seen.items()}
+    return {
+        name: (statistics.median(cpu for cpu, _ in times), statistics.median(clock for _, clock in times))
+        for name, times in counted.items()
+    }
 
 
 def peak(act: Callable[[], object]) -> int:
-    """Return bytes allocated at once while it runs, beside what there was."""
-    tracemalloc.start()
+    """Return the bytes that the process holds at most while it runs, beside what it held before."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _held("VmRSS")
+    act()
+    return max(0, _held("VmHWM") - before)
+
+
+def _held(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def measure(acts: Acts, runs: int, reply_bytes: int) -> dict[str, Cost]:
+    """Return the cost of each act."""
+    times = dict[int, dict[str, tuple[float, float]]]()
+    for threads in THREADS:
+        with limited_to(threads):
+            times[threads] = both_times(acts, runs, PATIENCE)
+    memory = {name: peak(act) / reply_bytes for name, act in acts.items()}
+    return {
+        name: Cost({t: times[t][name][0] for t in THREADS}, {t: times[t][name][1] for t in THREADS}, memory[name])
+        for name in acts
+    }
+
+
+@contextmanager
+def limited_to(threads: int) -> Iterator[None]:
+    """So many threads for BLAS and for torch."""
+    torch = import_module("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        act()
-        return tracemalloc.get_traced_memory()[1]
+        with threadpool_limits(threads):
+            yield
     finally:
-        tracemalloc.stop()
+        torch.set_num_threads(before)
 
 
 def gram(n: int, d: int) -> Acts:
-    """Return the operation that all are compared with: one product of all updates with themselves."""
+    """Return the bare product."""
     x = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
     return {"bare Gram": lambda: x @ x.T}
 
 
+def bare(x: npt.NDArray[np.float32]) -> Acts:
+    """Return the operations that bound the rules."""
+    return {"bare Gram": lambda: x @ x.T, "bare sort": lambda: np.sort(x, axis=0), "bare mean": lambda: x.mean(axis=0)}
+
+
 def parts(n: int, d: int) -> Acts:
-    """Validation, each detector and the average, from decoded replies."""
+    """Return validation, each detector and the average, from decoded replies."""
     model = model_of(d)
     replies = [Reply(i, sent_by(i, model), 100) for i in range(n)]
     batch = read_replies(replies, model)
     # A batch that is replaced by itself has not been measured yet.
     return {
         "validation": lambda: read_replies(replies, model),
+        "average": lambda: average(batch, range(n), model),
         "MultiView": lambda: MultiView().detect(replace(batch), 0),
         "Sequential's first look": lambda: Sequential().detect(replace(batch), 0),
         "OCSVM": lambda: OCSVM().detect(replace(batch), 0),
         "LoMar": lambda: as_detector(LoMarDetector()).detect(replace(batch), 0),
-        "average": lambda: average(batch, range(n), model),
     }
+
+
+def rules(n: int, d: int) -> tuple[Acts, dict[str, str]]:
+    """Return whole rules, ours, Flower's and the peers', from decoded replies to the new model; who is missing, why."""
+    f, model = n // 5, model_of(d)
+    replies = [Reply(i, sent_by(i, model), 100) for i in range(n)]
+    x = np.ascontiguousarray(read_replies(replies, model).updates)
+
+    def judged(detector: Detector) -> Callable[[], object]:
+        def act() -> object:
+            batch = read_replies(replies, model)
+            suspects = detector.detect(batch, 0).suspects
+            return average(batch, [row for row in range(n) if row not in suspects], model)
+
+        return act
+
+    def combined(rule: Callable[[Batch, Sequence[int]], npt.NDArray[np.float64]]) -> Callable[[], object]:
+        def act() -> object:
+            batch = read_replies(replies, model)
+            return apply_update(model, rule(batch, range(n)), batch.layout)
+
+        return act
+
+    ours: Acts = {
+        "ours MultiView": judged(MultiView()),
+        "ours Sequential's first look": judged(Sequential()),
+        "ours OCSVM": judged(OCSVM()),
+        "ours LoMar": judged(as_detector(LoMarDetector())),
+        "ours LoMar paper": judged(as_detector(LoMarDetector("paper"))),
+        "ours Krum": judged(baselines.Krum(0.2)),
+        "ours MultiKrum": judged(baselines.Krum(0.2, keep=None)),
+        "ours median": combined(baselines.median),
+        "ours trimmed mean": combined(partial(baselines.trimmed_mean, share=0.2)),
+    }
+    results = [(list(reply.arrays), 100) for reply in replies]
+    flowers: Acts = {
+        "Flower Krum": lambda: aggregate.aggregate_krum(results, f, 0),
+        "Flower MultiKrum": lambda: aggregate.aggregate_krum(results, f, n - f),
+        "Flower median": lambda: aggregate.aggregate_median(results),
+        "Flower trimmed mean": lambda: aggregate.aggregate_trimmed_avg(results, 0.2),
+    }
+    theirs, missing = peers.rules(x, f)
+    working: Acts = {}
+    for name, act in theirs.items():
+        try:
+            act()
+            working[name] = act
+        except FAILURES as error:  # it is named, and the others are measured
+            missing[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return bare(x) | ours | flowers | working, missing
 
 
 def strategies(n: int, d: int) -> Acts:
@@ -160,50 +281,101 @@ def _aggregate(strategy: Any, replies: list[Message]) -> object:
     return strategy.aggregate_train(1, own)
 
 
-def measure(make: Callable[[int, int], Acts], n: int, d: int, runs: int) -> list[Line]:
-    """Return name, CPU milliseconds and memory in replies, the bare Gram first."""
-    acts = gram(n, d) | make(n, d)
-    ms = in_turns(acts, runs)
-    return [(name, ms[name], peak(act) / (4 * n * d)) for name, act in acts.items()]
+def bound_of(name: str) -> str:
+    """Return which bare operation bounds a rule."""
+    low = name.lower()
+    if low.startswith("bare"):
+        return name
+    if "median" in low or "trimmed" in low:
+        return "bare sort"
+    return "bare mean" if "a mean" in low or low == "average" else "bare Gram"
 
 
-def report(n: int, d: int, runs: int) -> list[str]:
-    """Write what was measured at one shape as Markdown."""
-    found = [f"### {n} clients, {d:,} parameters", ""]
-    for title, make in (("part of our round", parts), ("whole strategy", strategies)):
-        lines = measure(make, n, d, runs)
-        bare, rows = lines[0][1], list[Line](lines)
-        if make is parts:
-            ends = sum(ms for name, ms, _ in lines if name in ("validation", "average"))
-            rows += [(f"**round with {name}**", ms + ends, memory) for name, ms, memory in lines[2:-1]]
-        table = [(name, f"{ms:.1f}", f"{ms / bare:.1f}", f"{memory:.2f}") for name, ms, memory in rows]
-        found += [untitled((title, "CPU ms", "bare Grams", "memory, in replies"), table), ""]
-    return found
+def table(title: str, costs: dict[str, Cost]) -> str:
+    """Return the costs in Markdown."""
+    lines = []
+    for name, cost in costs.items():
+        bound = bound_of(name)
+        ratio = f"{cost.cpu[1] / costs[bound].cpu[1]:.1f} {bound.removeprefix('bare ')}s"
+        times = (f"{cost.cpu[1]:.1f}", ratio, f"{cost.cpu[2]:.1f}", f"{cost.clock[2]:.1f}", f"{cost.memory:.2f}")
+        lines.append((name, *times))
+    head = title, "CPU ms", "of its bound", "CPU ms, 2 threads", "clock ms, 2 threads", "memory, in replies"
+    return untitled(head, lines)
+
+
+def slower(costs: dict[str, Cost]) -> list[str]:
+    """Return one line for each of our rules that a peer's, or Flower's, of the same name beats, by one thread's CPU."""
+    lines = []
+    for name, cost in costs.items():
+        rule = name.removeprefix("ours ")
+        kind = rule if rule in ("Krum", "MultiKrum", "median", "trimmed mean") else "Krum"
+        others = {other: c.cpu[1] for other, c in costs.items() if other.split(" ", 1)[0] not in ("ours", "bare")}
+        others = {other: cpu for other, cpu in others.items() if other.endswith(f" {kind}")}
+        if name.startswith("ours ") and others:
+            fastest = min(others, key=lambda other: others[other])
+            if cost.cpu[1] > others[fastest]:
+                lines.append(f"* {rule}: {cost.cpu[1] / others[fastest]:.1f} times {fastest}.")
+    return lines
+
+
+def draw(found: dict[str, dict[str, Cost]]) -> None:
+    """Draw the CPU time of each rule over the shapes, in multiples of the bare product."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots()
+    shapes, styles = list(found), {"ours": ("-", 2.2), "Flower": ("--", 1.2)}
+    for name in dict.fromkeys(name for costs in found.values() for name in costs if not name.startswith("bare")):
+        line, width = styles.get(name.split(" ", 1)[0], (":", 1.2))
+        at = [i for i, shape in enumerate(shapes) if name in found[shape]]
+        heights = [found[shapes[i]][name].cpu[1] / found[shapes[i]]["bare Gram"].cpu[1] for i in at]
+        axes.plot(at, heights, line, lw=width, marker=".", label=name)
+    axes.set(
+        yscale="log", ylabel="CPU time of one thread, in bare products of the updates", xlabel="clients x parameters"
+    )
+    axes.set_xticks(range(len(shapes)), shapes)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(PLOT, dpi=110)
 
 
 def main() -> None:
     """Print the tables, or write them into the document."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, nargs="*", default=[1], help="numbers of BLAS threads (default: 1)")
     parser.add_argument("--shapes", nargs="*", default=[f"{n}x{d}" for n, d in SHAPES], help="like 20x1200000")
-    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name}")
+    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name}, and draw the plot")
     arguments: Any = parser.parse_args()
+    home = peers.environment()
+    if Path(sys.prefix) != peers.HOME:
+        os.execv(home, [str(home), "-W", "ignore", "-m", "benchmarks.round", *sys.argv[1:]])
     for handler in logging.getLogger("flwr").handlers:
         handler.setLevel(logging.ERROR)
-    found = list[str]()
-    for threads in arguments.threads:
-        with threadpool_limits(threads):
-            found += [
-                f"BLAS threads: {threads}. Load of the machine's {os.cpu_count()} cores: {os.getloadavg()[0]:.0f}.",
-                "",
-            ]
-            for n, d in (shape.split("x") for shape in arguments.shapes):
-                lines = report(int(n), int(d), arguments.runs)
-                print("\n".join(lines), flush=True)
-                found += lines
+    found, plotted, missing = list[str](), dict[str, dict[str, Cost]](), dict[str, str]()
+    for n, d in (map(int, shape.split("x")) for shape in arguments.shapes):
+        acts, lacking = rules(n, d)
+        missing |= lacking
+        costs = plotted[f"{n} x {d:,}"] = measure(acts, arguments.runs, 4 * n * d)
+        del acts
+        whole = measure(
+            bare(np.random.default_rng(0).standard_normal((n, d), np.float32)) | strategies(n, d),
+            arguments.runs,
+            4 * n * d,
+        )
+        load = f"Load of the machine's {os.cpu_count()} cores: {os.getloadavg()[0]:.0f}."
+        lines = [f"### {n} clients, {d:,} parameters", "", load, "", table("rule", costs), ""]
+        lines += [table("whole strategy", whole), ""]
+        if behind := slower(costs):
+            lines += ["Of ours, slower than the fastest of others:", "", *behind, ""]
+        print("\n".join(lines), flush=True)
+        found += lines
+        if arguments.docs:  # what there is, if the command is stopped
+            write_region(DOC, "bench", "\n".join(found).rstrip())
+            draw(plotted)
+    found += [f"{who} is not in the tables: {why}." for who, why in missing.items()]
     if arguments.docs:
         write_region(DOC, "bench", "\n".join(found).rstrip())
+        draw(plotted)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,19 @@ class Kernels(Protocol):
         """
         ...
 
+    def between(self, x: Floats, low: int, high: int, out: npt.NDArray[np.float64]) -> None:
+        """Write the mean of those values of each column that have the ranks ``low`` to ``high - 1``: O(n log^2 n) each.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, c)
+            Finite, C-contiguous.
+        low, high : int
+            ``0 <= low < high <= n``.
+        out : ndarray, shape (c,)
+        """
+        ...
+
     def add(self, total: npt.NDArray[np.float64], values: Floats, weight: float) -> None:
         """Add ``weight * values`` to the total, rounded after the product and after the sum."""
         ...
@@ -78,6 +91,13 @@ class _Plain:
         median[:] = (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2
         x -= median
 
+    def between(self, x: Floats, low: int, high: int, out: npt.NDArray[np.float64]) -> None:
+        ordered = np.sort(x.T.copy(), axis=1)
+        out[:] = 0
+        for rank in range(low, high):  # in this order, whatever NumPy would choose
+            out += ordered[:, rank]
+        out /= high - low
+
     def add(self, total: npt.NDArray[np.float64], values: Floats, weight: float) -> None:
         total += np.multiply(values, np.float64(weight), dtype=np.float64)
 
@@ -86,11 +106,12 @@ PLAIN: Kernels = _Plain()
 
 
 @cache
-def network(n: int) -> npt.NDArray[np.intp]:
-    """Return the comparators of Batcher's odd-even merge sort that the middle of n numbers needs, shape (m, 2).
+def network(n: int, low: int | None = None, high: int | None = None) -> npt.NDArray[np.intp]:
+    """Return the comparators of Batcher's odd-even merge sort of n numbers that some ranks need, shape (m, 2).
 
     A comparator (i, j) puts the smaller of two numbers at i and the larger at j. In that order they leave the numbers
-    of rank ``(n - 1) // 2`` and ``n // 2`` where a sort would. (Batcher 1968; Knuth, TAOCP 3, 5.2.2, Algorithm M.)
+    of the ranks ``low`` to ``high - 1``, by default the middle ones, where a sort would. (Batcher 1968;
+    Knuth, TAOCP 3, 5.2.2, Algorithm M.)
     """
     pairs = []
     p = 1
@@ -105,7 +126,8 @@ def network(n: int) -> npt.NDArray[np.intp]:
             ]
             k //= 2
         p *= 2
-    needed, kept = {(n - 1) // 2, n // 2}, []
+    low, high = (n - 1) // 2 if low is None else low, n // 2 + 1 if high is None else high
+    needed, kept = set(range(low, high)), []
     for pair in reversed(pairs):
         if not needed.isdisjoint(pair):
             needed.update(pair)
@@ -162,6 +184,27 @@ def _medians(x, pairs, work, median):  # type: ignore[no-untyped-def]
             median[start + t] = (work[(n - 1) // 2, t] + work[n // 2, t]) / x.dtype.type(2)
 
 
+def _between(x, pairs, low, high, work, out):  # type: ignore[no-untyped-def]
+    for start in range(0, x.shape[1], work.shape[1]):
+        width = min(work.shape[1], x.shape[1] - start)
+        for i in range(x.shape[0]):
+            work[i, :width] = x[i, start : start + width]
+        for k in range(len(pairs)):
+            i = pairs[k, 0]
+            j = pairs[k, 1]
+            for t in range(width):
+                a = work[i, t]
+                b = work[j, t]
+                work[i, t] = a if a < b else b
+                work[j, t] = b if a < b else a
+        out[start : start + width] = 0.0
+        for rank in range(low, high):
+            for t in range(width):
+                out[start + t] += np.float64(work[rank, t])
+        for t in range(width):
+            out[start + t] /= high - low
+
+
 def _subtract(x, median):  # type: ignore[no-untyped-def]
     for i in range(x.shape[0]):
         for t in range(x.shape[1]):
@@ -179,6 +222,7 @@ class _Compiled:
     def __init__(self, compile: Callable[[Any], Any]) -> None:
         self._hash, self._largest, self._add = compile(_hash), compile(_largest), compile(_add)
         self._count, self._medians, self._subtract = compile(_count), compile(_medians), compile(_subtract)
+        self._between = compile(_between)
 
     def hash(self, words: Words, keys: Keys, totals: Keys) -> None:
         self._hash(words, keys, totals)
@@ -196,6 +240,13 @@ class _Compiled:
         self._count(x, positive, nonzero)
         self._medians(x, network(len(x)), np.empty((len(x), min(BLOCK, x.shape[1])), x.dtype), median)
         self._subtract(x, median)
+
+    def between(self, x: Floats, low: int, high: int, out: npt.NDArray[np.float64]) -> None:
+        if len(x) > MOST:
+            PLAIN.between(x, low, high, out)
+            return
+        work = np.empty((len(x), min(BLOCK, x.shape[1])), x.dtype)
+        self._between(x, network(len(x), low, high), low, high, work, out)
 
     def add(self, total: npt.NDArray[np.float64], values: Floats, weight: float) -> None:
         if values.dtype.itemsize < 4 or not isinstance(values, np.ndarray):  # float16

@@ -71,6 +71,21 @@ def test_centring(x):
         )
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_means_between_ranks(data):
+    n, columns, dtype = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 40)), data.draw(DTYPES)
+    low = data.draw(st.integers(0, n - 1))
+    high = data.draw(st.integers(low + 1, n))
+    x = data.draw(hnp.arrays(dtype, (n, columns), elements={"allow_nan": False, "min_value": -1e6, "max_value": 1e6}))
+    found = np.empty((2, columns))
+    for each, out in zip((FAST, PLAIN), found, strict=True):
+        each.between(x, low, high, out)
+    np.testing.assert_array_equal(*found)
+    expected = np.sort(x.astype(np.float64), axis=0)[low:high].mean(axis=0)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-12, atol=1e-6)
+
+
 @settings(deadline=None)
 @given(numbers(st.integers(1, 100), finite=False), st.floats(0, 1))
 def test_adding_keeps_every_bit(values, weight):

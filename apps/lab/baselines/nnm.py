@@ -27,4 +27,4 @@ def nnm_trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vect
     np.fill_diagonal(squared, -1.0)  # a clone is as near as oneself, but not before
     nearest = np.argsort(squared, axis=1, kind="stable")[:, : max(1, n - round(share * n))]
     updates = batch.updates[rows].astype(np.float64)
-    return trimmed([updates[near].mean(axis=0) for near in nearest], share)
+    return trimmed(np.stack([updates[near].mean(axis=0) for near in nearest]), share)
