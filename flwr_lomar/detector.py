@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from flwr_faa import expected
 from flwr_faa.detection.geometry import Cloud
+from flwr_faa.detection.threads import single_threaded
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.units import measurable
 from flwr_faa.detection.views import SAME, View, statistics_view
@@ -268,8 +269,9 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         return self._verdict(factor, sight, matrix[:, d - statistics :])
 
     def _judge(self, seen: Seen) -> Judged:
-        factor = factor_in(seen, **self._settings())
-        sight = sight_of(seen) if self.preset == "robust" and len(factor.place) > 1 else Sight()
+        with single_threaded():
+            factor = factor_in(seen, **self._settings())
+            sight = sight_of(seen) if self.preset == "robust" and len(factor.place) > 1 else Sight()
         return self._verdict(factor, sight, seen.statistics)
 
     def _settings(self) -> dict[str, Any]:

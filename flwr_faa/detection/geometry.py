@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from flwr_faa import expected
 from flwr_faa.detection.blocks import SHORT, Block, Square, Sums, Vector, middle
+from flwr_faa.detection.threads import single_threaded
 from flwr_faa.detection.units import Unit
 from flwr_faa.replies import kernels
 from flwr_faa.replies.rows import WIDTH, Matrix, Rows, runs, width_of
@@ -199,6 +200,10 @@ class Cloud:
 
     def _measure(self, tell: Callable[[Block], None]) -> Measures:
         """Measure everything in one walk, and tell of each label's block in turn."""
+        with single_threaded():
+            return self._walk(tell)
+
+    def _walk(self, tell: Callable[[Block], None]) -> Measures:
         total, near = Sums.of_none(len(self)), list[Near]()
         for columns in self.label_blocks:
             sums = self._sums(_slices(columns))
@@ -215,7 +220,8 @@ class Cloud:
         return found
 
     def _label(self, columns: Columns) -> Block:
-        return self._sums(_slices(columns)).block()
+        with single_threaded():
+            return self._sums(_slices(columns)).block()
 
     def _beyond_labels(self) -> list[slice]:
         """The columns that feed no label."""
@@ -321,7 +327,8 @@ def embed(squared: Vector) -> Vector:
     ndarray, shape (n, max(1, rank))
     """
     gram = -0.5 * (squared - squared.mean(axis=0) - squared.mean(axis=1)[:, None] + squared.mean())
-    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    with single_threaded():
+        values, vectors = np.linalg.eigh((gram + gram.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
     keep = max(1, int(np.count_nonzero(values > 1e-14 * values[0])))
     points = vectors[:, :keep] * np.sqrt(np.maximum(values[:keep], 0.0))

@@ -1,13 +1,17 @@
 """What only a large round does: compiled loops and float32 products. Here of few entries, taken for many."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
 
-from flwr_faa.detection import OCSVM, MultiView
+from flwr_faa.detection import OCSVM, MultiView, as_detector
 from flwr_faa.detection.geometry import Cloud
 from flwr_faa.replies import kernels
 from flwr_faa.replies.updates import Layout, Reply, read_replies
+from flwr_lomar import LoMarDetector
 from tests.detection.simulate import batch_of
 
 N, D = 21, 40_000
@@ -35,6 +39,22 @@ def test_the_order_of_the_rows_changes_no_bit(detector):
     assert np.array_equal(one.scores[order], other.scores)
     assert [order[row] for row in other.suspects] == list(one.suspects) or len(set(one.scores)) < N
     assert {order[row] for row in other.suspects} == set(one.suspects)
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [MultiView(), OCSVM(), as_detector(LoMarDetector()), as_detector(LoMarDetector("paper"))],
+    ids=["MultiView", "OCSVM", "LoMar", "LoMar paper"],
+)
+def test_the_number_of_threads_changes_no_bit(detector):
+    batch = batch_of(updates(), ((30, 1000), (10, 999), (10,)))
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            found.append(detector.detect(replace(batch), 0))
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].scores, other.scores)
+        assert found[0].suspects == other.suspects
 
 
 def test_measures_are_those_of_float64():
