@@ -69,7 +69,9 @@ def test_a_function_is_given_arrays_of_its_own() -> None:
 def test_what_has_no_loss_is_told_apart(found: object) -> None:
     with pytest.raises(ValueError, match=r'expected (the loss as a number|"loss" among)'):
         number_of(found)
-    with pytest.raises(ValueError, match="expected a held-out loss of the model that was broadcast, got ArgumentValueError"):
+    with pytest.raises(
+        ValueError, match="expected a held-out loss of the model that was broadcast, got ArgumentValueError"
+    ):
         landscape(lambda arrays: found).start()
 
 
