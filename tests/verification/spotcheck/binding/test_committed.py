@@ -112,7 +112,7 @@ def test_a_device_refuses_what_is_beyond_its_budget_whoever_asks(tmp_path: Path)
 
 def test_a_device_with_too_small_a_budget_is_told_so_and_takes_no_part(tmp_path: Path) -> None:
     node = committed(tmp_path, budget=0.1)
-    with pytest.raises(Misconfigured, match="the budget is 6"):
+    with pytest.raises(Misconfigured, match="64 dimensions of a sample, got 6: "):
         node.enrol()
     assert node.verifier.samples(node.node_id) is None
 
