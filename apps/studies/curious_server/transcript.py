@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flwr_faa.authority import Authority, CheckKey
 from flwr_faa.crypto import ipfe
 from flwr_faa.report import DataDisclosure
-from flwr_faa.verification.base import Case, Finding
+from flwr_faa.verification.base import Case, Finding, outcome
 from flwr_faa.verification.spotcheck.messages import Challenge
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from flwr_faa.verification.wire import pack, unpack
@@ -166,6 +167,10 @@ class CuriousEnroller(Curious):
     def enrol(self, node_id: int, answer: bytes) -> None:
         """The verifier's."""
         self.verifier.enrol(node_id, answer)
+
+    def judge_all(self, answers: Sequence[tuple[Case, bytes]]) -> list[Finding | Exception]:
+        """Judge one answer after the other, so that each is kept."""
+        return [outcome(partial(self.judge, case, told)) for case, told in answers]
 
 
 def exchanges(folder: Path) -> Iterator[Exchange]:
