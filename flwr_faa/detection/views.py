@@ -256,10 +256,11 @@ def without_pairs(near: Vector, most: Vector, length: float) -> Vector:
     length : float
         Of the usual update.
     """
-    usual = float(middle(near[near > 0])) if (near > 0).any() else 0.0
+    usual = float(middle(near))
     alone = near > ALONE * float(middle(most))
     like = np.where(alone, near, np.clip(near, usual / LIKE, usual * LIKE))
-    return np.where(near < COPY * length, near, np.maximum(like, SAME * length))
+    copies = (near < COPY * length) & (usual > SAME * length)  # where all are the same, nobody copies
+    return np.where(copies, near, np.maximum(like, SAME * length))
 
 
 def statistics_view(changes: Floats) -> View:
