@@ -56,6 +56,7 @@ NOT_TRIED = {
     "python -m apps.lab --config-dir mine": "files of the page; tests/docs/test_extend.py writes and runs them",
     "python -m apps.studies.lomar_threshold": "takes no options; minutes of one core",
     "python -m benchmarks.fleet": "takes no options; minutes of one core",
+    "python -m benchmarks.holdout": "takes no options; a minute of one core",
     "python -m benchmarks.paper": "takes no options; minutes of one core",
     "python -m benchmarks.live": "takes two numbers; a minute and a browser's work",
     "python -m hatchling": "hatchling's own command; tests/test_package.py builds the wheel",

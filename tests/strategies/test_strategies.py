@@ -265,6 +265,8 @@ def test_who_is_not_banned_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_ban_lifted_while_waiting_holds_no_more(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
+    from flwr.server.client_proxy import ClientProxy
+
     from flwr_faa import FAADL, defence, legacy
 
     strategy: Any = FAADL() if api == "message" else legacy.FAADL()
@@ -273,7 +275,8 @@ def test_a_ban_lifted_while_waiting_holds_no_more(api: str, monkeypatch: pytest.
     own.reports.append(RoundReport(1, (banned, away)))
     own.ledger.record(own.reports[0])
     monkeypatch.setattr(defence.time, "sleep", lambda seconds: own.ledger.lift(1))
-    there = SimpleNamespace(get_node_ids=lambda: [1], all=lambda: {"1": SimpleNamespace(cid="1")})
+    proxy: Any = type("Proxy", (ClientProxy,), dict.fromkeys(ClientProxy.__abstractmethods__))
+    there = SimpleNamespace(get_node_ids=lambda: [1], all=lambda: {"1": proxy("1")})
     minimum = "min_train_nodes" if api == "message" else "min_fit_clients"
     with strategy._faa.without_banned(strategy, there, minimum) as view:
         assert view is not None
