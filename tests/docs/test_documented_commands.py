@@ -59,6 +59,7 @@ NOT_TRIED = {
     "python -m benchmarks.holdout": "takes no options; a minute of one core",
     "python -m benchmarks.paper": "takes no options; minutes of one core",
     "python -m benchmarks.live": "takes two numbers; a minute and a browser's work",
+    "flwr run . region": "an app of a project of its own, at the SuperLink of a region",
     "python -m hatchling": "hatchling's own command; tests/test_package.py builds the wheel",
     "apt": "root on a Pi, and a network",
     "useradd": "root on a Pi",
