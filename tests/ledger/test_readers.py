@@ -73,7 +73,8 @@ def test_20_kills_with_readers_at_work_lose_nothing_and_silence_no_reader(tmp_pa
     said, possible = {1}, {1}
     try:
         for kill in range(1, KILLS + 1):
-            more = recorded_until_killed(tmp_path, 100 * kill, draw.randrange(1, 6))
+            # So far apart that no server reaches the rounds of the next before it is killed.
+            more = recorded_until_killed(tmp_path, 100_000 * kill, draw.randrange(1, 6))
             said |= set(more)
             possible |= {*more, more[-1] + 1}  # this one was on record, but not yet said to be
             on_record = [r["round"] for r in History(tmp_path).rounds(10_000)]
