@@ -3,8 +3,8 @@
     python -m apps.release.mutation [--count 24] [--seed 1] [--write]
 
 cosmic-ray makes the mutants (``mutants.py``, in an environment of its own by uv); ``count`` places of each package are
-drawn. Each mutant lies in a copy of this checkout, and only the tests of its package are run against it, those first
-that name its module. A mutant that no test notices has survived. Everything found goes to ``runs/mutation.jsonl``, from
+drawn. Each mutant lies in a copy of this checkout, and these tests are run against it: first those that name its module,
+wherever they lie, then those of its package. A mutant that no test notices has survived. Everything found goes to ``runs/mutation.jsonl``, from
 which a killed command goes on; ``--again`` tries the survivors once more, after a test was added.
 
 Every run of tests is a fork of this process, which has imported what the tests need and nothing that is tested.
@@ -34,14 +34,16 @@ from apps.release.matrix import ROOT
 
 COSMIC_RAY = "cosmic-ray==8.7.0"
 DOCS = ROOT / "docs" / "results" / "mutation.md"
-#: The code, and the tests that are run against it.
+#: The code, and its tests: they are run after those that name the module.
 PACKAGES = {
-    "pipeline": (("flwr_faa/pipeline.py",), ("tests/test_pipeline.py", "tests/test_unasked.py")),
+    "pipeline": (("flwr_faa/pipeline.py",), ("tests/holdout", "tests/strategies/test_observe.py")),
     "detection": (("flwr_faa/detection",), ("tests/detection",)),
     "crypto": (("flwr_faa/crypto",), ("tests/crypto",)),
-    "verification": (("flwr_faa/verification",), ("tests/verification",)),
+    "verification": (("flwr_faa/verification",), ("tests/verification", "tests/test_unasked.py")),
     "LoMar": (("flwr_lomar",), ("tests/lomar",)),
 }
+#: Tests of what is built on the packages take long, and look at other things.
+APART = ("docs", "field", "lab", "release", "studies")
 #: What tests need and takes long to import.
 IMPORTED = (
     "torch", "flwr.serverapp.strategy", "flwr.server.strategy", "sklearn.datasets", "pyod.models.base", "scipy.stats",
@@ -86,15 +88,16 @@ def drawn(package: str, count: int, seed: int) -> tuple[int, list[Mutant]]:
 
 
 def ordered(package: str, file: str) -> list[str]:
-    """The test files of a package, those first that name the module of a file."""
+    """The test files that name the module of a file, and the others of its package; the module's own come first."""
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     name = re.compile(
         rf"{re.escape(module)}\b|from {re.escape(module.rpartition('.')[0])} import .*\b{module.split('.')[-1]}\b"
     )
-    tests = [
-        t for place in PACKAGES[package][1] for t in files([place]) if Path(t).name.startswith("test_")
-    ]  # fmt: skip
-    return sorted(tests, key=lambda t: not name.search((ROOT / t).read_text()))
+    everywhere = [t for t in files(["tests"]) if Path(t).parts[1] not in APART and Path(t).name.startswith("test_")]
+    naming = {t for t in everywhere if name.search((ROOT / t).read_text())}
+    package_s = set(files(PACKAGES[package][1]))
+    first = [lambda t: Path(t).stem == f"test_{Path(file).stem}", naming.__contains__, package_s.__contains__]
+    return sorted(naming | package_s & set(everywhere), key=lambda t: [not here(t) for here in first])
 
 
 def run(copy: Path, tests: Sequence[str], limit: float) -> str:
