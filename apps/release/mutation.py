@@ -3,9 +3,9 @@
     python -m apps.release.mutation [--count 24] [--seed 1] [--write]
 
 cosmic-ray makes the mutants (``mutants.py``, in an environment of its own by uv); ``count`` places of each package are
-drawn. Each mutant lies in a copy of this checkout, and these tests are run against it: first those that name its module,
-wherever they lie, then those of its package. A mutant that no test notices has survived. Everything found goes to ``runs/mutation.jsonl``, from
-which a killed command goes on; ``--again`` tries the survivors once more, after a test was added.
+drawn. Each mutant lies in a copy of this checkout, and the tests that name its module and those of its package are run
+against it. A mutant that no test notices has survived. Everything found goes to ``runs/mutation.jsonl``, from which a
+killed command goes on; ``--again`` tries the survivors once more, after a test was added.
 
 Every run of tests is a fork of this process, which has imported what the tests need and nothing that is tested.
 """
@@ -97,7 +97,7 @@ def ordered(package: str, file: str) -> list[str]:
     naming = {t for t in everywhere if name.search((ROOT / t).read_text())}
     package_s = set(files(PACKAGES[package][1]))
     first = [lambda t: Path(t).stem == f"test_{Path(file).stem}", naming.__contains__, package_s.__contains__]
-    return sorted(naming | package_s & set(everywhere), key=lambda t: [not here(t) for here in first])
+    return sorted(naming | package_s & set(everywhere), key=lambda t: [*(not here(t) for here in first), t])
 
 
 def run(copy: Path, tests: Sequence[str], limit: float) -> str:

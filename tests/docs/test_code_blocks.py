@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flwr_faa.report import Outcome, RoundReport, Verdict
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Its files are written and its command run by test_extend.py.
@@ -22,6 +24,17 @@ def blocks(page: Path) -> list[tuple[bool, str]]:
     for part, indent, text in BLOCK.findall(page.read_text()):
         found.append((bool(part), "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))))
     return found
+
+
+#: What a strategy reports after a round.
+ROUND = RoundReport(1, (Verdict(7, Outcome.REMOVED, False, suspect=True, score=9.0, reason="far from the others"),))
+
+
+def have_a_round(names: dict[str, object]) -> None:
+    """Give the strategies of a page a report, so that a block that reads reports reads one."""
+    for made in names.values():
+        if getattr(made, "reports", None) == []:
+            made.reports.append(ROUND)
 
 
 WITH_CODE = [page for page in PAGES if page not in ELSEWHERE and blocks(page)]
@@ -42,6 +55,7 @@ def test_code_runs_as_it_stands(page: Path, monkeypatch: pytest.MonkeyPatch, tmp
     for part, text in blocks(page):
         for module, name in imports(text):
             assert hasattr(importlib.import_module(module), name), f"{page.name} imports {module}.{name}"
+        have_a_round(names)
         if not part:
             exec(compile(text, page.name, "exec"), names)
 
@@ -55,3 +69,11 @@ def test_a_page_that_could_not_run_would_be_seen(tmp_path: Path) -> None:
     assert (whole, part) == (False, True)
     assert imports(first) == [("flwr_faa", "Gone")]
     assert second == "Strategy()\n"
+
+
+def test_a_block_that_reads_reports_reads_one() -> None:
+    names: dict[str, object] = {}
+    exec("from flwr_faa import FAADL\nstrategy = FAADL()", names)
+    have_a_round(names)
+    with pytest.raises(AttributeError, match="no attribute 'verdicts'"):
+        exec("for report in strategy.reports:\n    report.verdicts", names)
