@@ -1,6 +1,6 @@
 """LoMar: a density score for model updates, and who is too odd by it. Built on ``flwr_faa``.
 
-Importing this package is cheap: numpy, pyod and Flower load when something that needs them is first used.
+Importing this package is cheap. NumPy, PyOD and Flower load when something that needs them is first used.
 """
 
 from __future__ import annotations

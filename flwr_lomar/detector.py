@@ -2,8 +2,9 @@
 
     labels = LoMarDetector().fit(updates).labels_
 
-Higher = more anomalous, as in PyOD, for both presets. The paper rejects a *small* F, so its score is -log F. The robust
-score is the largest |z| over the views of ``views``, and its threshold `largest_z` of their number and the updates'.
+A higher score is more anomalous, as everywhere in PyOD. The paper rejects a *small* F (Algorithm 2), so its score is
+-log F. The robust score is the largest |z| over the views of ``robust.views``. Its threshold, `largest_z`, depends on
+the numbers of updates and of views.
 """
 
 from __future__ import annotations
@@ -66,20 +67,23 @@ class Judged:
 class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     """Outlier detector by the malicious factor of LoMar.
 
-    Defined for any number of updates. One update, and updates that are all equal, have score 0 and label 0 under both
-    presets; two updates have F = 1. Among fewer than six ``robust`` rejects only what is grossly far from the others
-    (``flwr_faa.detection.views.GROSS``): nobody can say what else is usual. A label without columns, or whose columns
-    do not differ, has no say. ``k`` beyond ``n - 1`` means ``n - 1``. Rows in another order give the same scores, bit
-    for bit.
+    It takes any number of updates. A single update has score 0 and label 0 under both presets, and so have updates that
+    are all equal; two updates have F = 1. Among fewer than six, ``robust`` rejects only what is grossly far from the
+    others (``flwr_faa.detection.views.GROSS``), because nobody can say what else is usual. A label has no say if it has
+    no columns, or if they do not differ. ``k`` beyond ``n - 1`` means ``n - 1``. Rows in another order get the same
+    scores, bit for bit.
+
+    Where each client holds two labels, label flippers look like honest clients. No threshold tells them apart; held-out
+    data do (``docs/how-to/holdout.md``).
 
     Parameters
     ----------
     preset : {"robust", "paper"} (default: "robust")
-        ``paper``: k = .4N, Eq. 6 as printed with a constant bandwidth, rejects F < eps = 1. It is here to be compared
-        with: among 1,000 honest clients and 100 label flippers it rejected 28% of the honest and none of the others.
-        ``robust``: rejects an update that is odd in any of its views (``flwr_lomar/robust``,
-        ``docs/explanation/lomar.md``), on either side. One of the views is log F with k = .4N, a Gaussian kernel and
-        a bandwidth relative to the distances. The units of the updates do not matter to it.
+        ``paper`` takes k = .4N and Eq. 6 as printed, with a constant bandwidth, and rejects F < eps = 1. It is here to
+        be compared with (``docs/results/lomar-accuracy.md``).
+        ``robust`` rejects an update that is odd in any of its views, on either side (``docs/explanation/lomar.md``).
+        One of the views is log F with k = .4N, a Gaussian kernel and a bandwidth relative to the distances. The units
+        of the updates do not matter to it.
     label_blocks : sequence of array-like of int or None (default: None)
         Columns of each output label, disjoint (``Layout.label_blocks``). None or empty: one block of all columns.
     contamination : float (default: 0.1)
@@ -88,19 +92,19 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         Neighbours, a share (float) or a number (int). None, here and below: the preset's.
     kernel : {"printed", "appendix", "gaussian"} or None (default: None)
     bandwidth : float or None (default: None)
-        ``paper``: h, in the units of the updates; the paper gives no value, 1 is ours. ``robust``: its multiple c.
+        ``paper``: h, in the units of the updates. The paper gives no value; 1 is ours. ``robust``: its multiple c.
     threshold : float, "contamination" or None (default: None)
-        ``paper``: eps, of F. ``robust``: of ``|z|``; None is `largest_z`, 4.4 for 100 updates of a logistic regression,
-        6.3 for 20 of a deeper model. "contamination": PyOD's quantile of the scores.
+        ``paper``: eps, of F. ``robust``: of ``|z|``; None is `largest_z`, 4.3 for 100 updates of a logistic regression,
+        6.5 for 20 of a deeper model. "contamination": PyOD's quantile of the scores.
     statistics : int (default: 0)
-        The last so many columns are running statistics (of batch norm). They are in no distance, norm or F; ``robust``
-        has one view of them.
+        So many of the last columns are running statistics (of batch norm). They are in no distance, norm or F;
+        ``robust`` has one view of them.
     approximate : bool (default: False)
-        Beyond ``tiles.SAMPLE`` (4,096) updates, let that many, drawn at random, stand for all where a share of the
-        updates is asked for (k, .6n), and find the nearest by an index (``index``; needs the extra ``large``). For
-        updates by the hundred thousand. ``docs/scale.md`` has the share of verdicts that stay the same.
+        For updates by the hundred thousand; needs the extra ``large``. Beyond ``tiles.SAMPLE`` (4,096) updates, so many
+        of them, drawn at random, stand for all where a share of the updates is asked for (k, .6n), and an index finds
+        the nearest (``index``). ``docs/scale.md`` says what share of the verdicts stays the same.
     random_state : int or None (default: None)
-        Seed of what is drawn for that; None is 0, or in a strategy the round's.
+        Seed of what is drawn. None is 0, and in a strategy the round's seed.
 
     Attributes
     ----------
@@ -113,11 +117,11 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     factor_ : Factor
         log F and what it comes from.
     views_ : list of View
-        ``robust`` only: what the scores come from; empty for a single update.
+        What the scores of ``robust`` come from; empty for a single update.
     evidence_ : list of str, length n
-        Why each update has its score: the view of its largest ``|z|``.
+        Why each update has its score: the view of its largest ``|z|``, or log F.
     updates_ : ndarray, shape (n, d)
-        What was fitted: float32 and float64 matrices in C order are not copied.
+        What was fitted. A float32 or float64 matrix in C order is not copied.
     n_features_in_ : int
 
     Examples
@@ -182,14 +186,14 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         return self._keep(self._judge_matrix(updates, self.label_blocks, self.statistics))
 
     def fit_cloud(self, cloud: Cloud, rows: Indices) -> LoMarDetector:
-        """Score updates that are read piece by piece, so no matrix is made of them. There is nothing to predict from.
+        """Score updates that are read piece by piece, without a matrix of them; afterwards nothing can be predicted.
 
         Parameters
         ----------
         cloud : Cloud
-            Where ``label_blocks`` is None, its blocks count.
+            Its blocks are used where ``label_blocks`` is None.
         rows : ndarray of int, shape (m,)
-            The updates to score, places of the cloud's order, ascending; scores come in this order.
+            Which updates to score, as places of the cloud's order, ascending. Scores come in this order.
 
         Returns
         -------
@@ -217,11 +221,11 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> Doubles:
-        """Score other rows, each as if it had come with the fitted ones.
+        """Score other rows, each as if it had come together with the fitted ones.
 
-        A row gets the score that it has among n + 1: the fitted ones and itself. So new rows from where the fitted came
-        from are as often above the threshold as those, and a fitted row that comes again is a copy. Each row costs as
-        much as ``fit``.
+        A row gets the score that it has among n + 1 rows: the fitted ones and itself. So a new row that comes from the
+        same source as the fitted ones is above the threshold as often as they are. A fitted row that comes again is a
+        copy, and odd as one. Each row costs as much as ``fit``.
 
         Parameters
         ----------
@@ -251,7 +255,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     def _judge_matrix(
         self, matrix: npt.NDArray[Any], label_blocks: Sequence[npt.ArrayLike] | None, statistics: int
     ) -> Judged:
-        """Judge all at once, or tile by tile what is too much for that."""
+        """Judge all rows at once, or tile by tile if they are too many."""
         (n, d), robust, sight = matrix.shape, self.preset == "robust", Sight()
         if d <= statistics:
             raise ArgumentValueError(f"expected columns beside {statistics} of statistics, got {d} in all")
@@ -275,7 +279,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         return self._verdict(factor, sight, seen.statistics)
 
     def _settings(self) -> dict[str, Any]:
-        """The arguments of `factor_in` and `tiled_factor`."""
+        """Return the arguments of `factor_in` and `tiled_factor`."""
         preset = PRESETS[self.preset]
         return {
             "k": preset.k if self.k is None else self.k,
@@ -301,7 +305,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         return Judged(factor, views, limit, np.abs(z).max(axis=0, initial=0.0), evidence)
 
     def _limit(self, n: int, views: int) -> float:
-        """The threshold of n scores from so many views; infinite where PyOD sets it, by the scores."""
+        """Return the threshold of n scores from so many views; infinity where PyOD sets it."""
         given = self.threshold
         if given == "contamination":
             return math.inf
@@ -341,5 +345,5 @@ def _is_number(value: object) -> bool:
 
 
 def _matrix(X: npt.ArrayLike) -> npt.NDArray[Any]:
-    """In C order, float32 or float64. NaN and infinity are left to `factor`, which sees them without another pass."""
+    """Return X in C order, as float32 or float64. NaN and infinity are refused later, where they cost no other pass."""
     return np.asarray(check_array(X, dtype=[np.float64, np.float32], order="C", ensure_all_finite=False))

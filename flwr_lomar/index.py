@@ -1,11 +1,11 @@
-"""The nearest neighbours of many updates, found by an index instead of by looking at everybody: approximately.
+"""The nearest neighbours of many updates, found approximately by an index, without looking at everybody.
 
-Updates are projected to ``DIMENSIONS`` random directions, which keeps distances to a tenth or so (Johnson and
-Lindenstrauss 1984), and clones together. There faiss looks for candidates in the cells of an inverted file (IVF) that
-are nearest to each update, and the distances to these are then measured as they are. What is not among the candidates
-is not found, so a distance is never too small.
+First the updates are projected to ``DIMENSIONS`` random directions. That keeps distances to a tenth or so (Johnson and
+Lindenstrauss 1984), and clones stay together. Then faiss takes the cells of an inverted file (IVF) that are nearest to
+each update and looks for candidates there. The distances to the candidates are measured without projection. A neighbour
+that is no candidate is missed, so a distance may be too large and is never too small.
 
-An update is compared with about ``PROBES / CELLS`` times sqrt(n) others, so all of them with n^1.5.
+An update is compared with about ``PROBES / CELLS`` times sqrt(n) others, and all updates with about n^1.5.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from flwr_faa.errors import MissingExtraError
 from flwr_lomar.neighbourhood import Doubles, Floats
 
-#: Directions that updates are projected to, and others that are measured.
+#: Directions that updates are projected to, and candidates for each update.
 DIMENSIONS, CANDIDATES = 64, 12
-#: Cells of the index: so many times sqrt(n); those looked into; rounds of k-means, and updates a cell to train it.
+#: Cells of the index, as a multiple of sqrt(n); cells that are searched; rounds of k-means, and updates a cell for it.
 CELLS, PROBES, ROUNDS, TRAINED = 4, 16, 5, 64
-#: Numbers that are gathered at a time to measure the candidates.
+#: How many numbers are gathered at a time to measure the candidates.
 GATHERED = 2**24
 
 

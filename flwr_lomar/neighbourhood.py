@@ -1,11 +1,11 @@
-"""Who is near whom, and how far: the neighbourhoods of LoMar's phase I (Sec. 3.2), label by label.
+"""Who is near whom, and how far: the neighbourhoods of LoMar's phase I (Sec. 3.2, before Eq. 4), label by label.
 
-Distances are those of `flwr_faa.detection.geometry`, with its precision: of whole updates they are the sum of the
-labels' and of what feeds none. Nothing closer than their rounding is told from equal, except equal rows, whose distance
-is exactly 0.
+Distances come from `flwr_faa.detection.geometry` and have its precision. The squared distance of whole updates is the
+sum over the labels and over the columns of no label. Updates that are closer than rounding count as equal; the distance
+of rows that are equal is exactly 0.
 
-Cost: that of the geometry, and O(n^2 R) beside it. Memory beside the updates: n x n numbers for each label, unless
-these were more than the geometry keeps (``KEEP``); then each label is measured again whenever its turn comes.
+Cost: that of the geometry, and O(n^2 R) more. Memory beside the updates: n x n numbers for each label. If that is more
+than the geometry keeps (``KEEP``), each label is measured again when its turn comes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhoods:
-    """The k nearest others of each of n updates.
+    """The k nearest others of each of n updates: ``U_i`` of Sec. 3.2.
 
     Attributes
     ----------
     index : ndarray of int, shape (n, k)
-        Which they are, the nearest not necessarily first.
+        Their rows, in any order.
     member : ndarray, shape (n, n)
         The same as 1 and 0.
     """
@@ -53,11 +53,11 @@ class Seen:
     ----------
     cloud : Cloud
     rows : ndarray of int, shape (n,)
-        Which of them: places of the canonical order, ascending. Blocks have their rows in this order.
+        Which of them, as places of the canonical order, ascending. Blocks have their rows in this order.
     place : ndarray of int, shape (n,)
-        For each answer, where the update, or the first that equals it, stands among ``rows``.
+        For each answer, the place among ``rows`` of its update, or of the first update that equals it.
     number : ndarray of int, shape (n,)
-        For each of ``rows``, which answer is about it.
+        For each of ``rows``, the number of the answer about it.
     """
 
     cloud: Cloud
@@ -67,12 +67,12 @@ class Seen:
 
     @classmethod
     def of_all(cls, cloud: Cloud) -> Seen:
-        """All updates, answers in the order of the cloud's rows."""
+        """Take all updates; answers come in the order of the cloud's rows."""
         return cls(cloud, np.arange(len(cloud)), cloud.place, np.array(cloud.order, np.intp))
 
     @classmethod
     def of_some(cls, cloud: Cloud, rows: Indices) -> Seen:
-        """Some updates, answers in the order of ``rows``."""
+        """Take some updates; answers come in the order of ``rows``."""
         place = np.searchsorted(rows, cloud.place[np.array(cloud.order, np.intp)[rows]])
         return cls(cloud, rows, place, np.arange(len(rows)))
 
@@ -88,12 +88,12 @@ class Seen:
         return len(self.cloud.label_blocks) > 1
 
     def labels(self) -> Iterator[Block]:
-        """Each label's columns; all columns where there are no labels."""
+        """Yield the columns of each label, or all columns where there are no labels."""
         return map(self._among, self.cloud.each_label() if self.cloud.label_blocks else (self.cloud.whole,))
 
     @property
     def blocks(self) -> dict[str, Block]:
-        """The whole updates, and where there are both the columns in labels and those in none."""
+        """The whole updates; and, where there are both, the columns of the labels and those of none."""
         parts = {"update": self.cloud.whole, "classifier": self.cloud.classifier, "backbone": self.cloud.backbone}
         return {name: self._among(block) for name, block in parts.items() if block is not None}
 
@@ -102,7 +102,10 @@ class Seen:
 
 
 def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int | None) -> tuple[list[Indices], Indices]:
-    """The columns of each block, sorted, and those in none. No blocks: one of all columns. d: None if not yet known."""
+    """Return the columns of each block, sorted, and those in none.
+
+    Without blocks, all columns are one block. ``d`` is the number of columns, None if it is not known yet.
+    """
     if not (label_blocks is None or isinstance(label_blocks, (Sequence, np.ndarray))):
         raise ArgumentValueError(
             f"expected label_blocks to be a sequence of columns, got {type(label_blocks).__name__}"
@@ -126,7 +129,7 @@ def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int | None) -
 def cloud_of(
     updates: Floats, label_blocks: Sequence[npt.ArrayLike] | None = None, statistics: int = 0, free: bool = False
 ) -> Cloud:
-    """A matrix as points.
+    """Return the rows of a matrix as a cloud of points.
 
     Parameters
     ----------
@@ -135,9 +138,9 @@ def cloud_of(
     label_blocks : sequence of array-like of int, optional
         Columns of each label, disjoint.
     statistics : int (default: 0)
-        The last so many columns are in no distance.
+        So many of the last columns are in no distance.
     free : bool (default: False)
-        The unit of the updates does not matter, so that of huge or tiny ones is changed.
+        The unit of the updates does not matter, so it may be changed if they are huge or tiny.
 
     Raises
     ------
@@ -163,7 +166,7 @@ def _columns(block: npt.ArrayLike) -> Indices:
 
 
 def neighbours(squared: Doubles, k: int) -> Neighbourhoods:
-    """Who is nearest to whom, of n updates with these squared distances; nobody to itself; 1 <= k < n. O(n^2)."""
+    """Return the k nearest others of each of n updates, 1 <= k < n, from squared distances, shape (n, n). O(n^2)."""
     n, distance = len(squared), squared.copy()
     np.fill_diagonal(distance, np.inf)
     mask = _nearest(distance, k)
@@ -173,7 +176,7 @@ def neighbours(squared: Doubles, k: int) -> Neighbourhoods:
 
 
 def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
-    """The k smallest of each row, ties to the first."""
+    """Mark the k smallest of each row; ties go to the first."""
     limit = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
     mask: npt.NDArray[np.bool_] = distance <= limit
     surplus = np.count_nonzero(mask, axis=1) - k

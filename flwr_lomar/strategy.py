@@ -10,17 +10,17 @@ from flwr_lomar.detector import LoMarDetector
 
 
 class LoMar(FAADL):
-    """LoMar: a density score for every update; who is too odd is left out of the round, and FedAvg takes the rest.
+    """LoMar: every update gets a density score; who is too odd is left out of the round, and FedAvg takes the rest.
 
     Implementation based on Li et al., "LoMar: A Local Defense Against Poisoning Attack on Federated Learning", IEEE
-    TDSC 2021. It is :class:`flwr_faa.FAADL` with LoMar as its detector and nobody asked for evidence, so everything of
-    its pipeline holds: validated replies, reports, the ledger. Nobody is banned: a score is a suspicion.
+    TDSC 2021. It is :class:`flwr_faa.FAADL` with LoMar as its detector. Nobody is asked for evidence, and nobody is
+    banned, because a score is a suspicion. The rest of the pipeline is the same: validated replies, reports, ledger.
 
     Parameters
     ----------
     preset : {"robust", "paper"} (default: "robust")
-        See :class:`flwr_lomar.LoMarDetector`. ``paper`` also averages as Eq. 3 is printed: weights as reported, and
-        not renormalised over the kept.
+        See :class:`flwr_lomar.LoMarDetector`. ``paper`` also averages as Eq. 3 is printed: with the weights that
+        clients report, and without making those of the kept sum to one.
     detector : Optional[LoMarDetector] (default: None)
         If ``None``, one with this preset.
     policy : Optional[Policy] (default: None)

@@ -1,15 +1,15 @@
 """LoMar of many updates: the numbers of ``paper.factor`` and ``robust.views``, tile by tile and never n x n.
 
-A tile is what some updates see of all others: their distances, block by block. Everything that LoMar asks of one update
-is in its row, so a tile is measured, its rows are summed up, and it is gone. Two walks are needed, because a bandwidth
-h_r is a median over all updates: the first finds neighbours, views and bandwidths, the second the densities.
+A tile has the distances of some updates to all others, block by block. Everything that LoMar asks of an update is in
+its row. So a tile is measured, its rows are summed up, and it is dropped. Two walks are needed, because a bandwidth h_r
+is a median over all updates. The first walk finds neighbours, views and bandwidths; the second finds the densities.
 
-The others may also be a random part of the updates (:class:`Sample`): what depends on a share of them, the .4n nearest
-of log F and the .6n nearest of the views, is then estimated from that part, and the nearest themselves come from an
-index (``index``). That is approximate, and its cost grows with n instead of n^2.
+The others may also be a random part of the updates (:class:`Sample`). Then that part stands for all where a share of
+them is asked for (the .4n nearest of log F, the .6n nearest of the views), and an index finds the nearest (``index``).
+The answer is approximate, and the cost grows with n instead of n^2.
 
-Cost: ``2 n^2 d`` multiplications; neither walk makes use of the symmetry of a product. Memory beside the updates: a
-centred copy, ``4 n k`` bytes for the neighbours, and about three times ``TILE``.
+Cost: ``2 n^2 d`` multiplications. (Neither walk uses the symmetry of a product.) Memory beside the updates: a centred
+copy, ``4 n k`` bytes for the neighbours, and about three times ``TILE``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sample:
     rows : ndarray of int, shape (m,)
         Places in canonical order, sorted.
     nearest : callable
-        From points, shape (n, d), to mean distances to the 1 and the 3 nearest others, as far as it finds them.
+        Takes points, shape (n, d), and returns mean distances to the 1 and the 3 nearest others that it finds.
     """
 
     rows: Indices
@@ -63,14 +63,14 @@ class Sample:
 
     @classmethod
     def drawn(cls, n: int, seed: int) -> Sample:
-        """``SAMPLE`` of n updates, and an index for the nearest."""
+        """Draw ``SAMPLE`` of n updates, with an index for the nearest."""
         rows = np.random.default_rng(seed).choice(n, SAMPLE, replace=False)
         return cls(np.sort(rows), partial(nearest_by_index, seed=seed))
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some columns, and what each of n updates is there.
+    """Some columns, and the lengths of n updates in them.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Part:
         return int(self.columns.stop - self.columns.start)
 
     def __add__(self, next: Part) -> Part:
-        """Both; the other one's columns follow."""
+        """Return both as one part; the columns of the other follow."""
         columns, noise = slice(self.columns.start, next.columns.stop), self.noise + next.noise
         centred, squares = self.centred + next.centred, self.squares + next.squares
         return Part(columns, centred, squares, self.positive + next.positive, noise)
@@ -138,7 +138,7 @@ class Points:
         rest: Indices,
         sample: Sample | None,
     ) -> Points:
-        """Copy, sort and centre them."""
+        """Copy the updates, sorted and centred."""
         x = np.empty(updates.shape, updates.dtype)
         parts, start = list[Part](), 0
         for columns in [*blocks, rest] if len(rest) else blocks:
@@ -156,7 +156,7 @@ class Points:
 
     @property
     def together(self) -> dict[str, Part]:
-        """What is looked at beside the labels: the whole update, and classifier and backbone where there are both."""
+        """The parts beside the labels: the whole update, and classifier and backbone where there are both."""
         found = {"update": reduce(add, self.parts)}
         if len(self.parts) > self.labels:
             found |= {"classifier": reduce(add, self.parts[:-1]), "backbone": self.parts[-1]}
@@ -168,7 +168,7 @@ class Points:
         return (slice(a, min(a + height, len(self.x))) for a in range(0, len(self.x), height))
 
     def inner(self, rows: slice, columns: slice) -> Floats:
-        """Products of these rows with the others, on some columns."""
+        """Return the inner products of these rows with the others, on some columns."""
         if columns.stop - columns.start <= WIDTH:
             return np.asarray(self.x[rows, columns] @ self.theirs[:, columns].T)
         total = np.zeros((rows.stop - rows.start, len(self.theirs)))
@@ -178,12 +178,12 @@ class Points:
         return total.astype(self.x.dtype)
 
     def same(self, rows: slice) -> tuple[Indices, Indices]:
-        """Row of the tile and column, where an update meets itself."""
+        """Return the rows of the tile and the columns where an update meets itself."""
         columns = np.flatnonzero((self.others >= rows.start) & (self.others < rows.stop))
         return self.others[columns] - rows.start, columns
 
     def squared(self, rows: slice, inner: Floats, part: Part) -> Floats:
-        """Squared distances, from products; those that may be rounding are 0, and so are those of equal updates."""
+        """Return squared distances from inner products; 0 where they may be rounding, and between equal updates."""
         sizes = part.centred.astype(self.x.dtype)
         found = inner
         found *= -2
@@ -257,7 +257,7 @@ def tiled_factor(
 def _first_walk(
     points: Points, k: int, watch: Sight | None, sample: Sample | None
 ) -> tuple[npt.NDArray[np.int32], Doubles]:
-    """Neighbours among the others, shape (n, k), and mean squared distances to them by label; views go to the watch."""
+    """Return the neighbours, shape (n, k), and mean squared distances to them by label; the watch gets the views."""
     n, m, labels = len(points.x), len(points.others), points.labels
     together = points.together if watch else {}
     looked_at: dict[str | int, Part] = dict(together.items())
@@ -319,7 +319,7 @@ def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
 
 
 def _canonical(updates: Floats) -> tuple[Indices, Indices]:
-    """Return rows sorted by their bytes, and for each place in that order the first place with the same contents."""
+    """Return the order of rows by their bytes, and for each place in it the first place with an equal row."""
     order = updates.view(f"V{updates.shape[1] * updates.itemsize}").ravel().argsort(kind="stable")
     first, last = np.arange(len(order)), updates[order, -1]
     for i in np.flatnonzero(last[1:] == last[:-1]) + 1:  # few, unless there are clones
@@ -329,7 +329,7 @@ def _canonical(updates: Floats) -> tuple[Indices, Indices]:
 
 
 def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here: slice) -> Part:
-    """Copy some columns to their place, rows in this order, centre them, and measure them."""
+    """Copy some columns to their place in x, rows in this order; centre and measure them."""
     n = len(order)
     centred, squares, positive = np.zeros(n), np.zeros(n), np.zeros(n)
     for start in range(0, len(columns), WIDTH):
@@ -338,7 +338,7 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
             length = np.einsum("ij,ij->i", chunk, chunk)
             squares += length
             positive += np.count_nonzero(chunk > 0, axis=1)
-            # By the half that is nearest to 0: one enormous update would drag the mean of all away.
+            # Centre by the half that is nearest to 0: one enormous update would drag the mean of all away.
             crowd = np.argpartition(length, (n - 1) // 2)[: (n + 1) // 2]
             chunk -= chunk[crowd].mean(axis=0)
             centred += np.einsum("ij,ij->i", chunk, chunk)
@@ -350,7 +350,7 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
 
 
 def _geometric_median(x: Floats, part: Part) -> Centre:
-    """Weiszfeld's algorithm on the points themselves, as ``robust.views`` does it on distances."""
+    """Find the geometric median by Weiszfeld's algorithm, from the points, as ``robust.views`` from distances."""
     n = len(x)
     weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
     for step in range(STEPS):

@@ -9,25 +9,27 @@ still starts with.
 
 from __future__ import annotations
 
-import argparse
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from apps.lab.attacks import Attack
 from apps.lab.config import load
 from apps.lab.datasets import mnist5k
-from apps.lab.markdown import markdown, write_region
+from apps.lab.journal import Row
+from apps.lab.markdown import markdown
 from apps.lab.models import cnn, mlp
 from apps.lab.papers.experiments import meaning
 from apps.lab.partitions.split import choose_malicious
 from apps.lab.scenario import CONF
-from apps.studies.command import attack_of
+from apps.studies.command import attack_of, key_by, options_of, publish, results
 from apps.studies.lomar_detection.cells import Round, rounds
 from flwr_faa import TrainingPlan
 from flwr_faa.detection import Detector, MultiView, as_detector
@@ -35,6 +37,7 @@ from flwr_faa.pipeline import Pipeline
 from flwr_faa.replies.updates import Arrays, Batch, Layout, Reply, read_replies
 from flwr_lomar import LoMarDetector
 
+DOC = CONF.parent / "docs" / "results" / "false-alarms.md"
 SEEDS, ROUNDS, SAMPLES = 5, 2, 50
 #: How many clients take part in a round, and of how many.
 FEDERATIONS = ((3, 3), (5, 5), (10, 10), (20, 20), (20, 100), (100, 100))
@@ -47,12 +50,74 @@ PLANS = {
 PARTITIONS = ("iid", "sizes differ tenfold", "lambda .5", "two labels")
 FLIPS, ALIES = ("sign flip", "sign flip of the update"), ("ALIE z_max", "ALIE z=1.5", "jittered ALIE")
 ATTACKS = ("Gaussian", *FLIPS, *ALIES, "boosted", "label flip, pure")
-#: What removes suspects unheard: ``FAADL()`` and ``LoMar()``.
+#: What removes suspects unheard, ``FAADL()`` and ``LoMar()``; and what did before.
 DEFAULTS: dict[str, Detector] = {"FAADL()": MultiView(), "LoMar()": as_detector(LoMarDetector())}
-BEFORE: dict[str, Detector] = {"before": MultiView(threshold=5)}
+DETECTORS = DEFAULTS | {"before": MultiView(threshold=5)}
 SHARES = (0.1, 0.2, 0.4)
 
-Counts = dict[tuple[str, ...], np.ndarray]
+
+@dataclass(frozen=True)
+class Cell:
+    """A federation: nobody attacks its rounds, or every attack is tried on its last."""
+
+    attacked: bool
+    model: str
+    partition: str
+    drawn: int
+    clients: int
+    seed: int
+
+    @property
+    def named(self) -> str:
+        """How many clients take part."""
+        return f"n = {self.clients}" if self.drawn == self.clients else f"{self.drawn} of {self.clients}"
+
+
+key_of = key_by(Cell)
+
+
+def cells(seeds: int, quick: bool = False) -> Iterator[Cell]:
+    """Return all federations, the small ones first."""
+    models, federations = (list(PLANS), FEDERATIONS) if not quick else (["MLP"], ((3, 3), (10, 10)))
+    for (drawn, clients), model, partition, seed in product(federations, models, PARTITIONS, range(seeds)):
+        yield Cell(False, model, partition, drawn, clients, seed)
+    for n, partition, seed in product((10,) if quick else (10, 20), ("iid", "two labels"), range(1, seeds + 1)):
+        yield Cell(True, "MLP", partition, n, n, seed)
+
+
+def run(cell: Cell) -> Row:
+    """Count what the detectors say.
+
+    Returns
+    -------
+    dict
+        The cell's fields and ``counts``, a list for each detector, or, attacked, for each detector and attack:
+        suspects and honest clients; attacked also attackers found and attackers.
+    """
+    return {**asdict(cell), "counts": _attacked(cell) if cell.attacked else _quiet(cell)}
+
+
+def _quiet(cell: Cell) -> dict[str, list[int]]:
+    found = {name: np.zeros(2, int) for name in DETECTORS}
+    for batch in honest_rounds(cell.model, cell.partition, cell.drawn, cell.clients, cell.seed):
+        for name, detector in DETECTORS.items():
+            found[name] += suspected(detector, batch).sum(), cell.drawn
+    return {name: [int(n) for n in counted] for name, counted in found.items()}
+
+
+def _attacked(cell: Cell, attacks: Sequence[str] = ATTACKS) -> dict[str, dict[str, list[int]]]:
+    partition = meaning("partition", cell.partition)
+    scenario = load(f"dataset=digits clients={cell.clients} {partition} seed={cell.seed}")
+    *_, (one, honest) = rounds(scenario, 1 + cell.seed % 2)
+    found = {name: {attack: np.zeros(4, int) for attack in attacks} for name in DETECTORS}
+    for attack, share in product(attacks, SHARES):
+        malicious = choose_malicious(scenario.partitions, scenario.dataset.train[1], share, cell.seed)
+        batch, odd = attacked(one, honest, replace(attack_of(attack), share=share), sorted(malicious))
+        clean = ~np.isin(np.arange(cell.clients), list(malicious))
+        for name, detector in DETECTORS.items():
+            who = suspected(detector, batch)
+            found[name][attack] += who[clean].sum(), clean.sum(), who[odd].sum(), odd.sum()
+    return {name: {attack: [int(n) for n in c] for attack, c in of.items()} for name, of in found.items()}
 
 
 def honest_rounds(model: str, partition: str, drawn: int, clients: int, seed: int) -> Iterator[Batch]:
@@ -80,34 +145,6 @@ def suspected(detector: Detector, batch: Batch) -> np.ndarray:
     return found
 
 
-def false_alarms(models: Sequence[str], federations: Sequence[tuple[int, int]], seeds: int) -> Counts:
-    """Count suspects and clients, by detector, model, partition and federation."""
-    counts: Counts = defaultdict(lambda: np.zeros(2, int))
-    for (n, of), model, partition, seed in product(federations, models, PARTITIONS, range(seeds)):
-        named = f"n = {n}" if n == of else f"{n} of {of}"
-        for batch, (name, kind) in product(honest_rounds(model, partition, n, of, seed), (DEFAULTS | BEFORE).items()):
-            counts[name, model, partition, named] += suspected(kind, batch).sum(), n
-        print(f"{named}, {model}, {partition}, seed {seed}", flush=True)
-    return counts
-
-
-def found_attackers(clients: Sequence[int], seeds: int, attacks: Sequence[str] = ATTACKS) -> Counts:
-    """Count attackers found, attackers, honest suspected, and honest, by detector, partition, clients and attack."""
-    counts: Counts = defaultdict(lambda: np.zeros(4, int))
-    for n, partition, seed in product(clients, ("iid", "shards"), range(1, seeds + 1)):
-        scenario = load(f"dataset=digits clients={n} partition={partition} seed={seed}")
-        *_, (one, honest) = rounds(scenario, 1 + seed % 2)
-        for attack, share in product(attacks, SHARES):
-            malicious = choose_malicious(scenario.partitions, scenario.dataset.train[1], share, seed)
-            batch, odd = attacked(one, honest, replace(attack_of(attack), share=share), sorted(malicious))
-            clean = ~np.isin(np.arange(n), list(malicious))
-            for name, detector in (DEFAULTS | BEFORE).items():
-                who = suspected(detector, batch)
-                counts[name, partition, str(n), attack] += who[odd].sum(), odd.sum(), who[clean].sum(), clean.sum()
-        print(f"{n} clients, {partition}, attacks of seed {seed}", flush=True)
-    return counts
-
-
 def attacked(one: Round, honest: np.ndarray, attack: Attack, malicious: list[int]) -> tuple[Batch, np.ndarray]:
     """Return an attacked round, and which clients send another update than their honest one."""
     updates = one.attacked(honest, attack, malicious)
@@ -116,56 +153,59 @@ def attacked(one: Round, honest: np.ndarray, attack: Attack, malicious: list[int
     return batch, (updates != honest).any(axis=1)
 
 
-def alarms_table(counts: Counts, names: Sequence[str]) -> str:
+def alarms_table(rows: Sequence[Row]) -> str:
     """Show the percentage of honest clients that are suspected, one table per detector."""
+    counts: dict[Any, np.ndarray] = defaultdict(lambda: np.zeros(2, int))
+    for row, name in product(rows, DETECTORS):
+        cell = Cell(**{key: row[key] for key in Cell.__dataclass_fields__})
+        counts[name, cell.model, cell.partition, cell.named] += row["counts"][name]
     sizes = list(dict.fromkeys(key[3] for key in counts))
     kinds = list(dict.fromkeys(key[1:3] for key in counts))
     texts = []
-    for name in names:
+    for name in DETECTORS:
         lines = [
             [model, partition, *(_percent(*counts[name, model, partition, n]) for n in sizes)]
             for model, partition in kinds
         ]
-        texts.append(markdown(f"{name}, nobody attacks", ["model", "data", *sizes], lines))
+        title = f"{name}, nobody attacks, {_seeds(rows)}"
+        texts.append(markdown(title, ["model", "data", *sizes], lines))
     return "\n".join(texts)
 
 
-def recall_table(counts: Counts) -> str:
+def recall_table(rows: Sequence[Row]) -> str:
     """Show the percentages of attackers found / honest suspected, one table per partition and n."""
     texts = []
-    names = list(dict.fromkeys(key[0] for key in counts))
-    for partition, n in dict.fromkeys(key[1:3] for key in counts):
+    for n, partition in dict.fromkeys((row["clients"], row["partition"]) for row in rows):
+        own = [row["counts"] for row in rows if (row["clients"], row["partition"]) == (n, partition)]
         lines = []
-        for attack in dict.fromkeys(key[3] for key in counts):
-            cells = [counts[name, partition, n, attack] for name in names]
-            lines.append([attack, *(f"{_percent(*c[:2])} / {_percent(*c[2:])}" for c in cells)])
-        data = "two labels" if partition == "shards" else partition
-        texts.append(markdown(f"{n} clients, {data}: attackers found / honest suspected, %", ["attack", *names], lines))
+        for attack in own[0]["before"]:
+            sums = [np.sum([of[name][attack] for of in own], axis=0) for name in DETECTORS]
+            lines.append([attack, *(f"{_percent(*s[2:])} / {_percent(*s[:2])}" for s in sums)])
+        title = f"{n} clients, {partition}, {_seeds(rows)}: attackers found / honest suspected, %"
+        texts.append(markdown(title, ["attack", *DETECTORS], lines))
     return "\n".join(texts)
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    count = len({row["seed"] for row in rows})
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}" if whole else "-"
 
 
-def main() -> None:
-    """Measure, print, and with ``--write`` put the tables into docs/results/false-alarms.md."""
-    parser = argparse.ArgumentParser(
-        prog="python -m apps.studies.false_alarms", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--write", action="store_true", help="into docs/results/false-alarms.md")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, print the tables, and with ``--write`` put them into the page; return the exit code."""
+    parser = options_of("false_alarms", __doc__, "runs/false_alarms.jsonl")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--quick", action="store_true", help="few clients, one seed, the MLP")
-    chosen = parser.parse_args()
-    quick = chosen.quick
-    seeds = 1 if quick else chosen.seeds
-    alarms = false_alarms(["MLP"] if quick else list(PLANS), ((3, 3), (10, 10)) if quick else FEDERATIONS, seeds)
-    recall = found_attackers((10,) if quick else (10, 20), seeds)
-    tables = {"alarms": alarms_table(alarms, list(DEFAULTS | BEFORE)), "recall": recall_table(recall)}
-    print("\n".join(tables.values()))
-    for name, text in tables.items() if chosen.write else ():
-        write_region(CONF.parent / "docs" / "results" / "false-alarms.md", name, text)
+    options = parser.parse_args(arguments)
+    found = results(options, cells(1 if options.quick else options.seeds, options.quick), run, key_of)
+    publish(alarms_table([row for row in found if not row["attacked"]]), DOC, "alarms", options.write)
+    publish(recall_table([row for row in found if row["attacked"]]), DOC, "recall", options.write)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

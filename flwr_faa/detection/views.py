@@ -154,9 +154,8 @@ def update_views(cloud: Cloud, slack: float = 1.0) -> list[View]:
     ----------
     cloud : Cloud
     slack : float (default: 1.0)
-        Multiplies the least spreads. At 1, honest clients above |z| = 5 in quiet rounds (digits and MNIST, 20 clients)
-        are 3-4% where data is iid and 8-20% where each holds two labels; at 0, the same and 37-41%, with no attacker
-        more above it.
+        Multiplies the least spreads. How many honest clients are above ``|z| = 5`` at 1 is in
+        ``docs/results/false-alarms.md`` ("before"). At 0 there are more.
     """
     return _views(cloud, slack, 0.0)
 

@@ -1,4 +1,4 @@
-"""LoMar, phase I: how dense it is around an update, compared with around its neighbours.
+"""LoMar, phase I: how dense the updates lie around an update, compared with around its neighbours.
 
 Paper: Li et al., "LoMar: A Local Defense Against Poisoning Attack on Federated Learning", Sec. 3.2, Eqs. 4-9.
 
@@ -7,15 +7,15 @@ Paper: Li et al., "LoMar: A Local Defense Against Poisoning Attack on Federated 
     F_i^r = sum_{j in U_i} q_j^r / (k q_i^r)                                                     (Eq. 7)
     F_i   = prod_r F_i^r                                                                         (Eq. 9)
 
-F > 1 in sparse places, F < 1 in places denser than their surroundings. Everything stays in logarithms: a product over
-labels of ratios of exponentials leaves float64 quickly.
+F is above 1 where an update lies in a sparse place, and below 1 where it lies in a denser place than its neighbours.
+Everything is computed in logarithms, because a product over labels of ratios of exponentials soon leaves float64.
 
-Departures and choices, where the paper is silent or says two things:
+Where the paper is silent, or says two things, we chose:
 
-* A neighbour's density ``q_j`` uses the neighbour's OWN neighbourhood (``U_i`` could be read into the paper).
-* Eq. 9 has a mean of products equal to a product of means. It is not; the product of the F_i^r is what is computed.
-* The kernel's factor ``1 / (sqrt(2 pi) h)`` cancels in Eq. 7 and is left out of ``log_density`` too.
-* Eq. 4's mean distances enter no other equation, and are not computed.
+* A neighbour's density ``q_j`` uses the neighbour's OWN neighbourhood. (The paper can be read to mean ``U_i``.)
+* Eq. 9 sets a mean of products equal to a product of means. They differ. We compute the product of the F_i^r.
+* The kernel's factor ``1 / (sqrt(2 pi) h)`` cancels in Eq. 7, so ``log_density`` leaves it out.
+* The mean distances of Eq. 4 enter only the proof of Theorem 2 (Eq. 11), so they are not computed.
 
 Precision, cost and memory are those of ``neighbourhood``.
 """
@@ -44,28 +44,28 @@ from flwr_lomar.neighbourhood import (
 Kernel = Literal["printed", "appendix", "gaussian"]
 KERNELS = get_args(Kernel)
 
-#: A mean of neighbours' densities below this, on a scale where the largest density is 1, is computed again by itself.
+#: Where the largest density of all is 1, a mean of neighbours' densities below this is computed again by itself.
 TINY = 1e-200
 
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """The malicious factor of every update, and what led to it.
+    """The malicious factor of every update, and what it comes from.
 
     Attributes
     ----------
     log_factor : ndarray, shape (n,)
-        ``log F_i``, Eq. 9. Natural logarithm, as all of them.
+        ``log F_i``, Eq. 9. All logarithms are natural.
     log_factor_by_label : ndarray, shape (n, R)
         ``log F_i^r``, Eq. 7.
     log_density : ndarray, shape (n, R)
         ``log q_i^r``, Eq. 5, without the kernel's constant factor.
     bandwidth : ndarray, shape (R,)
-        ``h_r``, in the units of the updates. 0 where a label's parameters do not differ: such a label has F = 1.
+        ``h_r``, in the units of the updates. It is 0 where a label's parameters do not differ; that label has F = 1.
     neighbours : ndarray of int, shape (n, k)
-        Rows of ``U_i``, the nearest not necessarily first.
+        Rows of ``U_i``, in any order.
     place : ndarray of int, shape (n,)
-        Where each update, or the first that equals it, stands in canonical order.
+        Place in canonical order of each update, or of the first update that equals it.
     """
 
     log_factor: Doubles
@@ -77,9 +77,9 @@ class Factor:
 
 
 def neighbourhood_size(k: float, n: int) -> int:
-    """``k`` as a number of neighbours: a float is a share of the ``n`` updates (rounded down), an int is a number.
+    """Return ``k`` as a number of neighbours: a float is a share of the ``n`` updates, rounded down; an int a number.
 
-    NumPy's scalars are numbers too. At least 1 and at most ``n - 1``, so 0 for a single update.
+    The result is at least 1 and at most ``n - 1``, so 0 for a single update. NumPy's scalars are numbers too.
     """
     whole = isinstance(k, Integral)
     if isinstance(k, bool) or not isinstance(k, Real) or not k > 0 or not (whole or k <= 1):
@@ -104,32 +104,32 @@ def malicious_factor(
     relative: bool = True,
     least: float = 0.0,
 ) -> Factor:
-    """Compute Eqs. 4-9 for all updates of a round.
+    """Compute Eqs. 5-9 for all updates of a round.
 
-    Permuting the rows permutes the answer bit for bit: the rows are worked on in the order of their bytes, whatever
-    order they came in (BLAS rounds differently from row to row), ties between neighbours go by that order, and equal
-    rows get equal answers. (Two threads of BLAS or four may still differ in the last bits.)
+    Rows in another order get the same answers, bit for bit. BLAS rounds differently from row to row, so rows are first
+    sorted by their bytes. Ties between neighbours go by that order, and equal rows get equal answers. (Another number
+    of BLAS threads may still change the last bits.)
 
-    A single update, and updates that are all equal, have log F = 0. So has a label with no columns, or with columns
-    that do not differ. ``k`` beyond ``n - 1`` means ``n - 1``. Two updates are each other's neighbour: log F = 0.
+    log F is 0 for a single update, for two, and for updates that are all equal. A label with no columns, or with
+    columns that do not differ, adds 0. ``k`` beyond ``n - 1`` means ``n - 1``.
 
     Parameters
     ----------
     updates : ndarray, shape (n, d)
-        float32 or float64, one update a row, n >= 1, d >= 1. Units are free.
+        float32 or float64, one update a row, n >= 1, d >= 1, in any unit.
     label_blocks : sequence of array-like of int, optional
-        Columns of each label, disjoint, R of them (``Layout.label_blocks``). Columns in no block count for the
+        Columns of each of R labels, disjoint (``Layout.label_blocks``). Columns in no block count for the
         neighbourhoods alone. By default all columns are one block.
     k : float or int (default: 0.4)
         See `neighbourhood_size`. The paper has .4N, its bound on the attackers.
     kernel : {"gaussian", "printed", "appendix"}
-        ``exp(-|d|^2 / 2h^2)``; Eq. 6 as printed, ``exp(-|d| / 2h)``; appendix C, ``exp(-|d|^2 / 2h)``.
+        ``exp(-|d|^2 / 2h^2)``; ``exp(-|d| / 2h)``, Eq. 6 as printed; ``exp(-|d|^2 / 2h)``, Eq. 16 of Appendix C.
     bandwidth : float (default: 1.0)
         ``h`` for all labels, or ``c`` if `relative`.
     relative : bool (default: True)
-        ``h_r = c * median_i sqrt(mean_{j in U_i} |u_i^r - u_j^r|^2)`` (the appendix's kernel: its square, so that every
-        kernel is free of units); where more than half of the updates coincide with all their neighbours, the mean over
-        i. False is the paper's constant.
+        ``h_r = c * median_i sqrt(mean_{j in U_i} |u_i^r - u_j^r|^2)``; for the appendix's kernel without the root, so
+        that no kernel depends on units. Where more than half of the updates coincide with all their neighbours, the
+        mean over i stands in for the median. False is the paper's constant.
     least : float (default: 0.0)
         A relative bandwidth is at least this part of the median length of the updates in its label's columns.
 
@@ -183,9 +183,9 @@ def factor_in(seen: Seen, *, k: float, kernel: Kernel, bandwidth: float, relativ
 
 
 def relative_bandwidth(each: Doubles, noise: float, kernel: Kernel, c: float, least: float) -> float:
-    """``h_r`` from each update's mean squared distance to its neighbours, of which up to ``noise`` may be rounding.
+    """Return ``h_r`` from each update's mean squared distance to its neighbours, of which ``noise`` may be rounding.
 
-    It is taken to be ``least`` at least, and 0 where no distance is more than rounding.
+    It is at least ``least``, but 0 where no distance is more than rounding.
     """
     for typical in (float(np.median(each)), float(np.mean(each))):
         if typical > noise:
@@ -195,7 +195,7 @@ def relative_bandwidth(each: Doubles, noise: float, kernel: Kernel, c: float, le
 
 
 def log_density(squared: Floats, kernel: Kernel, h: float) -> Doubles:
-    """Eq. 5 with Eq. 6: ``log(1/k sum_j K)`` from squared distances to k neighbours, shape (m,); 0 where h is 0."""
+    """Return ``log(1/k sum_j K)``, Eq. 5 with Eq. 6, of squared distances to k neighbours, shape (m,); 0 if h is 0."""
     if h == 0:
         return np.zeros(len(squared))
     distance = np.sqrt(squared) if kernel == "printed" else squared
@@ -209,7 +209,7 @@ def log_density(squared: Floats, kernel: Kernel, h: float) -> Doubles:
 
 
 def log_ratio(index: Indices, member: Floats, theirs: Doubles, own: Doubles) -> Doubles:
-    """Eq. 7: ``log(1/k sum_{j in U_i} q_j) - log q_i``, shape (m, R).
+    """Return ``log(1/k sum_{j in U_i} q_j) - log q_i``, Eq. 7, shape (m, R).
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def log_ratio(index: Indices, member: Floats, theirs: Doubles, own: Doubles) -> 
     top = theirs.max(axis=0)
     mean = member @ np.exp(theirs - top) / index.shape[1]  # and no array of m x k x R
     ratio: Doubles = np.log(np.maximum(mean, TINY)) + top - own
-    for label in np.flatnonzero((mean < TINY).any(axis=0)):  # neighbours far sparser than the densest place of all
+    for label in np.flatnonzero((mean < TINY).any(axis=0)):  # their neighbours lie far sparser than the densest place
         rows = np.flatnonzero(mean[:, label] < TINY)
         density = theirs[index[rows], label]
         densest = density.max(axis=1)

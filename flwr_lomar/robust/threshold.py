@@ -7,13 +7,13 @@ Solved for the eps_m at which the bound is alpha:
 
     eps_m = (1 + s (2k + 1)) / (1 - s),   s = sqrt(ln(1 / alpha) k / (4 pi h)) V / (k + 1)
 
-Validity. The proof takes eps_m > 1 (below Eq. 22), and the closed form gives nothing else: s > 0, and s >= 1 has no
-solution, since the bound never falls below ``exp(-4 pi (k + 1)^2 h / (k V^2))``. Therefore ``min{1, eps_m}`` is 1,
-always, and the theorem is about the other side (a clean update with a *large* F), than the one that is rejected. What
-this module computes is a diagnostic; the threshold to set is eps itself.
+The proof takes eps_m > 1 (below Eq. 22), and the closed form gives nothing else. s is positive, and s >= 1 has no
+solution, because the bound never falls below ``exp(-4 pi (k + 1)^2 h / (k V^2))``. So ``min{1, eps_m}`` is always 1.
+And the theorem bounds how often a clean update has a *large* F, while Algorithm 2 rejects a small one. So what this
+module computes is a diagnostic, and no threshold follows from it.
 
-Appendix C ends in Eq. 23, with R labels, ``2 (2 pi)^R h^{2R}`` in the place of ``4 pi h``; for R = 1 that is Eq. 10
-with ``h^2``. Eq. 17 defines V and 1 / V by the same expression, so V is left to the caller.
+The proof in Appendix C ends in Eq. 23, which has ``2 (2 pi)^R h^{2R}`` for R labels in the place of ``4 pi h``. For
+R = 1 that is Eq. 10 with ``h^2``. Eq. 17 gives one expression for both V and 1 / V, so the caller has to choose V.
 
 The robust preset has a threshold of its own, `flwr_faa.detection.threshold.largest_z`.
 """
@@ -40,7 +40,7 @@ class Theorem1:
     volume : float
         V, the "neighbourhood kernel density distribution volume".
     labels : int or None (default: None)
-        None: Eq. 10 as printed. R: Eq. 23, the end of its proof, for R labels.
+        None is Eq. 10 as printed. A number R is Eq. 23, where its proof ends, for R labels.
 
     Raises
     ------
@@ -60,17 +60,17 @@ class Theorem1:
 
     @property
     def _strength(self) -> float:
-        """The exponent without its part in eps_m."""
+        """The exponent of Eq. 10 or 23 without its part in eps_m."""
         bandwidths = 4 * math.pi * self.h if self.labels is None else 2 * (2 * math.pi * self.h**2) ** self.labels
         return bandwidths * (self.k + 1) ** 2 / (self.k * self.volume**2)
 
     @property
     def least_alpha(self) -> float:
-        """What the bound tends to for a large eps_m; no eps_m has a bound of this or less."""
+        """What the bound tends to for a large eps_m. Every eps_m has a larger bound."""
         return math.exp(-self._strength)
 
     def bound(self, eps_m: float) -> float:
-        """Right-hand side of Eq. 10. ``ValueError`` unless ``eps_m > 1``, where it is proven."""
+        """Return the right-hand side of Eq. 10. ``ValueError`` unless ``eps_m > 1``, where it is proven."""
         if not eps_m > 1:
             raise ValueError(f"expected eps_m > 1, as Theorem 1's proof does, got {eps_m!r}")
         return math.exp(-self._strength * ((eps_m - 1) / (2 * self.k + eps_m + 1)) ** 2)
@@ -83,5 +83,5 @@ class Theorem1:
         return (1 + s * (2 * self.k + 1)) / (1 - s) if s < 1 else math.inf
 
     def eps(self, alpha: float) -> float:
-        """Algorithm 2: ``min{1, eps_m}``. It is 1."""
+        """Return ``min{1, eps_m}``, line 2 of Algorithm 2. It is 1."""
         return min(EPS, self.eps_m(alpha))

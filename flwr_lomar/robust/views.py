@@ -1,15 +1,15 @@
-"""The robust preset's views: each a number an update, and another way in which its neighbourhood can be odd.
+"""The robust preset's views: each gives every update a number, and each is another way in which an update can be odd.
 
-A share of attackers that is small against k makes sparse places, a large one makes dense places, clones have no
-distance, and noise has too much: no single number has all attackers on one side
-(``docs/explanation/lomar.md``). So an update's
-score is the largest |z| over all views, each by median and MAD over the updates. Attackers who are many and alike pull
-those towards them, and honest updates at the other end then look odd. So who is above the threshold gets another look,
-measured by the unsuspected alone (or by the calmer half, where those are fewer), the kinder look counts, and so on
-until nobody else is cleared. Looks clear; none accuses.
+No single number has all attackers on one side (``docs/explanation/lomar.md``). A few attackers lie in sparse places,
+many who agree lie in dense places, clones have no distance, and noise has too much. So an update's score is the largest
+|z| over all views, each by median and MAD over the updates.
 
-The views, of the whole update, the classifier and the backbone, with ``d(k)`` the mean distance to the k nearest others
-and g the geometric median of the updates:
+Attackers who are many and alike pull median and MAD towards them, and honest updates at the other end then look odd. So
+who is above the threshold gets another look. It measures by the unsuspected alone (or by the calmer half, where those
+are fewer), and the kinder look counts. This goes on until nobody else is cleared. A look clears; it never accuses.
+
+Three blocks have views: the whole update, the classifier and the backbone. ``d(k)`` is the mean distance to the k
+nearest others, and g the geometric median of the updates:
 
     d(1), d(.6n)             how far, nearby and in general
     d(1)/d(.6n), d(3)/d(.6n) how dense it is around it: LoMar's question without a kernel, a bandwidth or a scale
@@ -18,9 +18,9 @@ and g the geometric median of the updates:
     mean_j cos^2(u-g, u_j-g) what others share of its difference from the crowd: of noise, next to nothing
     share of positive entries
 
-For the labels, the extremes over them of z of d(3) (the smallest) and of d(3)/d(.6n) (both); and log F itself, Eq. 9.
-The geometric median of n points is a mean with weights, and so are its products: all of this needs distances and
-lengths only.
+All labels together have three views: the smallest z of d(3) within a label, and the smallest and the largest z of
+d(3)/d(.6n). The root of log F (Eq. 9) is a view, too. The geometric median of n points is a mean with weights, so all
+of this needs distances and lengths only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STEPS = 12
 
 @dataclass(frozen=True, eq=False)
 class Centre:
-    """The geometric median g of n updates in one block, and what to measure others by.
+    """The geometric median g of n updates in one block.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Centre:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What a block that is no label's says of each of n updates.
+    """What the whole update, the classifier or the backbone says of each of n updates.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Profile:
     squares, positive : ndarray, shape (n,)
         Squared lengths, and shares of positive entries.
     centre : Centre
-        g.
+        Their geometric median.
     width : int
         Number of columns.
     """
@@ -92,8 +92,8 @@ class Profile:
 
 
 _2, _3, _5 = math.log(2), math.log(3), math.log(5)
-#: Of a block: what it is, its words for less and more, whether it is a logarithm, and what difference matters, below
-#: and above: honest clients whose sizes differ tenfold seldom reach it (docs/results/false-alarms.md).
+#: The views of a block: what each is, its words for less and more, whether it is a logarithm, and which differences
+#: matter, below and above. Honest clients whose sizes differ tenfold seldom reach them (docs/results/false-alarms.md).
 OF_BLOCK = (
     ("nearest neighbour", "closer", "farther", True, (_5, _3)),
     ("six tenths of all others", "closer", "farther", True, (_3, _2)),
@@ -105,14 +105,14 @@ OF_BLOCK = (
     ("part of its difference from the crowd that others share", "smaller", "larger", True, (math.inf, _3)),
     ("share of positive entries", "lower", "higher", False, (MATTERS_SHARE, MATTERS_SHARE)),
 )
-#: The same for the root of log F, which is large for honest clients with the same labels, and for z within a label,
-#: whose spread is at least a factor of e^LEAST_LABEL.
+#: Differences that matter in the root of log F (a large one does not: honest clients with rare labels have it) and in
+#: z within a label, whose spread is at least a factor of e^LEAST_LABEL.
 MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, MATTERS_SPARSEST, LEAST_LABEL = 1.5, 5.0, 5.0, 4.0, 0.25
 
 
 @dataclass(eq=False)
 class Sight:
-    """Makes views of blocks of columns as they come. Nothing of size n x n is kept."""
+    """Takes blocks of columns as they come and makes views of them. It keeps nothing of size n x n."""
 
     _blocks: dict[str, Doubles] = field(default_factory=dict, repr=False)
     _labels: dict[int, Doubles] = field(default_factory=dict, repr=False)
@@ -120,7 +120,7 @@ class Sight:
     _half: tuple[Doubles, float] = field(init=False, repr=False)
 
     def add_label(self, label: int, nearest: tuple[Doubles, Doubles, Doubles], length: float, width: int) -> None:
-        """Take the distances in a label's columns: those of `Profile`, and the length of the median update."""
+        """Take what a label's columns say: distances as in `Profile`, and the length of the median update."""
         _, few, most = _logs(nearest, _unit(nearest[2]), SAME * length)
         self._labels[label], self._widths[label] = np.stack([few, few - most]), width
 
@@ -131,14 +131,14 @@ class Sight:
             self._half = profile.half, length_of(profile.squares)
 
     def views(self, log_factor: Doubles, place: Indices) -> list[View]:
-        """All views.
+        """Return all views, each with the updates in the order of ``log_factor``.
 
         Parameters
         ----------
         log_factor : ndarray, shape (n,)
             ``log F``.
         place : ndarray of int, shape (n,)
-            Rows that the blocks had for the updates, in the order of ``log_factor``.
+            For each update, its row in the blocks.
         """
         half, length = self._half
         views = [gross_view(half[place], length)]
@@ -171,7 +171,7 @@ class Sight:
 
 
 def sight_of(seen: Seen) -> Sight:
-    """What updates show, block by block: O(n^2 log n) each."""
+    """Return what updates show, block by block: O(n^2 log n) each."""
     sight = Sight()
     for name, block in seen.blocks.items():
         sight.add(name, _profile(block))
@@ -181,16 +181,16 @@ def sight_of(seen: Seen) -> Sight:
 
 
 def pick_kinder(first: Doubles, second: Doubles, limit: float) -> Doubles:
-    """The z of each update, all views: of the second look if the first is above the limit and the second below that."""
+    """Return the z of each update in all views: of the second look where it is kinder to one above the limit."""
     before, after = (np.abs(z).max(axis=0, initial=0.0) for z in (first, second))
     return np.where((before > limit) & (after < before), second, first)
 
 
 def look_again(views: list[View], limit: float, unit: float) -> Doubles:
-    """The z of each update in its kindest look, shape (V, n).
+    """Return the z of each update in its kindest look, shape (V, n).
 
-    Ends where a look clears nobody else: scores only fall, so a set of updates to measure by that comes again is the
-    last. ``unit`` is the z that a difference needs to matter (``View.among``).
+    Scores only fall, so the loop ends: when it would measure by the same updates again. ``unit`` is the z that a view
+    gives to a difference that just matters (``View.among``).
     """
     z = np.stack([view.among(unit) for view in views])
     among = np.ones(z.shape[1], bool)
@@ -206,7 +206,7 @@ def look_again(views: list[View], limit: float, unit: float) -> Doubles:
 
 
 def _nearest(block: Block, distance: Floats) -> tuple[Doubles, Doubles, Doubles]:
-    """Mean distances to the 1, 3 and .6n nearest others, which come first; what may be rounding is 0."""
+    """Return mean distances to the 1, 3 and .6n nearest others, from distances in order; what may be rounding is 0."""
     n = len(distance)
     most = clamp(0.6 * n, n)
     near = distance[:, :most]
@@ -226,7 +226,7 @@ def _profile(block: Block) -> Profile:
 
 
 def nearest_among(squared: Floats, n: int) -> tuple[Doubles, Doubles, Doubles]:
-    """Mean distances of some updates to the 1, 3 and .6n nearest of n, each itself among them, infinitely far.
+    """Return mean distances of m updates to the 1, 3 and .6n nearest of n; an update is infinitely far from itself.
 
     Parameters
     ----------
@@ -251,17 +251,17 @@ def _unit(x: Doubles) -> float:
 
 
 def length_of(squares: Doubles) -> float:
-    """The median length, from squared ones."""
+    """Return the median length, from squared lengths."""
     return float(np.sqrt(np.median(squares)))
 
 
 def _logs(x: Sequence[Doubles], unit: float, least: float) -> list[Doubles]:
-    """Logarithms, floored at ``least``, and at a millionth of the unit."""
+    """Return logarithms in this unit, floored at ``least`` and at a millionth of the unit."""
     return [np.log(np.maximum(each, max(least, ZERO * unit)) / unit) for each in x]
 
 
 def _centre(squared: Floats, squares: Doubles) -> Centre:
-    """Weiszfeld's algorithm on distances."""
+    """Find the geometric median by Weiszfeld's algorithm, from squared distances and squared lengths."""
     n = len(squares)
     weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
     for step in range(STEPS):
@@ -276,18 +276,19 @@ def _centre(squared: Floats, squares: Doubles) -> Centre:
 
 
 def shared_with(squared: Floats, rows: Doubles, others: Doubles, same: tuple[Indices, Indices]) -> Doubles:
-    """``mean_j cos^2(u - g, u_j - g)`` of some updates over m, from squared distances, shape (rows, m).
+    """Return ``mean_j cos^2(u - g, u_j - g)`` over m others, for each of some updates.
 
     Parameters
     ----------
     squared : ndarray, shape (rows, m)
+        Squared distances.
     rows, others : ndarray, shapes (rows,) and (m,)
         Squared distances of both from g.
     same : two ndarrays of int
         Rows and columns where an update meets itself, which does not count.
     """
-    # <u - g, u_j - g> is half of what is missing between both lengths and the distance
-    inner = rows[:, None] + others  # in float64: it is about to be a fourth power of the updates
+    # 2 <u - g, u_j - g> = |u - g|^2 + |u_j - g|^2 - |u - u_j|^2
+    inner = rows[:, None] + others  # in float64: squared below, it is a fourth power of the updates
     inner -= squared
     inner *= inner
     inner[same] = 0
@@ -297,7 +298,7 @@ def shared_with(squared: Floats, rows: Doubles, others: Doubles, same: tuple[Ind
 
 
 def _block_values(of: Profile) -> Doubles:
-    """`OF_BLOCK`, shape (8, n)."""
+    """Return the values of the views of `OF_BLOCK`, shape (8, n)."""
     least, centre = SAME * length_of(of.squares), of.centre
     unit = _unit(of.nearest[2])
     _, few, most = _logs(of.nearest, unit, least)
@@ -307,6 +308,6 @@ def _block_values(of: Profile) -> Doubles:
     along = (of.squares + centre.square - centre.away) / 2
     along = along / centre.square if centre.square > 0 else np.zeros(len(along))
     shared, apart = of.shared.copy(), centre.away > least**2
-    # Who is where the crowd is has no difference that others could share.
+    # Who is where the crowd is has no difference that others could share, and counts as usual.
     shared[~apart] = np.median(shared[apart]) if apart.any() else 0.0
     return np.stack([one, most, one - most, few - most, norm, along, np.log(np.maximum(shared, ZERO)), of.positive])
