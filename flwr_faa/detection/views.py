@@ -39,6 +39,7 @@ SAME = 0.05
 MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(4), math.log(2.2)), math.log(2.2)
 MATTERS_TURN, MATTERS_COSINE, MATTERS_SHARE, MATTERS_LABEL = math.log(2.2), 0.65, 0.25, math.log(3.3)
 MATTERS_STATISTICS = math.log(10)
+MATTERS_PULL = 0.7
 #: Two honest clients with the same labels are each other's nearest, many times closer than usual; one whose labels no
 #: other has is as far from its nearest as others are from most. So distances to the PAIR nearest, at most, count as
 #: within a factor LIKE of the usual, unless they are below COPY of the usual length, or above ALONE times what is usual
@@ -233,6 +234,10 @@ def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) 
         ("signs", block.positive, "share of positive signs", (MATTERS_SHARE, MATTERS_SHARE)),
     ):
         views.append(View(f"{name} {kind}", values, f"{name}: {what}", "lower", "higher", False, share, matters))
+    if same:
+        pull = (math.inf, MATTERS_PULL)
+        what = f"{name}: cosine to the mean update"
+        views.append(View(f"{name} pull", block.to_mean, what, "lower", "higher", False, 0.0, pull, spread=0.0))
     return [view.in_few(block.width) for view in views]
 
 
