@@ -245,7 +245,7 @@ class Cloud:
             fast.centre(x, median, positive, nonzero)
             if exact:
                 x, median = x.astype(np.float64), median.astype(np.float64)
-            product = x @ x.T  # NumPy sees that this is symmetric: half the work
+            product = (kernels.PLAIN if exact else fast).product(x)
             if single:
                 found.gram = product
             else:

@@ -228,7 +228,7 @@ class _Search:
         total: Vector = np.zeros(self._landscape.batch.layout.size)
         weight = 0.0
         for row in self._in_order(rows):
-            self._fast.add(total, self._landscape.update(row), self._weights[row])
+            self._fast.add(total, [self._landscape.update(row)], [self._weights[row]])
             weight += self._weights[row]
         return total, weight
 

@@ -43,6 +43,7 @@ def average(
     alpha = batch.weights / sum(batch.weights[i] for i in (rows if renormalise else batch.canonical))
     # Not below zero by a rounding: a mask of -inf would become NaN.
     rest = 0.0 if renormalise else max(0.0, 1.0 - float(sum(alpha[i] for i in rows)))
+    shares = [*(float(alpha[i]) for i in rows), rest]
     fast, new = kernels.fastest(len(rows) * batch.layout.size), []
     sums = np.empty(PIECE)
     for i, w in enumerate(model):
@@ -63,10 +64,9 @@ def average(
             else:
                 total = sums[: part.stop - part.start]
                 total[:] = -0.0  # to which anything can be added, -0 too
-                for row, piece in zip(rows, pieces, strict=True):
-                    fast.add(total, piece, alpha[row])
                 if rest:
-                    fast.add(total, here[part], rest)
+                    pieces.append(here[part])
+                fast.add(total, pieces, shares[: len(pieces)])
             # Shorter floats absorb the rounding of float64: what nobody changes comes back bit for bit by itself.
             if bookkeeping or w.dtype.itemsize >= 8:
                 changed = np.logical_or.reduce([piece != here[part] for piece in pieces])

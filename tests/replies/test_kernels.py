@@ -90,12 +90,22 @@ def test_means_between_ranks(data):
 @given(numbers(st.integers(1, 100), finite=False), st.floats(0, 1))
 def test_adding_keeps_every_bit(values, weight):
     totals = [np.full(len(values), -0.0) for _ in range(2)]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for total, each in zip(totals, (FAST, PLAIN), strict=True):
-            each.add(total, values, weight)
-            each.add(total, values[::-1].copy(), 0.1)
+            each.add(total, [values, values[::-1].copy()] * 3, [weight, 0.1, 1.0, 0.3, 1e-9, 0.7])
     np.testing.assert_array_equal(*totals)
     np.testing.assert_array_equal(*np.signbit(np.nan_to_num(totals)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 300), st.integers(1, 2000), DTYPES, st.integers(0, 2**32))
+def test_products_are_those_of_float64_and_the_same_both_ways(n, width, dtype, seed):
+    x = np.random.default_rng(seed).standard_normal((n, width)).astype(dtype)
+    found, size = FAST.product(x.copy()), np.linalg.norm(x.astype(np.float64), axis=1)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, found.T)
+    wide = x.astype(np.float64) @ x.astype(np.float64).T
+    assert (np.abs(found - wide) <= 8 * np.finfo(dtype).eps * np.multiply.outer(size, size)).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20, 33, 100])
