@@ -157,3 +157,21 @@ def test_importing_it_leaves_torch_alone() -> None:
     code = "import sys, flwr_faa; from flwr_faa import Holdout; Holdout(lambda a: 0.0); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_weights_lie_in_memory_as_the_models_do() -> None:
+    """Otherwise a convolution that the project has laid out channels last takes three times as long."""
+    seen = []
+
+    class Convolution(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(self.weight.stride())
+            return super().forward(x)
+
+    model = nn.Sequential(Convolution(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)).to(memory_format=torch.channels_last)
+    loss = TorchLoss(model, np.ones((5, 3, 4, 4), np.float32), np.zeros(5, np.int64))
+    arrays = [np.array(t.numpy(), order="C") for t in model.state_dict().values()]
+    assert not model[0].weight.is_contiguous()
+    loss(arrays)
+    loss.gradient(arrays)
+    assert len(seen) == 3 and set(seen) == {model[0].weight.stride()}
