@@ -8,7 +8,7 @@ project_copyright = author
 release = installed("flwr-anomaly")
 version = release
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinxcontrib.mermaid"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"flwr-anomaly {release}"
@@ -18,7 +18,6 @@ html_css_files = ["tables.css"]
 # Headings are targets of links such as `page.md#a-heading`, as on GitHub.
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
-myst_fence_as_directive = ["mermaid"]
 # Prompts are not copied with a command.
 copybutton_exclude = ".linenos, .gp"
 

@@ -21,7 +21,7 @@ from flwr_faa import expected
 from flwr_faa.client import ACTION, COMMIT, NONCE, SETTINGS
 from flwr_faa.detection.base import Detector
 from flwr_faa.detection.threshold import FEWEST
-from flwr_faa.errors import ArgumentTypeError, ArgumentValueError
+from flwr_faa.errors import ArgumentTypeError, ArgumentValueError, RunError
 from flwr_faa.holdout.base import Holdout
 from flwr_faa.ledger.store import Ledger
 from flwr_faa.pipeline import Pipeline, Rule
@@ -209,7 +209,7 @@ class Defence:
             return
         # Flower's simulation runs the ServerApp on an InMemoryGrid; a deployment never does.
         if type(grid).__name__ != "InMemoryGrid" and not getattr(grid, "simulated", False):
-            raise RuntimeError(
+            raise RunError(
                 f"expected a simulation, got {type(grid).__name__}: the verifier {self.verifier.name!r} asks clients "
                 "for their data in the clear and refuses to run in a deployment"
             )
@@ -314,7 +314,7 @@ class Defence:
         if len(self.reports) == 1 and len(present) >= 2 and present <= rejected and 2 * len(present) > len(replies):
             reasons = Counter(_without_node(v) for v in report.nodes if v.node_id in present).most_common(3)
             told = "; ".join(f"{count} x {why}" for why, count in reasons)
-            raise RuntimeError(
+            raise RunError(
                 f"expected replies that can be judged one by one, got none in the first round: {told}. Secure "
                 "aggregation, compression, and clients that send something else than their model cannot be combined "
                 "with this defence (docs/results/compatibility.md)"

@@ -29,6 +29,14 @@ class ArgumentValueError(FlwrAnomalyError, ValueError):
     """An argument has the right kind, but a value that cannot work."""
 
 
+class RunError(FlwrAnomalyError, RuntimeError):
+    """A run, or a round of a device, cannot go on."""
+
+
+class NoLedgerError(FlwrAnomalyError, FileNotFoundError):
+    """A folder holds no ledger."""
+
+
 class NoRoomError(FlwrAnomalyError, MemoryError):
     """Something takes more memory than this machine has in all."""
 

@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from flwr_faa.client import ACTION, CHALLENGE, COMMITMENT, EVIDENCE, to_record
 from flwr_faa.defence import Defence, failure, lower_minima, readable
+from flwr_faa.errors import ArgumentValueError, RunError
 from flwr_faa.replies import npy
 from flwr_faa.replies.metrics import mend
 from flwr_faa.replies.updates import Layout, Reply, blank, complete, plausible, weigh_nodes
@@ -66,7 +67,9 @@ class Guard:
         """Return what the strategy's own ``configure_train`` sends, without the banned and those not enrolled."""
         self.defence.check_grid(grid)
         if not arrays and self.defence.verifier is not None:
-            raise ValueError("expected initial arrays, which a verifier replays training from, got an empty record")
+            raise ArgumentValueError(
+                "expected initial arrays, which a verifier replays training from, got an empty record"
+            )
         self._grid, self._model = grid, read_model({n: a.data for n, a in arrays.items()}, list(arrays))
         with self.without_banned(strategy, grid, "min_train_nodes") as view:
             messages = self._to_others(own(server_round, arrays, config, view) if view else [])
@@ -100,7 +103,7 @@ class Guard:
             replies in the order of node ids, rebuilt from what was validated.
         """
         if self._model is None:
-            raise RuntimeError("expected configure_train before aggregate_train, got no global model")
+            raise RunError("expected configure_train before aggregate_train, got no global model")
         seconds, key = {"train": time.perf_counter() - self._started}, strategy.weighted_by_key
         # For a node that went away the SuperLink answers, under its own id.
         counted = [m for m in messages if m.metadata.src_node_id in self._asked or not m.has_error()]
@@ -287,10 +290,10 @@ def read_model(data: Mapping[str, bytes], names: Sequence[str] = ()) -> Model:
         try:
             model[name] = npy.read(raw, len(raw))
         except ValueError as why:
-            raise ValueError(f"expected a model of real numbers, got array {name} that is none: {why}") from why
+            raise ArgumentValueError(f"expected a model of real numbers, got array {name} that is none: {why}") from why
     Layout.of(list(model.values()), names)
     if model and not any(array.dtype.kind == "f" for array in model.values()):
-        raise ValueError(
+        raise ArgumentValueError(
             f"expected a model with arrays of floats, in which updates are compared, got {_dtypes(model)} only: trees "
             "and other serialised models cannot be defended"
         )
@@ -319,7 +322,7 @@ def _sent(messages: Sequence[Message], key: str, arrays: ArrayRecord) -> ArrayRe
     first, *others = {id(record): record for record in named}.values() or (arrays,)
     for other in others:
         if other.keys() != first.keys() or any(other[k].data != a.data for k, a in first.items()):
-            raise ValueError(f"{ONE_MODEL} got different ones")
+            raise ArgumentValueError(f"{ONE_MODEL} got different ones")
     return first
 
 

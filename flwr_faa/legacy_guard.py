@@ -30,6 +30,7 @@ from flwr.server.strategy import FedAvg
 from flwr_faa import expected
 from flwr_faa.client import CHALLENGE, COMMITMENT, EVIDENCE
 from flwr_faa.defence import Defence, failure, lower_minima, readable
+from flwr_faa.errors import ArgumentValueError, RunError
 from flwr_faa.guard import ONE_MODEL, limit, read_model
 from flwr_faa.replies import npy
 from flwr_faa.replies.metrics import mend
@@ -82,9 +83,9 @@ class LegacyGuard:
         try:
             found = list(read_model({str(i): tensor for i, tensor in enumerate(parameters.tensors)}).values())
         except ValueError as why:
-            raise ValueError(f"{why}{hint}") from why
+            raise ArgumentValueError(f"{why}{hint}") from why
         if not found:
-            raise ValueError(f"expected a model of at least one array, got none{hint}")
+            raise ArgumentValueError(f"expected a model of at least one array, got none{hint}")
         return found
 
     def configure_fit(
@@ -148,9 +149,9 @@ class LegacyGuard:
             If there is no model to compare with, or all results hold the same one: SecAgg+ puts the average into each.
         """
         if not self._model:
-            raise RuntimeError("expected configure_fit before aggregate_fit, got no global model")
+            raise RunError("expected configure_fit before aggregate_fit, got no global model")
         if len(results) > 1 and len({id(result.parameters) for _, result in results}) == 1:
-            raise RuntimeError(
+            raise RunError(
                 f"expected a model from each client, got the same one for all {len(results)}: secure aggregation "
                 "(SecAgg+) gives a strategy nothing but the average, in which nobody can be told from the others "
                 "(docs/results/compatibility.md)"
@@ -308,7 +309,7 @@ def _sent(told: Sequence[Parameters]) -> Parameters:
     """
     first, *others = {id(parameters): parameters for parameters in told}.values()
     if any(other.tensors != first.tensors for other in others):
-        raise ValueError(f"{ONE_MODEL} got different ones")
+        raise ArgumentValueError(f"{ONE_MODEL} got different ones")
     return first
 
 

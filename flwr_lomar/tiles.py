@@ -24,6 +24,7 @@ from operator import add
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
 from flwr_lomar.index import nearest_by_index
 from flwr_lomar.neighbourhood import Doubles, Floats, Indices, split_columns
 from flwr_lomar.paper.factor import (
@@ -226,7 +227,7 @@ def tiled_factor(
     blocks, rest = split_columns(label_blocks, updates.shape[1])
     order, first = _canonical(updates)
     if sample is not None and isinstance(k, Integral):
-        raise ValueError(f"expected k to be a share where the answer is approximate, got {k!r} neighbours")
+        raise ArgumentValueError(f"expected k to be a share where the answer is approximate, got {k!r} neighbours")
     points = Points.of(updates, order, first, blocks, rest, sample)
     n, r = len(updates), len(blocks)
     index, each = _first_walk(points, neighbourhood_size(k, len(points.others)), watch, sample)
@@ -344,7 +345,7 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
             centred += np.einsum("ij,ij->i", chunk, chunk)
         x[:, here.start + start : here.start + start + chunk.shape[1]] = chunk
     if not centred.max() < np.finfo(updates.dtype).max / 8:  # false for NaN too
-        raise ValueError("expected finite updates with finite squares, got NaN, infinity or too large a number")
+        raise ArgumentValueError("expected finite updates with finite squares, got NaN, infinity or too large a number")
     noise = 2 * float(np.median(centred)) * float(np.finfo(updates.dtype).eps) * math.sqrt(min(WIDTH, len(columns)))
     return Part(here, centred, squares, positive, noise)
 

@@ -3,6 +3,8 @@
 The table has an entry for each argument. A public callable or an argument without one fails, so none can be forgotten.
 """
 
+import ast
+import builtins
 import importlib
 import inspect
 import pkgutil
@@ -157,3 +159,15 @@ def test_every_error_has_the_root_and_is_on_the_page() -> None:
         and obj.__module__.startswith(("flwr_faa", "flwr_lomar"))
     }
     assert raised and raised <= errors
+
+
+def test_no_built_in_error_is_raised() -> None:
+    """What we refuse, we refuse by an error of ours. Python wants its own of a module that has no such name."""
+    found = []
+    for package in (flwr_faa, flwr_lomar):
+        for file in Path(package.__path__[0]).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                called = node.exc.func if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) else None
+                if isinstance(called, ast.Name) and hasattr(builtins, called.id) and called.id != "AttributeError":
+                    found.append(f"{file}:{node.lineno} {called.id}")
+    assert not found

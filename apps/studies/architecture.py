@@ -1,7 +1,8 @@
 """``python -m apps.studies.architecture [--write]``: the rooms of the tree, drawn from its imports.
 
-A part is a package, or a folder of ``apps``; a room is a module or folder directly in a part. An arrow is an import.
-An import that longer paths imply has no arrow of its own.
+A part is a package, or a folder of ``apps``; a room is a module or folder directly in a part. A picture has a line for
+each room, those that import nothing of the others first. A square in a line is an import of the room of that number. So
+every square is left of its line's own number, unless there is a circle.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grimp
 
 from apps.lab.markdown import untitled, write_region
+from apps.lab.papers.plots import svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
+PICTURES = DOC.with_suffix("")
 PARTS = ("flwr_faa", "flwr_lomar", "apps.lab", "apps.field", "apps.release", "apps.studies")
 DRAWN = ("flwr_faa", "flwr_lomar", "apps.lab")
 
@@ -26,29 +33,63 @@ Arrows = Mapping[str, Set[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the pictures, and with ``--write`` put them into docs/architecture.md."""
+    """Print what is in the rooms, and with ``--write`` put it and the pictures into docs."""
     parser = argparse.ArgumentParser(prog="python -m apps.studies.architecture", description=main.__doc__)
-    parser.add_argument("--write", action="store_true", help="into docs/architecture.md")
+    parser.add_argument("--write", action="store_true", help="into docs/architecture.md and docs/architecture")
     write = parser.parse_args(arguments).write
-    for name, text in pages().items():
-        print(text)
+    PICTURES.mkdir(exist_ok=True)
+    for name, imports in graphs().items():
+        print(page(name, imports))
         if write:
-            write_region(DOC, name, text)
+            write_region(DOC, name, page(name, imports))
+            (PICTURES / f"{name}.svg").write_text(svg(picture(imports)))
     return 0
 
 
-def pages() -> dict[str, str]:
-    """Return the picture of the house, and of each part that has many rooms, with a table of what is in them."""
-    return {"house": page(arrows(part_of)), **{part: page(rooms(part)) for part in DRAWN}}
+def graphs() -> dict[str, Arrows]:
+    """Return the imports in the house, and in each part that has many rooms."""
+    return {"house": arrows(part_of), **{part: rooms(part) for part in DRAWN}}
 
 
-def page(arrows: Arrows) -> str:
-    """Return a picture as Mermaid text, and a table of what the rooms in it are for."""
-    joined = set().union(*arrows.values(), (place for place, into in arrows.items() if into))
-    lines = [f"    {place}" for place in sorted(set(arrows) - joined)]
-    lines += [f"    {a} --> {b}" for a, into in sorted(direct(arrows).items()) for b in sorted(into)]
+def page(name: str, arrows: Arrows) -> str:
+    """Return the place of a picture, and a table of what the rooms in it are for."""
     table = untitled(("room", "what is in it"), [(f"`{room}`", purpose(room)) for room in sorted(arrows)])
-    return "\n".join(["```mermaid", "flowchart TD", *lines, "```", "", table])
+    return f"![which room imports which](architecture/{name}.svg)\n\n{table}"
+
+
+def picture(arrows: Arrows) -> Figure:
+    """Return a picture of imports: a line for each room, a square for each import."""
+    from matplotlib.figure import Figure
+
+    order = sorted(arrows, key=lambda place: (height(arrows, place), place))
+    n, names = len(order), 2.0  # inches for the names
+    figure = Figure(figsize=(names + 0.24 * n + 0.1, 0.24 * n + 0.4))
+    axes = figure.add_axes((names / (names + 0.24 * n + 0.1), 0.02, 0.24 * n / (names + 0.24 * n + 0.1), 0.9))
+    for line, place in enumerate(order):
+        axes.axhline(line, color="#dddddd", linewidth=0.5, zorder=0)
+        axes.scatter(line, line, s=12, marker="x", color="#999999", linewidth=0.8)
+        imported = [order.index(other) for other in arrows[place]]
+        axes.scatter(imported, [line] * len(imported), s=45, marker="s", color="#2f6f9f")
+    axes.set_xlim(-0.6, n - 0.4)
+    axes.set_ylim(n - 0.4, -0.6)
+    axes.set_xticks(range(n), [str(i + 1) for i in range(n)], fontsize=8)
+    axes.set_yticks(range(n), [f"{shown(place, order)}  {i + 1}" for i, place in enumerate(order)], fontsize=9)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def height(arrows: Arrows, place: str) -> int:
+    """Return how many rooms the longest path of imports from a room passes."""
+    return max((1 + height(arrows, other) for other in arrows.get(place, ())), default=0)
+
+
+def shown(place: str, among: Sequence[str]) -> str:
+    """Return the short name of a room, and the whole name of a part."""
+    return (
+        place if {part_of(other) for other in among} != {part_of(place)} else place.removeprefix(part_of(place) + ".")
+    )
 
 
 @cache
@@ -84,18 +125,6 @@ def rooms(part: str) -> Arrows:
         for room, into in arrows(room_of).items()
         if part_of(room) == part and room != part
     }
-
-
-def direct(arrows: Arrows) -> Arrows:
-    """Return the arrows that no longer path implies."""
-    reached: dict[str, set[str]] = {}
-
-    def reach(place: str) -> set[str]:
-        if place not in reached:
-            reached[place] = set().union(*({other} | reach(other) for other in arrows.get(place, ())))
-        return reached[place]
-
-    return {place: set(into).difference(*map(reach, into)) for place, into in arrows.items()}
 
 
 def purpose(module: str) -> str:

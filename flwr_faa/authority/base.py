@@ -14,7 +14,7 @@ from flwr_faa.authority.information import RHO_BITS
 from flwr_faa.authority.registration import Disclosure, Registration, verify_signature
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.group import Group
-from flwr_faa.errors import FlwrAnomalyError
+from flwr_faa.errors import ArgumentValueError, FlwrAnomalyError
 
 #: Flower's node ids are 64-bit unsigned.
 MAX_NODE = 2**64 - 1
@@ -59,12 +59,12 @@ class SignedPublicKey:
             Not this authority's, for another node, group or width.
         """
         if not verify_signature(authority, self.signature, _PURPOSE + self.node_id.to_bytes(8, "big") + self.public):
-            raise ValueError("expected a public key signed by the pinned authority, got another signature")
+            raise ArgumentValueError("expected a public key signed by the pinned authority, got another signature")
         if self.node_id != node_id:
-            raise ValueError(f"expected the public key of node {node_id}, got that of node {self.node_id}")
+            raise ArgumentValueError(f"expected the public key of node {node_id}, got that of node {self.node_id}")
         public = ipfe.PublicKey.from_bytes(group, self.public)
         if public.n != width:
-            raise ValueError(f"expected a public key of width {width}, got {public.n}")
+            raise ArgumentValueError(f"expected a public key of width {width}, got {public.n}")
         return public
 
     def to_bytes(self) -> bytes:
@@ -75,10 +75,10 @@ class SignedPublicKey:
     def from_bytes(cls, data: bytes) -> SignedPublicKey:
         """Undo ``to_bytes``; raise ValueError for anything else. Does not verify."""
         if len(data) < _HEAD.size:
-            raise ValueError(f"expected at least {_HEAD.size} bytes, got {len(data)}")
+            raise ArgumentValueError(f"expected at least {_HEAD.size} bytes, got {len(data)}")
         magic, node_id, size = _HEAD.unpack_from(data)
         if magic != _MAGIC or len(data) != _HEAD.size + size + 64:
-            raise ValueError(f"expected a version 1 signed public key, got {len(data)} other bytes")
+            raise ArgumentValueError(f"expected a version 1 signed public key, got {len(data)} other bytes")
         return cls(node_id, data[_HEAD.size : -64], data[-64:])
 
 

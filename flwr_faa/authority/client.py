@@ -18,6 +18,7 @@ from flwr_faa.authority.registration import BudgetExceeded, Disclosure, Refused,
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
+from flwr_faa.errors import ArgumentValueError
 
 #: Seconds to be connected. The machine is there or it is not.
 _CONNECT = 5.0
@@ -53,7 +54,7 @@ class RemoteAuthority:
     ) -> None:
         address = httpx.URL(url)
         if address.scheme != "https" and not (address.scheme == "http" and loopback(address.host)):
-            raise ValueError(f"expected https://, or http:// on loopback, got {url}")
+            raise ArgumentValueError(f"expected https://, or http:// on loopback, got {url}")
         self.url, self._credential = url, credential
         self._public: dict[tuple[int, int], ipfe.PublicKey] = {}
         self._away_until = 0.0

@@ -24,6 +24,7 @@ from flwr_faa.authority.store import SampleSet, Store
 from flwr_faa.crypto import ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
+from flwr_faa.errors import ArgumentValueError
 
 _SCALAR = 32  # bytes of a scalar, in both groups
 
@@ -52,7 +53,9 @@ class KeyAuthority:
         settings = {name: store.meta(name) for name in ("group", "budget", "digest key", "signing key")}
         found = [value for value in settings.values() if value is not None]
         if len(found) < len(settings):
-            raise ValueError("expected an authority's file with its keys, got an empty one; see 'faa-authority init'")
+            raise ArgumentValueError(
+                "expected an authority's file with its keys, got an empty one; see 'faa-authority init'"
+            )
         group, budget, self._digest_key, seed = found
         self.group: Group = open_group(group.decode())
         self.budget = float(budget)
@@ -65,7 +68,7 @@ class KeyAuthority:
         expected.number("budget", budget, above=0, most=1)
         with store.transaction():
             if store.meta("signing key") is not None:
-                raise ValueError("expected an empty store, got one with an authority's keys")
+                raise ArgumentValueError("expected an empty store, got one with an authority's keys")
             store.set_meta("group", open_group(back_end).name.encode())
             store.set_meta("budget", repr(budget).encode())
             store.set_meta("digest key", secrets.token_bytes(32))

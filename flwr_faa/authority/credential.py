@@ -20,6 +20,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flwr_faa.errors import ArgumentValueError
+
 #: Headers of a request: milliseconds since 1970; in hex 16 random bytes, SHA-256 of the body, Ed25519 signature.
 TIME, NONCE, DIGEST, SIGNATURE = "x-faa-time", "x-faa-nonce", "x-faa-digest", "x-faa-signature"
 
@@ -49,9 +51,9 @@ class Credential:
             fields = json.loads(path.read_bytes())
             found = cls(bytes.fromhex(fields["authority"]), fields["certificate"], bytes.fromhex(fields["key"]))
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"expected a key file of faa-authority, got another file: {path}") from None
+            raise ArgumentValueError(f"expected a key file of faa-authority, got another file: {path}") from None
         if (len(found.authority), len(found.key)) != (32, 32):
-            raise ValueError(f"expected keys of 32 bytes in {path}, got others")
+            raise ArgumentValueError(f"expected keys of 32 bytes in {path}, got others")
         return found
 
     def write(self, path: Path) -> None:

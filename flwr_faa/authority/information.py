@@ -24,6 +24,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flwr_faa.errors import ArgumentValueError
+
 #: The functions of a step are combined with random weights from 1 to below 2^this. False claims pass with probability
 #: 2^-23 + 2^-24 (``spotcheck/claims.py``); every bit more is a bit more that a key tells.
 RHO_BITS = 24
@@ -50,7 +52,7 @@ class Told:
 def dimensions(values: int, top: int) -> int:
     """Return how many values of a sample hold as much information as one number with so many possible values."""
     if top < 1:
-        raise ValueError(f"expected samples from 0 to at least 1, got a largest value of {top}")
+        raise ArgumentValueError(f"expected samples from 0 to at least 1, got a largest value of {top}")
     count, held = 0, 1
     while held < values:
         count, held = count + 1, held * (top + 1)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_faa.authority.budget import DIGEST, Digests
+from flwr_faa.errors import ArgumentValueError
 
 _VERSION = b"2"
 _GENESIS = bytes(32)
@@ -105,7 +106,9 @@ class Store:
             if version is None:
                 self.set_meta("version", _VERSION)
             elif version != _VERSION:
-                raise ValueError(f"expected an authority's file of version {_VERSION.decode()}, got {version!r}")
+                raise ArgumentValueError(
+                    f"expected an authority's file of version {_VERSION.decode()}, got {version!r}"
+                )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -239,7 +242,7 @@ class Store:
         for row in self._db.execute("SELECT * FROM log ORDER BY id"):
             line, count = Line(*row), count + 1
             if line.id != count or line.hash != line.chained(before):
-                raise ValueError(f"expected an unchanged log, got another line {count}")
+                raise ArgumentValueError(f"expected an unchanged log, got another line {count}")
             before = line.hash
         return count
 

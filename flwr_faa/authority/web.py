@@ -22,6 +22,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flwr_faa.authority.credential import loopback
+from flwr_faa.errors import ArgumentValueError
 
 #: For a stranger's connection, from being accepted: TLS handshake, headers and answer.
 SECONDS = 10
@@ -52,7 +53,7 @@ def serve(
         Clear text off loopback.
     """
     if tls is None and not loopback(host):
-        raise ValueError(f"expected TLS, or a loopback address, got clear text on {host}")
+        raise ArgumentValueError(f"expected TLS, or a loopback address, got clear text on {host}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = _Door(socket.create_server((host, port), family=family, backlog=_BACKLOG))
     config = uvicorn.Config(

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
+
 #: lambda in the paper.
 LAMBDA = 2
 
@@ -63,7 +65,9 @@ def inverse(u: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
     x = u.astype(np.int64)
     last, rest = np.divmod(x[..., -1, :] - x[..., :-1, :].sum(axis=-2), divisor)
     if rest.any():
-        raise ValueError(f"expected the transform of integers, got {np.count_nonzero(rest)} columns that are not")
+        raise ArgumentValueError(
+            f"expected the transform of integers, got {np.count_nonzero(rest)} columns that are not"
+        )
     x[..., -1, :] = last
     x[..., :-1, :] -= last[..., None, :]
     return x
@@ -72,11 +76,11 @@ def inverse(u: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
 def _check(values: Integers, lam: int) -> int:
     """Return the divisor lambda - n + 1, after checking that nothing can go wrong in int64."""
     if not np.issubdtype(values.dtype, np.integer) or values.ndim < 2:
-        raise ValueError(f"expected integers of shape (..., n, w), got {values.dtype} of shape {values.shape}")
+        raise ArgumentValueError(f"expected integers of shape (..., n, w), got {values.dtype} of shape {values.shape}")
     n = int(values.shape[-2])
     if n < 1 or lam == n - 1:
-        raise ValueError(f"expected at least one row, and not lambda + 1 = {lam + 1} (M is singular), got {n}")
+        raise ArgumentValueError(f"expected at least one row, and not lambda + 1 = {lam + 1} (M is singular), got {n}")
     size = max(int(values.max()), -int(values.min())) if values.size else 0
     if size * (2 * n + abs(lam)) >= 2**63:
-        raise ValueError(f"expected values whose transform fits int64, got {size}")
+        raise ArgumentValueError(f"expected values whose transform fits int64, got {size}")
     return lam - n + 1

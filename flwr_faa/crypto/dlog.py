@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import multiples
-from flwr_faa.errors import FlwrAnomalyError
+from flwr_faa.errors import ArgumentValueError, FlwrAnomalyError
 
 #: Largest bound: 4,096 giant steps over the largest table, some 20 ms for a value that is not there.
 MAX_BOUND = 2**33
@@ -83,7 +83,7 @@ class DiscreteLog:
             The bound is negative or above ``MAX_BOUND``.
         """
         if not 0 <= bound <= MAX_BOUND:
-            raise ValueError(f"expected a bound from 0 to {MAX_BOUND}, got {bound}")
+            raise ArgumentValueError(f"expected a bound from 0 to {MAX_BOUND}, got {bound}")
         with self._lock:
             return self._solve(points, bound)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
+
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -25,7 +27,9 @@ def encode(x: Floats, fraction_bits: int) -> npt.NDArray[np.int64]:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.rint(np.ldexp(np.asarray(x, np.float64), fraction_bits))
     if not np.isfinite(x).all():
-        raise ValueError("expected finite values, got NaN or infinity")
+        raise ArgumentValueError("expected finite values, got NaN or infinity")
     if scaled.size and not np.abs(scaled).max() < 2.0**63:
-        raise ValueError(f"expected |x| < 2^{63 - fraction_bits} with {fraction_bits} fractional bits, got larger")
+        raise ArgumentValueError(
+            f"expected |x| < 2^{63 - fraction_bits} with {fraction_bits} fractional bits, got larger"
+        )
     return scaled.astype(np.int64)

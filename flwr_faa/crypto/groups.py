@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.crypto.group import Group, Point
+from flwr_faa.errors import ArgumentValueError
 
 
 def random_scalar(group: Group) -> int:
@@ -93,7 +94,7 @@ def encode(group: Group, points: Sequence[Point]) -> bytes:
     half = group.point_size // 2
     pairs = group.coordinates(points)
     if (0, 0) in pairs:
-        raise ValueError(f"expected points with coordinates, got the identity (point {pairs.index((0, 0))})")
+        raise ArgumentValueError(f"expected points with coordinates, got the identity (point {pairs.index((0, 0))})")
     return b"".join([x.to_bytes(half, "big") + y.to_bytes(half, "big") for x, y in pairs])
 
 
@@ -111,16 +112,18 @@ def decode(group: Group, data: bytes, *, subgroup: bool = True) -> list[Point]:
     """
     data, size, p, a, b = bytes(data), group.point_size, group.prime, group.a, group.b
     if len(data) % size:
-        raise ValueError(f"expected points of {size} bytes, got {len(data)} bytes")
+        raise ArgumentValueError(f"expected points of {size} bytes, got {len(data)} bytes")
     points = []
     for start in range(0, len(data), size):
         raw = data[start : start + size]
         x, y = int.from_bytes(raw[: size // 2], "big"), int.from_bytes(raw[size // 2 :], "big")
         if x >= p or y >= p or (y * y - (x * x + a) * x - b) % p:  # b != 0: the identity's zeros fail too
-            raise ValueError(f"expected a point of {group.curve}, got {raw[:8].hex()}... (point {start // size})")
+            raise ArgumentValueError(
+                f"expected a point of {group.curve}, got {raw[:8].hex()}... (point {start // size})"
+            )
         points.append(group.load(raw))
     if subgroup and not group.in_subgroup(points):
-        raise ValueError(f"expected points of {group.curve}'s prime-order subgroup, got one outside")
+        raise ArgumentValueError(f"expected points of {group.curve}'s prime-order subgroup, got one outside")
     return points
 
 

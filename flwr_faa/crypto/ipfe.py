@@ -27,6 +27,7 @@ from flwr_faa.crypto import groups
 from flwr_faa.crypto.dlog import solver
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import combine, msm, multiples
+from flwr_faa.errors import ArgumentValueError
 
 #: Most coordinates a key may have.
 MAX_WIDTH = 2**16
@@ -96,7 +97,7 @@ def setup(group: Group, n: int) -> tuple[PublicKey, MasterKey]:
         n is not in 1 .. ``MAX_WIDTH``.
     """
     if not 1 <= n <= MAX_WIDTH:
-        raise ValueError(f"expected vectors of length 1 to {MAX_WIDTH}, got {n}")
+        raise ArgumentValueError(f"expected vectors of length 1 to {MAX_WIDTH}, got {n}")
     scalars = tuple(_random_scalar(group) for _ in range(n))
     return PublicKey(group, tuple(multiples(group, group.generator, scalars))), MasterKey(group, scalars)
 
@@ -209,19 +210,19 @@ def claims_hold(claims: Sequence[Claim]) -> bool:
         Widths or back ends do not match, or a value is not below half the group's order (the check is modulo it).
     """
     if not claims:
-        raise ValueError("expected at least one claim, got none")
+        raise ArgumentValueError("expected at least one claim, got none")
     group = _common(claims[0].ciphertexts, [claims[0].key])
     points: list[Point] = []
     scalars: list[int] = []
     right = group.identity
     for claim in claims:
         if _common(claim.ciphertexts, [claim.key]) is not group:
-            raise ValueError("expected claims of one back end, got several")
+            raise ArgumentValueError("expected claims of one back end, got several")
         if len(claim.weights) != len(claim.ciphertexts):
-            raise ValueError(f"expected {len(claim.ciphertexts)} weights, got {len(claim.weights)}")
+            raise ArgumentValueError(f"expected {len(claim.ciphertexts)} weights, got {len(claim.weights)}")
         if abs(claim.value) >= group.order // 2:
             bits = claim.value.bit_length()
-            raise ValueError(f"expected a claim below half the group's order, got one of {bits} bits")
+            raise ArgumentValueError(f"expected a claim below half the group's order, got one of {bits} bits")
         if group.multiexp:
             first = msm(group, [ct.points[0] for ct in claim.ciphertexts], claim.weights)
             points += [p for ct in claim.ciphertexts for p in ct.points[1:]]
@@ -251,24 +252,24 @@ def _integers(x: Sequence[int] | npt.NDArray[Any], key: PublicKey | MasterKey) -
     n = key.n if isinstance(key, PublicKey) else len(key.scalars)
     values: Sequence[Any] = x.tolist() if isinstance(x, np.ndarray) else x
     if len(values) != n:
-        raise ValueError(f"expected a vector of length {n}, got length {len(values)}")
+        raise ArgumentValueError(f"expected a vector of length {n}, got length {len(values)}")
     if bad := [v for v in values if type(v) is not int and not isinstance(v, np.integer)]:
-        raise ValueError(f"expected integers, got {bad[0]!r}")
+        raise ArgumentValueError(f"expected integers, got {bad[0]!r}")
     if max(values) >= key.group.order // 2 or min(values) <= -key.group.order // 2:
-        raise ValueError("expected integers below half the group's order, got a larger one")
+        raise ArgumentValueError("expected integers below half the group's order, got a larger one")
     return tuple(map(int, values))
 
 
 def _common(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey]) -> Group:
     """Return the one group of all ciphertexts, after checking that everything fits together."""
     if not ciphertexts:
-        raise ValueError("expected at least one ciphertext, got none")
+        raise ArgumentValueError("expected at least one ciphertext, got none")
     group, n = ciphertexts[0].group, ciphertexts[0].n
     if any(ct.group is not group for ct in ciphertexts):
-        raise ValueError(f"expected ciphertexts of one back end ({group.name}), got another too")
+        raise ArgumentValueError(f"expected ciphertexts of one back end ({group.name}), got another too")
     widths = {ct.n for ct in ciphertexts} | {len(key.y) for key in keys}
     if widths != {n}:
-        raise ValueError(f"expected one width of ciphertexts and keys, got {sorted(widths)}")
+        raise ArgumentValueError(f"expected one width of ciphertexts and keys, got {sorted(widths)}")
     return group
 
 
@@ -280,15 +281,15 @@ def _write(group: Group, kind: bytes, rows: Sequence[Sequence[Point]], n: int) -
 def _read(group: Group, kind: bytes, data: bytes) -> list[tuple[Point, ...]]:
     """Read rows of points; nothing is allocated before the length is right."""
     if len(data) < _HEADER.size:
-        raise ValueError(f"expected at least {_HEADER.size} bytes, got {len(data)}")
+        raise ArgumentValueError(f"expected at least {_HEADER.size} bytes, got {len(data)}")
     version, code, found, m, n = _HEADER.unpack_from(data)
     if (version, code, found) != (_VERSION, group.code, kind):
         expected = (_VERSION, group.code, kind)
-        raise ValueError(f"expected version, back end and kind {expected}, got {(version, code, found)}")
+        raise ArgumentValueError(f"expected version, back end and kind {expected}, got {(version, code, found)}")
     width = n + (kind == b"C")
     if not (1 <= n <= MAX_WIDTH and (m == 1 if kind == b"K" else m >= 1)):
-        raise ValueError(f"expected at least one row of 1 to {MAX_WIDTH} values, got {m} of {n}")
+        raise ArgumentValueError(f"expected at least one row of 1 to {MAX_WIDTH} values, got {m} of {n}")
     if len(data) != (size := _HEADER.size + m * width * group.point_size):
-        raise ValueError(f"expected {size} bytes, got {len(data)}")
+        raise ArgumentValueError(f"expected {size} bytes, got {len(data)}")
     points = groups.decode(group, data[_HEADER.size :])
     return [tuple(points[i * width : (i + 1) * width]) for i in range(m)]

@@ -44,6 +44,7 @@ from flwr_faa.crypto.exact import exact_product
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import msm
+from flwr_faa.errors import ArgumentValueError
 
 _DOMAIN = b"flwr-anomaly/linear/1\n"
 #: Bits of the weights sigma and rho that fold claims into one, and of the verifier's own.
@@ -115,11 +116,11 @@ class Proof:
         """
         size = group.point_size + 32 * (width + 2)
         if len(data) != size:
-            raise ValueError(f"expected a proof of {size} bytes, got {len(data)}")
+            raise ArgumentValueError(f"expected a proof of {size} bytes, got {len(data)}")
         (mask,) = groups.decode(group, data[: group.point_size])
         scalars = [int.from_bytes(data[at : at + 32], "big") for at in range(group.point_size, size, 32)]
         if max(scalars) >= group.order:
-            raise ValueError("expected scalars below the group's order, got a larger one")
+            raise ArgumentValueError("expected scalars below the group's order, got a larger one")
         return cls(mask, scalars[0], tuple(scalars[2:]), scalars[1])
 
 
@@ -162,7 +163,7 @@ def prove(
     y = fold(group, statement.weights, vectors)
     r = _inner(statement.weights, blindings) % q
     if (_inner(y, v) - statement.value) % q:
-        raise ValueError("expected a statement that is true of the vectors, got another value")
+        raise ArgumentValueError("expected a statement that is true of the vectors, got another value")
     # Mask, hash, answer.
     a = [_random_scalar(group) for _ in v]
     alpha = _random_scalar(group)
@@ -240,7 +241,7 @@ def verify(statements: Sequence[Statement], proofs: Sequence[Proof]) -> list[boo
         If there is not one proof for each statement, or they are not all of one group and width.
     """
     if len(statements) != len(proofs):
-        raise ValueError(f"expected {len(statements)} proofs, got {len(proofs)}")
+        raise ArgumentValueError(f"expected {len(statements)} proofs, got {len(proofs)}")
     return hold([equation(statement, proof) for statement, proof in zip(statements, proofs, strict=True)])
 
 
@@ -258,7 +259,7 @@ def hold(equations: Sequence[Equation | None]) -> list[bool]:
     """
     cases = [(i, e) for i, e in enumerate(equations) if e is not None]
     if len({(e.group.name, len(e.fixed)) for _, e in cases}) > 1:
-        raise ValueError("expected statements of one group and one width, got several")
+        raise ArgumentValueError("expected statements of one group and one width, got several")
     found = [False] * len(equations)
     pending = [cases] if cases else []
     while pending:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group, Point
 from flwr_faa.crypto.groups import multiples
+from flwr_faa.errors import ArgumentValueError
 
 #: Values above this are not samples (``authority.registration.MAX_TOP``).
 MAX_VALUE = 2**31 - 1
@@ -49,11 +50,11 @@ def commit_rows(group: Group, rows: npt.NDArray[np.integer], blindings: Sequence
         If the rows are not such integers, or there is not one blinding for each.
     """
     if rows.ndim != 2 or rows.dtype.kind not in "iu":
-        raise ValueError(f"expected integers of shape (m, n), got {rows.dtype} of shape {rows.shape}")
+        raise ArgumentValueError(f"expected integers of shape (m, n), got {rows.dtype} of shape {rows.shape}")
     if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) <= MAX_VALUE:
-        raise ValueError(f"expected values from 0 to {MAX_VALUE}, got {rows.min()} to {rows.max()}")
+        raise ArgumentValueError(f"expected values from 0 to {MAX_VALUE}, got {rows.min()} to {rows.max()}")
     if len(blindings) != len(rows):
-        raise ValueError(f"expected {len(rows)} blindings, got {len(blindings)}")
+        raise ArgumentValueError(f"expected {len(rows)} blindings, got {len(blindings)}")
     first, *bases = generators(group, rows.shape[1])
     masks = multiples(group, first, list(blindings))
     return [group.add(mask, _weighted(group, bases, row)) for mask, row in zip(masks, rows, strict=True)]

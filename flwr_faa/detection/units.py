@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.detection.blocks import Vector
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies import kernels
 from flwr_faa.replies.updates import Floats
 
@@ -47,7 +48,7 @@ class Unit:
             If one is not finite.
         """
         if not np.isfinite(largest).all():
-            raise ValueError("expected finite updates, got NaN or infinity")
+            raise ArgumentValueError("expected finite updates, got NaN or infinity")
         usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
         far = largest / FAR > usual
         if SMALL <= usual <= LARGE and not far.any():

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flwr_faa import private, terminal
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.ledger.history import History, NodeHistory
 from flwr_faa.ledger.store import Ledger
 
@@ -56,7 +57,7 @@ def node(folder: Folder, node_id: Node) -> None:
     with _explained():
         found = History(folder).verdicts(node_id)
         if not found:
-            raise ValueError(f"expected a node of this ledger, got {node_id}; see 'faa-ledger nodes'")
+            raise ArgumentValueError(f"expected a node of this ledger, got {node_id}; see 'faa-ledger nodes'")
         rows = []
         for v in found:
             numbers = [f"{x:.4g}" if x is not None else "-" for x in (v["score"], v["error"])]
@@ -90,7 +91,7 @@ def lift(
     """Lift a node's ban and forget its strikes. A running server takes it up with the next round."""
     with _explained():
         if sum((node_id is not None, everybody, server_round is not None)) != 1:
-            raise ValueError("expected one of NODE, --all and --round")
+            raise ArgumentValueError("expected one of NODE, --all and --round")
         history = History(folder)
         held = {n.node_id: n for n in history.nodes() if n.ban or n.strikes}
         if server_round is None:
@@ -98,7 +99,7 @@ def lift(
         else:
             lifted, wanted = history.banned_in(server_round), f"that was banned in round {server_round} and still is"
         if not lifted:
-            raise ValueError(f"expected a node {wanted}, got {'none' if node_id is None else node_id}")
+            raise ArgumentValueError(f"expected a node {wanted}, got {'none' if node_id is None else node_id}")
         ledger = Ledger(folder)
         for node in lifted:
             ledger.lift(int(node))
@@ -139,7 +140,7 @@ def serve(
         from flwr_faa.ledger import live
 
         if (certificate is None) != (certificate_key is None):
-            raise ValueError("expected --certificate and --certificate-key, got one of them")
+            raise ArgumentValueError("expected --certificate and --certificate-key, got one of them")
         History(folder).rounds(1)  # an error now rather than on the page
         tls = (certificate_key, certificate) if certificate_key and certificate else None
         token = live.read_token(token_file) if token_file else live.new_token()

@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from flwr_faa import private
+from flwr_faa.errors import ArgumentValueError
 
 #: The script that leads to version 1, to version 2, and so on. Files of release 0.1 say that they are version 0.
 _VERSIONS = (
@@ -63,12 +64,12 @@ def connect(path: Path) -> sqlite3.Connection:
         # The strategy may live in another thread than the one that made it (Flower's simulation does that).
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
-        raise ValueError(f"expected a ledger that can be written, got {path}: {error}") from error
+        raise ArgumentValueError(f"expected a ledger that can be written, got {path}: {error}") from error
     try:
         _upgrade(db, path)
     except sqlite3.OperationalError as error:
         db.close()
-        raise ValueError(f"expected a ledger that can be written, got {path}: {error}") from error
+        raise ArgumentValueError(f"expected a ledger that can be written, got {path}: {error}") from error
     except BaseException:
         db.close()
         raise
@@ -113,7 +114,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _upgrade(db: sqlite3.Connection, path: Path) -> None:
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
-        raise ValueError(f"expected a ledger of version {VERSION} or older, got version {version}: {path}")
+        raise ArgumentValueError(f"expected a ledger of version {VERSION} or older, got version {version}: {path}")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA wal_autocheckpoint=1")
     try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flwr_faa.errors import NoLedgerError
 from flwr_faa.ledger import file as ledger_file
 from flwr_faa.report import Outcome
 from flwr_faa.terminal import printable
@@ -108,7 +109,7 @@ class History:
 
     Raises
     ------
-    FileNotFoundError
+    NoLedgerError
         From every method, if there is no ledger.
     sqlite3.Error
         From every method, if the file is none.
@@ -215,7 +216,7 @@ class History:
     def _open(self) -> Iterator[sqlite3.Connection]:
         path = self.folder / "ledger.sqlite"
         if not path.is_file():
-            raise FileNotFoundError(f"expected a ledger's folder, got {self.folder} without ledger.sqlite")
+            raise NoLedgerError(f"expected a ledger's folder, got {self.folder} without ledger.sqlite")
         with ledger_file.reading(path) as db:
             db.text_factory = lambda raw: raw.decode(errors="replace")
             db.row_factory = _row

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_faa import expected, private
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.ledger.file import connect, transaction
 from flwr_faa.report import Outcome, RoundReport
 
@@ -253,7 +254,7 @@ def _repair(path: Path) -> None:
             if position < end:
                 lines.truncate(position)
     except OSError as error:
-        raise ValueError(f"expected a ledger that can be written, got {path}: {error}") from error
+        raise ArgumentValueError(f"expected a ledger that can be written, got {path}: {error}") from error
 
 
 def _close(db: sqlite3.Connection, lock: int, *backlogs: _Backlog) -> None:

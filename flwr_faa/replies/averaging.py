@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies import kernels
 from flwr_faa.replies.layout import Arrays, Layout, Role
 from flwr_faa.replies.rows import flat, runs
@@ -98,12 +99,12 @@ def into_dtype(found: npt.NDArray[Any], w: npt.NDArray[Any]) -> npt.NDArray[Any]
         If it has no real numbers, or they are not finite where those of w are.
     """
     if found.dtype.kind not in "fiub":
-        raise ValueError(f"expected an array of {w.dtype}, got {found.dtype}")
+        raise ArgumentValueError(f"expected an array of {w.dtype}, got {found.dtype}")
     if found.dtype == w.dtype:
         return found
     new = _into(found, found != w, w)
     if w.dtype.kind == "f" and bool((np.isfinite(w) & ~np.isfinite(new)).any()):
-        raise ValueError(f"expected values that {w.dtype} holds, got {found.dtype} with others")
+        raise ArgumentValueError(f"expected values that {w.dtype} holds, got {found.dtype} with others")
     return new
 
 

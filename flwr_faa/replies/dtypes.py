@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
+
 
 def converted(array: npt.NDArray[Any], w: npt.NDArray[Any], called: str) -> npt.NDArray[Any]:
     """Return the array in the dtype of the broadcast ``w``.
@@ -27,7 +29,7 @@ def converted(array: npt.NDArray[Any], w: npt.NDArray[Any], called: str) -> npt.
     if array.dtype == dtype:
         return array
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{called}: expected dtype {dtype}, got {array.dtype}")
+        raise ArgumentValueError(f"{called}: expected dtype {dtype}, got {array.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
     if dtype.kind == "f":
@@ -43,5 +45,5 @@ def converted(array: npt.NDArray[Any], w: npt.NDArray[Any], called: str) -> npt.
         whole = array.dtype.kind != "f" or bool((np.isfinite(array) & (np.rint(array) == array)).all())
         fits = whole and (not array.size or least <= int(array.min()) <= int(array.max()) <= most)
     if not fits:
-        raise ValueError(f"{called}: expected values that {dtype} holds, got {array.dtype} with others")
+        raise ArgumentValueError(f"{called}: expected values that {dtype} holds, got {array.dtype} with others")
     return cast

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
+
 Arrays = Sequence[npt.NDArray[Any]]
 
 _MEAN = re.compile(r"(running|moving)_mean$")
@@ -71,7 +73,7 @@ class Layout:
         for i, array in enumerate(arrays):
             if array.dtype.kind not in "fiub":
                 told = f"array {i}" + (f" ({names[i]})" if names else "")
-                raise ValueError(
+                raise ArgumentValueError(
                     f"expected a model of real numbers, got {array.dtype} in {told}: send real and imaginary parts as "
                     "two arrays, and text or objects not at all"
                 )

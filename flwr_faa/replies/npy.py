@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
+
 _MAGIC = b"\x93NUMPY"
 #: NumPy itself reads no longer headers unless it is told to.
 _MAX_HEADER = 10_000
@@ -58,43 +60,43 @@ def read(data: bytes, limit: int) -> npt.NDArray[Any]:
     array([0, 1, 2])
     """
     if len(data) > limit:
-        raise ValueError(f"expected at most {limit} bytes, got {len(data)}")
+        raise ArgumentValueError(f"expected at most {limit} bytes, got {len(data)}")
     if data[:6] != _MAGIC or len(data) < 10 or data[6] not in (1, 2, 3) or data[7] != 0:
-        raise ValueError(f"expected a NumPy array, got {len(data)} other bytes")
+        raise ArgumentValueError(f"expected a NumPy array, got {len(data)} other bytes")
     # Version 1 has two bytes for the length of the header, the others four.
     start = 10 if data[6] == 1 else 12
     size = int.from_bytes(data[8:start], "little")
     body = start + size
     if size > _MAX_HEADER or body > len(data):
-        raise ValueError(f"expected a header within {_MAX_HEADER} bytes and the file, got one of {size}")
+        raise ArgumentValueError(f"expected a header within {_MAX_HEADER} bytes and the file, got one of {size}")
     found = _HEADER.fullmatch(data[start:body])
     if found is None and _VOID.match(data, start, body):
-        raise ValueError(
+        raise ArgumentValueError(
             "expected an array of numbers, got values of 2 bytes that NumPy has no name for, which is what bfloat16 "
             "becomes: send float32 or float16"
         )
     if found is None:
-        raise ValueError("expected the header of an array of numbers, got another one")
+        raise ArgumentValueError("expected the header of an array of numbers, got another one")
     code, fortran, extents = found.groups()
     kind, width = code.lstrip(b"<>|=")[:1], int(code.lstrip(b"<>|=")[1:])
     if width not in _KINDS[kind]:
-        raise ValueError(f"expected a dtype of numbers, got {code.decode()}")
+        raise ArgumentValueError(f"expected a dtype of numbers, got {code.decode()}")
     shape = tuple(int(n) for n in extents.split(b",") if n.strip())
     if b"," not in extents and shape:
-        raise ValueError("expected the header of an array of numbers, got a shape that is no tuple")
+        raise ArgumentValueError("expected the header of an array of numbers, got a shape that is no tuple")
     # Python's integers: neither the product nor the comparison can overflow.
     if len(shape) > _MAX_DIMS or len(data) - body != math.prod(shape) * width:
-        raise ValueError(f"expected the values of shape {shape[:_MAX_DIMS]}, got {len(data) - body} bytes")
+        raise ArgumentValueError(f"expected the values of shape {shape[:_MAX_DIMS]}, got {len(data) - body} bytes")
     if max(shape, default=0) > np.iinfo(np.intp).max:
-        raise ValueError("expected a shape that an array can have, got a longer axis")
+        raise ArgumentValueError("expected a shape that an array can have, got a longer axis")
     dtype = np.dtype(code.decode())
     flat = np.frombuffer(data, dtype, offset=body)
     try:
         array = flat.reshape(shape, order="F" if fortran == b"True" else "C")
     except ValueError as error:  # no values, and axes whose product NumPy cannot hold
-        raise ValueError(f"expected a shape that an array can have, got {len(shape)} axes") from error
+        raise ArgumentValueError(f"expected a shape that an array can have, got {len(shape)} axes") from error
     if kind == b"b" and flat.view(np.uint8).max(initial=0) > 1:
-        raise ValueError("expected booleans of 0 and 1, got other bytes")
+        raise ArgumentValueError("expected booleans of 0 and 1, got other bytes")
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

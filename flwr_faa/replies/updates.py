@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies import kernels
 from flwr_faa.replies.batch import Batch, Reply
 from flwr_faa.replies.dtypes import converted
@@ -88,7 +89,7 @@ def read_replies(
     for node_id, reply in by_node.items():
         try:
             if reply.problem:
-                raise ValueError(reply.problem)
+                raise ArgumentValueError(reply.problem)
             models[node_id] = _complete(reply.arrays, model, layout, sent)
             _check_examples(reply.num_examples)
         except ValueError as why:
@@ -190,18 +191,20 @@ def _complete(
 ) -> Arrays:
     """Complete a reply's model: in the model's dtypes, and unsent arrays as they were broadcast."""
     if len(arrays) != len(model):
-        raise ValueError(f"expected {len(model)} arrays, got {len(arrays)}")
+        raise ArgumentValueError(f"expected {len(model)} arrays, got {len(arrays)}")
     if model and not _count(arrays):
-        raise ValueError(f"expected some of the model's {len(model)} arrays, got none")
+        raise ArgumentValueError(f"expected some of the model's {len(model)} arrays, got none")
     if sent is not None and tuple(a is not None for a in arrays) != sent:
-        raise ValueError(f"expected the {sum(sent)} arrays that most replies hold, got {_count(arrays)} of the model's")
+        raise ArgumentValueError(
+            f"expected the {sum(sent)} arrays that most replies hold, got {_count(arrays)} of the model's"
+        )
     found = []
     for i, (array, w) in enumerate(zip(arrays, model, strict=True)):
         if array is None:
             found.append(w)
             continue
         if array.shape != w.shape:
-            raise ValueError(f"{layout.called(i)}: expected shape {w.shape}, got {array.shape}")
+            raise ArgumentValueError(f"{layout.called(i)}: expected shape {w.shape}, got {array.shape}")
         found.append(converted(array, w, layout.called(i)))
     return found
 
@@ -261,12 +264,12 @@ def _count_steps(array: npt.NDArray[Any], w: npt.NDArray[Any], i: int, layout: L
     changed = (array != w) & ~(np.isnan(array) & np.isnan(w))
     # It may fall: clients that keep their own normalisation count from where they were, not from the average.
     if i in layout.counters and ((array < 0) & changed).any():
-        raise ValueError(f"{layout.called(i)}: expected a counter of at least 0, got {array.min()}")
+        raise ArgumentValueError(f"{layout.called(i)}: expected a counter of at least 0, got {array.min()}")
     # An extended float holds the difference of any two 64-bit integers.
     with np.errstate(invalid="ignore"):
         steps = np.abs(array[changed].astype(np.longdouble) - w[changed].astype(np.longdouble))
     if not np.isfinite(steps).all():
-        raise ValueError(_NOT_FINITE.format(layout.called(i)))
+        raise ArgumentValueError(_NOT_FINITE.format(layout.called(i)))
     return float(steps.max(initial=0))
 
 
@@ -289,9 +292,11 @@ def _limits(largest: npt.NDArray[np.float64], model: Arrays, layout: Layout) -> 
 
 def _check_examples(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ValueError(f"num-examples: expected a number, got {type(value).__name__}")
+        raise ArgumentValueError(f"num-examples: expected a number, got {type(value).__name__}")
     if value == 0:
-        raise ValueError("num-examples: expected more than 0, got 0: the client says that it trained on nothing")
+        raise ArgumentValueError(
+            "num-examples: expected more than 0, got 0: the client says that it trained on nothing"
+        )
     if not 0 < value <= MAX_EXAMPLES:  # false for NaN too; an integer may be too long for a float, or to be printed
         got = "one beyond 64 bits" if isinstance(value, int) and value.bit_length() > 64 else f"{float(value):g}"
-        raise ValueError(f"num-examples: expected a number above 0 and up to {MAX_EXAMPLES:g}, got {got}")
+        raise ArgumentValueError(f"num-examples: expected a number above 0 and up to {MAX_EXAMPLES:g}, got {got}")

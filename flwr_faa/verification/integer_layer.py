@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.crypto.fixedpoint import encode
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.training import FirstLayer, Training, contract, find_first_layer
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> F
         if isinstance(layer, nn.Linear):
             x = x.reshape(len(rows), layer.in_features)
         elif getattr(layer, "padding_mode", "zeros") != "zeros":
-            raise ValueError(f"expected a convolution padded with zeros, got {layer.padding_mode!r}")
+            raise ArgumentValueError(f"expected a convolution padded with zeros, got {layer.padding_mode!r}")
         z: torch.Tensor = Product.apply(layer.weight, layer.bias, x, layer)
         return z
 
@@ -121,7 +122,9 @@ def check_plan(plan: Training, sample_shape: tuple[int, ...]) -> None:
 
     one, other = plan.blank(), plan.blank()
     if {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}:
-        raise ValueError("expected model() to return a new torch module every time, got the same parameters twice")
+        raise ArgumentValueError(
+            "expected model() to return a new torch module every time, got the same parameters twice"
+        )
     samples = np.random.default_rng(0).integers(0, 256, (4, *sample_shape))
     arrays = plan.initial_arrays(0)
     try:
@@ -134,9 +137,9 @@ def check_plan(plan: Training, sample_shape: tuple[int, ...]) -> None:
         with torch.inference_mode():
             replayed = model(torch.from_numpy(samples.astype(np.float32)) * plan.scale).numpy()
     except RuntimeError as why:
-        raise ValueError(
+        raise ArgumentValueError(
             f"expected samples that the model and its first layer take, got shape {sample_shape}: {why}"
         ) from why
     if not np.allclose(plain, replayed, rtol=1e-3, atol=1e-5):
         name = type(layer).__name__
-        raise ValueError(f"expected nothing but reshaping before the first {name}, got another output from it")
+        raise ArgumentValueError(f"expected nothing but reshaping before the first {name}, got another output from it")

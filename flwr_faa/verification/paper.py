@@ -19,6 +19,7 @@ from flwr_faa import expected
 from flwr_faa.authority import Authority, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
 from flwr_faa.crypto.backends import open_group
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.refusals import translated
@@ -93,7 +94,7 @@ class Paper:
         try:
             ciphertexts = ipfe.ciphertexts_from_bytes(self.authority.group, fields["encrypted"])
             if {c.n for c in ciphertexts} != {w} or len(ciphertexts) != len(clear):
-                raise ValueError(f"expected {len(clear)} ciphertexts of width {w}, got others")
+                raise ArgumentValueError(f"expected {len(clear)} ciphertexts of width {w}, got others")
         except ValueError as error:
             raise WireError(str(error)) from error
         self._shown[case.node_id] = max(len(labels), self._shown.get(case.node_id, 0))
@@ -122,7 +123,9 @@ class Paper:
         last = ipfe.decrypt_rows(ciphertexts, keys, bound)
         samples = aont.inverse(np.concatenate([clear.astype(np.int64), last[:, None, :]], axis=1))
         if samples.min() < 0 or samples.max() > self.max_value:
-            raise ValueError(f"expected values from 0 to {self.max_value}, got {samples.min()} to {samples.max()}")
+            raise ArgumentValueError(
+                f"expected values from 0 to {self.max_value}, got {samples.min()} to {samples.max()}"
+            )
         return samples.reshape(-1, *self.sample_shape)
 
     @property

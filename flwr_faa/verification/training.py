@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies.updates import Arrays
 from flwr_faa.verification.base import T, outcome, worst
 
@@ -112,9 +113,9 @@ class Training:
         try:
             model = self.model()
         except TypeError as why:  # most often it wants arguments
-            raise ValueError(f"expected model() to return a new torch module, got TypeError: {why}") from why
+            raise ArgumentValueError(f"expected model() to return a new torch module, got TypeError: {why}") from why
         if not isinstance(model, nn.Module):
-            raise ValueError(f"expected model() to return a new torch module, got {type(model).__name__}")
+            raise ArgumentValueError(f"expected model() to return a new torch module, got {type(model).__name__}")
         return model
 
     def batches(self, count: int, nonce: int) -> Iterator[npt.NDArray[np.intp]]:
@@ -139,7 +140,7 @@ class Training:
         states = [t.detach().numpy() for t in model.state_dict().values()]
         shapes = [a.shape for a in arrays], [a.shape for a in states]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"expected the model's arrays, of shapes {shapes[1]}, got {shapes[0]}")
+            raise ArgumentValueError(f"expected the model's arrays, of shapes {shapes[1]}, got {shapes[0]}")
         rest = tuple(np.zeros_like(p.detach().numpy()) for p in model.parameters()) if self.momentum else ()
         return Checkpoint(tuple(np.array(a, s.dtype) for a, s in zip(arrays, states, strict=True)), rest)
 
@@ -268,8 +269,8 @@ def find_first_layer(model: nn.Module) -> nn.Module:
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             return module
         if any(True for _ in module.parameters(recurse=False)):
-            raise ValueError(f"expected a Linear or Conv2d as the first layer, got {type(module).__name__}")
-    raise ValueError("expected a model with a Linear or Conv2d layer, got none")
+            raise ArgumentValueError(f"expected a Linear or Conv2d as the first layer, got {type(module).__name__}")
+    raise ArgumentValueError("expected a model with a Linear or Conv2d layer, got none")
 
 
 def to_arrays(model: nn.Module) -> list[npt.NDArray[Any]]:
@@ -344,7 +345,7 @@ def check_labels(labels: npt.NDArray[Any], output: tuple[int, ...]) -> None:
     classes = output[1] if len(output) > 1 else 1
     if classes > 1 and (labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes):
         got = f"{labels.min()} to {labels.max()}, {labels.dtype}"
-        raise ValueError(f"expected integer labels from 0 to {classes - 1}, got {got}")
+        raise ArgumentValueError(f"expected integer labels from 0 to {classes - 1}, got {got}")
 
 
 def _relative(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> float:

@@ -23,6 +23,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from flwr_faa.errors import ArgumentValueError
+
 #: Algorithm 2's threshold, whatever Eq. 10 says.
 EPS = 1.0
 
@@ -56,7 +58,7 @@ class Theorem1:
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("h", self.h), ("volume", self.volume), ("labels", self.labels or 1)):
             if not 0 < value < math.inf:
-                raise ValueError(f"expected a positive {name}, got {value!r}")
+                raise ArgumentValueError(f"expected a positive {name}, got {value!r}")
 
     @property
     def _strength(self) -> float:
@@ -72,13 +74,13 @@ class Theorem1:
     def bound(self, eps_m: float) -> float:
         """Return the right-hand side of Eq. 10. ``ValueError`` unless ``eps_m > 1``, where it is proven."""
         if not eps_m > 1:
-            raise ValueError(f"expected eps_m > 1, as Theorem 1's proof does, got {eps_m!r}")
+            raise ArgumentValueError(f"expected eps_m > 1, as Theorem 1's proof does, got {eps_m!r}")
         return math.exp(-self._strength * ((eps_m - 1) / (2 * self.k + eps_m + 1)) ** 2)
 
     def eps_m(self, alpha: float) -> float:
         """Return the eps_m whose bound is `alpha`, above 1; infinite where there is none (``alpha <= least_alpha``)."""
         if not 0 < alpha < 1:
-            raise ValueError(f"expected alpha between 0 and 1, got {alpha!r}")
+            raise ArgumentValueError(f"expected alpha between 0 and 1, got {alpha!r}")
         s = math.sqrt(-math.log(alpha) / self._strength)
         return (1 + s * (2 * self.k + 1)) / (1 - s) if s < 1 else math.inf
 

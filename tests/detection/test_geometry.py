@@ -58,6 +58,15 @@ def test_identical_rows_are_one_point():
     assert len(np.unique(cloud.by_row(cloud.embedding)[[1, 2, 5, 7]], axis=0)) == 1
 
 
+def test_rows_of_a_matrix_share_a_place_only_where_all_their_bytes_agree():
+    updates = crowd(9)
+    updates[:, -1] = 1  # where the comparison begins
+    updates[[2, 5]] = updates[1]
+    cloud = Cloud.of_matrix(updates, (), updates.shape[1], None)
+    of_row = np.unique(updates, axis=0, return_inverse=True)[1]
+    assert np.array_equal(cloud.place[:, None] == cloud.place, of_row[:, None] == of_row)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 @settings(max_examples=20)
 def test_the_order_of_the_rows_changes_no_bit(seed, n):

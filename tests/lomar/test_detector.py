@@ -57,6 +57,13 @@ class TestData:
             np.testing.assert_array_equal(LoMarDetector().fit(same).decision_scores_, scores)
 
 
+def test_a_hairs_breadth_among_equals_has_no_malicious_factor():
+    """A bandwidth taken from the neighbours alone would be 0, and their smallest difference infinite."""
+    data = np.tile(np.linspace(1, 2, 40), (10, 1))
+    data[3] += 1e-6 * np.random.default_rng(0).normal(size=40)
+    assert np.abs(LoMarDetector().fit(data).factor_.log_factor).max() < 1e-3
+
+
 class TestPyOD:
     """PyOD's own checks of a detector."""
 

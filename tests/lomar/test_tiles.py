@@ -64,6 +64,15 @@ def test_the_answer_is_that_of_all_at_once(by_tile, widths, rest, dtype, preset)
         np.testing.assert_array_equal(np.sort(tiled.factor_.neighbours), np.sort(once.factor_.neighbours))
 
 
+def test_a_zero_is_not_positive(by_tile):
+    """Half of the clients learn nothing in some layers, and one has signs unlike all others'."""
+    x = np.random.default_rng(0).normal(size=(40, 60))
+    x[::2, :40] = 0
+    x[7] = np.abs(x[7])
+    once, tiled = LoMarDetector().fit(x), by_tile(x)
+    np.testing.assert_allclose(tiled.decision_scores_, once.decision_scores_, rtol=1e-6, atol=1e-9)
+
+
 @given(seed=st.integers(0, 2**32), n=st.integers(6, 60), rest=st.sampled_from([0, 5]))
 @settings(max_examples=20, deadline=None)
 def test_rows_in_another_order_give_the_same_bits(seed, n, rest):

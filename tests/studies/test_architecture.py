@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from apps.lab.papers.plots import svg
 from apps.studies import architecture
-from apps.studies.architecture import DOC, PARTS, arrows, modules, pages, part_of, room_of, rooms
+from apps.studies.architecture import (
+    DOC,
+    PARTS,
+    PICTURES,
+    arrows,
+    graphs,
+    modules,
+    page,
+    part_of,
+    picture,
+    room_of,
+    rooms,
+)
 
 MODULES_IN_A_FOLDER = 15
 
@@ -35,13 +48,26 @@ def test_a_circle_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
             TopologicalSorter(graph).prepare()
 
 
-def test_the_picture_is_of_today() -> None:
-    text = DOC.read_text()
-    for name, page in pages().items():
-        shown = text.split(f"<!-- table:{name} -->")[1].split("<!-- /table -->")[0].strip()
-        assert shown == page, (
-            f"expected {DOC.name} to show today's imports: python -m apps.studies.architecture --write"
-        )
+def test_the_page_and_its_pictures_are_of_today() -> None:
+    text, told = DOC.read_text(), "python -m apps.studies.architecture --write"
+    for name, imports in graphs().items():
+        region = text.split(f"<!-- table:{name} -->")[1].split("<!-- /table -->")[0].strip()
+        assert region == page(name, imports), f"expected {DOC.name} to show today's imports: {told}"
+        drawn, today = (PICTURES / f"{name}.svg").read_text(), svg(picture(imports))
+        assert seen(drawn) == seen(today), f"expected {name}.svg to show today's imports: {told}"
+
+
+def seen(drawn: str) -> tuple[list[str], list[str]]:
+    """The words of a picture and the places of its marks: the same whichever Matplotlib has drawn it."""
+    return re.findall(r">([^<>]+)</text>", drawn), re.findall(r'<use[^>]+ (x="[\d.]+" y="[\d.]+")', drawn)
+
+
+def test_a_picture_has_a_square_for_each_import_left_of_the_diagonal() -> None:
+    imports = {"a.one": set(), "a.two": {"a.one"}, "a.three": {"a.one", "a.two"}}
+    (axes,) = picture(imports).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a.one  1", "a.two  2", "a.three  3"]
+    squares = [tuple(map(float, at)) for dots in axes.collections[1::2] for at in dots.get_offsets()]
+    assert squares == [(0, 1), (0, 2), (1, 2)]
 
 
 def test_no_folder_is_crowded() -> None:

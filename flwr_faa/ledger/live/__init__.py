@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_faa.authority import web
-from flwr_faa.errors import MissingExtraError
+from flwr_faa.errors import ArgumentValueError, MissingExtraError
 from flwr_faa.ledger.history import History
 from flwr_faa.terminal import printable
 
@@ -53,7 +53,7 @@ def read_token(path: Path) -> str:
     """
     token = path.read_text().strip()
     if len(token) < 20 or not token.isascii():
-        raise ValueError(f"expected a token of at least 20 ASCII characters in {path}, got {len(token)}")
+        raise ArgumentValueError(f"expected a token of at least 20 ASCII characters in {path}, got {len(token)}")
     return token
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from flwr_faa.crypto.backends import open_group
+from flwr_faa.errors import RunError
 from flwr_faa.verification.spotcheck import enrolment, merkle
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.commitments import Run
@@ -70,10 +71,10 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
     paths = tree.paths(rows.tolist())
     stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
     if any(sample_leaf(b, labels[r]) != stored[r].tobytes() for b, r in zip(bound, rows, strict=True)):
-        raise RuntimeError(f"{enrolled.path}: expected the bound samples that were written, got others: remove it")
+        raise RunError(f"{enrolled.path}: expected the bound samples that were written, got others: remove it")
     hashed = [checkpoints.leaves[i] for i in opened]
     if checkpoints.root != asked.run or hashed != [merkle.leaf(raw) for raw in encoded]:
-        raise RuntimeError(f"{run.path}: expected the checkpoints that were written, got others")
+        raise RunError(f"{run.path}: expected the checkpoints that were written, got others")
     by_row = {row: raw.tobytes() for row, raw in zip(rows.tolist(), bound, strict=True)}
     group = open_group(enrolled.group)
     proofs = bond.prove(device, group, asked, claims, samples.reshape(len(labels), -1), by_row)

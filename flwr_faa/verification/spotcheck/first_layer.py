@@ -20,6 +20,7 @@ from flwr_faa.authority.base import weights
 from flwr_faa.authority.information import Told, of_step
 from flwr_faa.crypto.exact import Integers, digits, exact_product
 from flwr_faa.crypto.fixedpoint import encode
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.integer_layer import exact
 from flwr_faa.verification.training import Training, find_first_layer
 
@@ -76,14 +77,16 @@ class IntegerLayer:
         kernel = tuple(weight.shape[1:])
         if isinstance(layer, nn.Conv2d):
             if layer.groups != 1 or layer.padding_mode != "zeros":
-                raise ValueError(
+                raise ArgumentValueError(
                     f"expected one group padded with zeros, got {layer.groups} groups, {layer.padding_mode!r}"
                 )
             if sample_shape is None:
-                raise ValueError("expected the shape of a sample, got none: a convolution does not tell it")
+                raise ArgumentValueError("expected the shape of a sample, got none: a convolution does not tell it")
 
         if weight.dtype != torch.float32:
-            raise ValueError(f"expected a first layer of float32, got {weight.dtype}: model.float() makes it one")
+            raise ArgumentValueError(
+                f"expected a first layer of float32, got {weight.dtype}: model.float() makes it one"
+            )
 
         def apply(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
             if isinstance(layer, nn.Conv2d):
@@ -95,11 +98,13 @@ class IntegerLayer:
         try:
             spatial = tuple(apply(torch.zeros(1, *flat), weight.detach()).shape[2:])
         except RuntimeError as why:
-            raise ValueError(f"expected samples that the first layer takes, got shape {shape}: {why}") from why
+            raise ArgumentValueError(f"expected samples that the first layer takes, got shape {shape}: {why}") from why
         states = [id(t) for t in model.state_dict(keep_vars=True).values()]
         parameters = [id(p) for p in model.parameters()]
         if id(weight) not in states or id(weight) not in parameters:
-            raise ValueError("expected a first layer whose weight is one of the model's parameters, got a computed one")
+            raise ArgumentValueError(
+                "expected a first layer whose weight is one of the model's parameters, got a computed one"
+            )
         at = states.index(id(weight)), parameters.index(id(weight))
         return cls(shape, kernel, len(weight), spatial, *at, plan.bits, apply)
 
@@ -137,7 +142,7 @@ class IntegerLayer:
         fixed = self.fixed(weight)
         size = max(sizes_of(fixed))
         if size > LARGEST << self.bits:
-            raise ValueError(
+            raise ArgumentValueError(
                 f"expected a first layer whose weights' sizes sum to at most {LARGEST} in every unit, got "
                 f"{size / 2**self.bits:.0f}: take a lower learning rate or more weight decay"
             )
@@ -155,7 +160,7 @@ class IntegerLayer:
 
         largest = np.abs(kernels.astype(np.float64)).reshape(len(kernels), -1).sum(1).max()
         if not largest * np.abs(samples.astype(np.float64)).max(initial=0) < LIMIT:
-            raise ValueError("expected weights whose outputs stay below 2^53, got larger ones")
+            raise ArgumentValueError("expected weights whose outputs stay below 2^53, got larger ones")
         with torch.no_grad():
             z = exact(self._map, self._batch(samples), torch.from_numpy(kernels).double())
         return np.asarray(z.numpy().astype(np.int64))

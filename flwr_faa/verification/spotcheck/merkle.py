@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from flwr_faa.errors import ArgumentValueError
+
 #: Bytes of a hash.
 SIZE = 32
 
@@ -43,7 +45,7 @@ class Tree:
 
     def __init__(self, leaves: Sequence[bytes]) -> None:
         if not leaves:
-            raise ValueError("expected at least one leaf, got none")
+            raise ArgumentValueError("expected at least one leaf, got none")
         self._levels = [[*leaves, *[_EMPTY] * (2 ** depth(len(leaves)) - len(leaves))]]
         while len(self._levels[-1]) > 1:
             below = self._levels[-1]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.integer_layer import integer_first_layer
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 from flwr_faa.verification.spotcheck.messages import VECTOR_MAX, VECTORS
@@ -43,14 +44,18 @@ def check_recomputable(plan: Training, layer: IntegerLayer, tau: float) -> None:
             )
             runs.append(checkpoints)
     except (IndexError, RuntimeError, TypeError, ValueError) as why:
-        raise ValueError(f"expected a plan that can train, got {type(why).__name__}: {why}") from why
+        raise ArgumentValueError(f"expected a plan that can train, got {type(why).__name__}: {why}") from why
     layout = StateLayout.of(plan)
     first, second = ([layout.encode(c) for c in run] for run in runs)
     if first != second:
-        raise ValueError("expected a model that trains the same way twice, got one with random numbers of its own")
+        raise ArgumentValueError(
+            "expected a model that trains the same way twice, got one with random numbers of its own"
+        )
     changed = [i for i in layout.fixed if not np.array_equal(runs[0][0].arrays[i], runs[0][-1].arrays[i])]
     if changed:
-        raise ValueError(f"expected large buffers that training leaves alone, got array {changed[0]} changed by it")
+        raise ArgumentValueError(
+            f"expected large buffers that training leaves alone, got array {changed[0]} changed by it"
+        )
     for index, batch in enumerate(plan.batches(len(samples), 1)):
         before, after = runs[0][index : index + 2]
         kernels = np.concatenate([layer.fixed(before.arrays[layer.weight]), vectors])
@@ -58,9 +63,11 @@ def check_recomputable(plan: Training, layer: IntegerLayer, tau: float) -> None:
         try:
             error = step_error(plan, layer, (before, after), claims, labels[batch], vectors, 1, index)
         except (Contradiction, WireError) as problem:
-            raise ValueError(f"expected steps that can be recomputed from the first layer: {problem}") from problem
+            raise ArgumentValueError(
+                f"expected steps that can be recomputed from the first layer: {problem}"
+            ) from problem
         if not error <= tau / 2:
-            raise ValueError(
+            raise ArgumentValueError(
                 "expected steps that can be recomputed from the outputs of the first layer, got a step that differs by "
                 f"{error:.2g}: the model uses the sample again behind that layer, or keeps what is not in state_dict()"
             )

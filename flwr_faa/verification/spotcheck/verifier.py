@@ -46,6 +46,7 @@ import numpy.typing as npt
 from flwr_faa import expected
 from flwr_faa.authority import Authority, Disclosure, Registration
 from flwr_faa.authority.budget import allowance
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.report import DataDisclosure
 from flwr_faa.verification.base import Case, Exhausted, Finding, Misconfigured, outcome, worst
 from flwr_faa.verification.integer_layer import check_plan
@@ -144,7 +145,7 @@ class SpotCheck:
             self.sample_shape = expected.shape("sample_shape", self.sample_shape)
         layer = IntegerLayer.of(self.plan, self.sample_shape)
         if layer.spatial and not self.allow_convolution:
-            raise ValueError(
+            raise ArgumentValueError(
                 "expected a dense first layer, got a convolution: checking it discloses the image (allow_convolution)"
             )
         check_plan(self.plan, layer.sample_shape)
@@ -204,7 +205,7 @@ class SpotCheck:
         except Exhausted:
             return "how often the budget allows it, the authority will say once it is there"
         if need > budget < width:
-            raise ValueError(self._unaffordable(need, budget))
+            raise ArgumentValueError(self._unaffordable(need, budget))
         return f"the budget of {budget} allows {budget // need}" if budget < width else "nothing is refused"
 
     def _unaffordable(self, need: int, budget: int) -> str:

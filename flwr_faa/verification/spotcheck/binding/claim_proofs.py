@@ -38,6 +38,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto import groups, linear, pedersen
 from flwr_faa.crypto.group import Group, Point
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
 from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
 
@@ -175,7 +176,7 @@ def _equation(
         return linear.equation(_statement(group, context, step, points, bound), read)
     folded = int.from_bytes(proof, "big")
     if folded >= group.order:
-        raise ValueError("expected scalars below the group's order, got a larger one")
+        raise ArgumentValueError("expected scalars below the group's order, got a larger one")
     sigma = _sigma(_transcript(context, step, bound), step)
     shown = step.claimed.reshape(len(step.rows), -1)
     return linear.opening(group, [points[row] for row in step.rows], sigma, shown, folded)

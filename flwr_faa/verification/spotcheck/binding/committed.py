@@ -22,6 +22,7 @@ from flwr_faa.authority.registration import Disclosure, Registration
 from flwr_faa.crypto import linear
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.group import Group
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.base import outcome
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotcheck.binding import claim_proofs
@@ -132,7 +133,7 @@ class CommittedBond:
         group = open_group(asked.group)
         own = claim_proofs.parameters(group, asked.node_id, width)
         if asked.parameters != own:
-            raise ValueError(f"expected commitments by this release to {width} values, got other parameters")
+            raise ArgumentValueError(f"expected commitments by this release to {width} values, got other parameters")
         return group, own
 
     def bind(self, device: Device, group: Group, parameters: bytes, rows: npt.NDArray[np.int64]) -> Bytes:

@@ -27,6 +27,7 @@ from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.exact import Integers
 from flwr_faa.crypto.group import Group
+from flwr_faa.errors import ArgumentValueError
 from flwr_faa.verification.base import Exhausted, outcome
 from flwr_faa.verification.refusals import translated
 from flwr_faa.verification.spotcheck.binding.base import Bytes, Tested
@@ -180,7 +181,7 @@ class EncryptedBond:
         if device.authority is not None:
             signed.verify(device.authority, asked.node_id, group, width)
         elif (n := ipfe.PublicKey.from_bytes(group, signed.public).n) != width:
-            raise ValueError(f"expected a public key for {width} values, got one for {n}")
+            raise ArgumentValueError(f"expected a public key for {width} values, got one for {n}")
         return group, signed.public
 
     def bind(self, device: Device, group: Group, parameters: bytes, rows: npt.NDArray[np.int64]) -> Bytes:
