@@ -68,7 +68,7 @@ def picture(arrows: Arrows) -> Figure:
     for line, place in enumerate(order):
         axes.axhline(line, color="#dddddd", linewidth=0.5, zorder=0)
         axes.scatter(line, line, s=12, marker="x", color="#999999", linewidth=0.8)
-        imported = [order.index(other) for other in arrows[place]]
+        imported = sorted(order.index(other) for other in arrows[place])
         axes.scatter(imported, [line] * len(imported), s=45, marker="s", color="#2f6f9f")
     axes.set_xlim(-0.6, n - 0.4)
     axes.set_ylim(n - 0.4, -0.6)
