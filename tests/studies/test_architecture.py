@@ -65,7 +65,7 @@ def seen(drawn: str) -> tuple[list[str], list[str]]:
 def test_a_picture_has_a_square_for_each_import_left_of_the_diagonal() -> None:
     imports = {"a.one": set(), "a.two": {"a.one"}, "a.three": {"a.one", "a.two"}}
     (axes,) = picture(imports).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a.one  1", "a.two  2", "a.three  3"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one  1", "two  2", "three  3"]
     squares = [tuple(map(float, at)) for dots in axes.collections[1::2] for at in dots.get_offsets()]
     assert squares == [(0, 1), (0, 2), (1, 2)]
 
