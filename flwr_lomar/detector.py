@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from flwr_faa import expected
 from flwr_faa.detection.geometry import Cloud
-from flwr_faa.detection.threads import single_threaded
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.units import measurable
 from flwr_faa.detection.views import SAME, View, statistics_view
 from flwr_faa.errors import ArgumentValueError, MissingExtraError
+from flwr_faa.replies.threads import single_threaded
 from flwr_lomar.index import require_faiss
 from flwr_lomar.neighbourhood import Doubles, Indices, Seen, cloud_of, split_columns
 from flwr_lomar.paper.factor import KERNELS, Factor, Kernel, checked_bandwidth, factor_in, neighbourhood_size

@@ -17,7 +17,7 @@ and a verdict must not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,10 +28,10 @@ import numpy.typing as npt
 
 from flwr_faa import expected
 from flwr_faa.detection.blocks import SHORT, Block, Square, Sums, Vector, middle
-from flwr_faa.detection.threads import single_threaded
 from flwr_faa.detection.units import Unit
 from flwr_faa.replies import kernels
-from flwr_faa.replies.rows import WIDTH, Matrix, Rows, runs, width_of
+from flwr_faa.replies.rows import WIDTH, Matrix, Rows, Scratch, bunches, runs, width_of
+from flwr_faa.replies.threads import Each, shared_out, single_threaded
 from flwr_faa.replies.updates import Batch, Floats
 
 __all__ = ["Block", "Cloud", "Vector", "embed", "middle", "ranked"]
@@ -200,18 +200,22 @@ class Cloud:
 
     def _measure(self, tell: Callable[[Block], None]) -> Measures:
         """Measure everything in one walk, and tell of each label's block in turn."""
-        with single_threaded():
-            return self._walk(tell)
+        with shared_out(len(self) * self.width) as each:
+            return self._walk(tell, each)
 
-    def _walk(self, tell: Callable[[Block], None]) -> Measures:
-        total, near = Sums.of_none(len(self)), list[Near]()
-        for columns in self.label_blocks:
+    def _walk(self, tell: Callable[[Block], None], each: Each) -> Measures:
+        def look(columns: Columns) -> tuple[Sums, Block, Near]:
             sums = self._sums(_slices(columns))
-            total.add(sums)
             block = sums.block()
-            near.append(Near(block.near, block.length, block.width))
+            return sums, block, Near(block.near, block.length, block.width)
+
+        total, near = Sums.of_none(len(self)), list[Near]()
+        # Few updates' numbers of one label are found sooner than a thread is asked.
+        for sums, block, closest in (each if len(self) >= MANY else map)(look, self.label_blocks):
+            total.add(sums)
+            near.append(closest)
             tell(block)
-        rest = self._sums(self._beyond_labels())
+        rest = self._sums(self._beyond_labels(), each)
         split = total.width and rest.width
         classifier, backbone = (total.block(), rest.block()) if split else (None, None)
         total.add(rest)
@@ -229,33 +233,45 @@ class Cloud:
         ends = [0, *(end for part in labels for end in (part.start, part.stop)), self.width]
         return [slice(a, b) for a, b in zip(ends[::2], ends[1::2], strict=True) if a < b]
 
-    def _sums(self, parts: Sequence[slice]) -> Sums:
+    def _sums(self, parts: Sequence[slice], each: Each = map) -> Sums:
         """Measure the updates on some columns: O(n d log n) comparisons for the medians, n^2 d / 2 multiplications."""
         n, rows = len(self), np.array(self.order, np.intp)
         what = f"the distances between {n:,} updates"
         expected.room(3 * 8 * n * n, what, "judge them in groups, or by LoMar (docs/scale.md)")
-        found = Sums.of_none(n)
-        width = found.width = sum(part.stop - part.start for part in parts)
-        positive, nonzero, across = found.positive, found.nonzero, found.across
+        width = sum(part.stop - part.start for part in parts)
         exact, fast = n * width < kernels.LARGE and n < MANY, kernels.fastest(n * self.width)
         step = self._step(parts)
-        medians, single = np.empty(step, self.rows.dtype), width <= step and not exact
-        for x in self._read(parts, rows, step):
-            median = medians[: x.shape[1]]
-            fast.centre(x, median, positive, nonzero)
-            if exact:
-                x, median = x.astype(np.float64), median.astype(np.float64)
-            product = (kernels.PLAIN if exact else fast).product(x)
-            if single:
-                found.gram = product
+        scratch, single = Scratch(n * step, self.rows.dtype), width <= step and not exact
+
+        def measure(bunch: list[list[slice]]) -> Sums:
+            own, medians = Sums.of_none(n), np.empty(step, self.rows.dtype)
+            with scratch.lent() as memory:
+                for x in self._read(bunch, rows, memory):
+                    median = medians[: x.shape[1]]
+                    fast.centre(x, median, own.positive, own.nonzero)
+                    if exact:
+                        x, median = x.astype(np.float64), median.astype(np.float64)
+                    product = (kernels.PLAIN if exact else fast).product(x)
+                    if single:
+                        own.gram = product
+                    else:
+                        own.gram += product
+                    own.across += x @ median
+                    own.median_square += float(median @ median)
+            return own
+
+        found: Sums | None = None
+        for own in each(measure, bunches(_chunks(parts, step))):
+            if found is None:
+                found = own
             else:
-                found.gram += product
-            across += x @ median
-            found.median_square += float(median @ median)
+                found.add(own)
+        found = found or Sums.of_none(n)
+        found.width = width
         # Linear algebra may round a row and its clone differently.
         first = self.place[rows]
         if (first[1:] <= first[:-1]).any():
-            found.gram, found.across = found.gram[np.ix_(first, first)], across[first]
+            found.gram, found.across = found.gram[np.ix_(first, first)], found.across[first]
         self._add_raw(found, parts)
         size = float(middle(found.gram.diagonal()))
         found.noise = 2 * size * float(np.finfo(self.rows.dtype).eps) * math.sqrt(min(width, step))
@@ -280,8 +296,8 @@ class Cloud:
     def _products(self, parts: Sequence[slice], which: npt.NDArray[np.intp]) -> Vector:
         """Inner products of some rows with themselves, the median and the mean, in another walk, shape (3, m)."""
         found, rows = np.zeros((3, len(which))), np.array(self.order, np.intp)
-        fast = kernels.fastest(len(rows) * self.width)
-        for x in self._read(parts, rows, self._step(parts)):
+        fast, step = kernels.fastest(len(rows) * self.width), self._step(parts)
+        for x in self._read(_chunks(parts, step), rows, np.empty(len(rows) * step, self.rows.dtype)):
             own, mean, median = x[which].astype(np.float64), x.mean(axis=0, dtype=np.float64), np.empty_like(x[0])
             fast.centre(x, median, *np.zeros((2, len(rows)), np.int64))
             found += np.einsum("ij,ij->i", own, own), own @ median.astype(np.float64), own @ mean
@@ -291,10 +307,11 @@ class Cloud:
         """How many of these columns are read at a time."""
         return width_of(len(self), max(1, min(CHUNK, sum(part.stop - part.start for part in parts))))
 
-    def _read(self, parts: Sequence[slice], rows: npt.NDArray[np.intp], step: int) -> Iterator[Floats]:
-        """Columns of some rows, so many at a time, measurable; in the same memory each time."""
-        memory = np.empty(len(rows) * step, self.rows.dtype)
-        for chunk in _chunks(parts, step):
+    def _read(
+        self, chunks: Iterable[list[slice]], rows: npt.NDArray[np.intp], memory: npt.NDArray[Any]
+    ) -> Iterator[Floats]:
+        """Columns of some rows, a chunk at a time, measurable; in the same memory each time."""
+        for chunk in chunks:
             wide = sum(part.stop - part.start for part in chunk)
             x = memory[: len(rows) * wide].reshape(len(rows), wide)
             self.rows.gather(rows, chunk, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies import kernels
 from flwr_faa.replies.layout import Arrays, Layout, Role
-from flwr_faa.replies.rows import flat, runs
+from flwr_faa.replies.rows import bunches, flat, runs
+from flwr_faa.replies.threads import shared_out
 from flwr_faa.replies.updates import Batch
 
 #: Entries that are averaged at a time: in float64 they stay in a processor's cache.
@@ -46,35 +48,49 @@ def average(
     rest = 0.0 if renormalise else max(0.0, 1.0 - float(sum(alpha[i] for i in rows)))
     shares = [*(float(alpha[i]) for i in rows), rest]
     fast, new = kernels.fastest(len(rows) * batch.layout.size), []
-    sums = np.empty(PIECE)
-    for i, w in enumerate(model):
-        bookkeeping = batch.layout.roles[i] is Role.BOOKKEEPING
-        if bookkeeping_only and not bookkeeping:
-            new.append(np.array(w))
-            continue
-        mean = np.empty_like(w, order="C")
-        new.append(mean)
-        here, into, arrays = flat(w), mean.reshape(-1), [flat(batch.models[row][i]) for row in rows]
-        for part in runs(0, w.size, PIECE):
-            pieces = [array[part] for array in arrays]
-            if bookkeeping:
-                origin = pieces[0].astype(np.longdouble)
-                total = origin + rest * (here[part].astype(np.longdouble) - origin)
-                for row, piece in zip(rows[1:], pieces[1:], strict=True):
-                    total = total + alpha[row] * (piece.astype(np.longdouble) - origin)
-            else:
-                total = sums[: part.stop - part.start]
-                total[:] = -0.0  # to which anything can be added, -0 too
-                if rest:
-                    pieces.append(here[part])
-                fast.add(total, pieces, shares[: len(pieces)])
-            # Shorter floats absorb the rounding of float64: what nobody changes comes back bit for bit by itself.
-            if bookkeeping or w.dtype.itemsize >= 8:
-                changed = np.logical_or.reduce([piece != here[part] for piece in pieces])
-                into[part] = _into(total, changed, here[part])
-            else:
-                into[part] = total
+    with shared_out(len(rows) * batch.layout.size) as each:
+        for i, w in enumerate(model):
+            bookkeeping = batch.layout.roles[i] is Role.BOOKKEEPING
+            if bookkeeping_only and not bookkeeping:
+                new.append(np.array(w))
+                continue
+            mean = np.empty_like(w, order="C")
+            new.append(mean)
+            add = partial(_add, flat(w), mean.reshape(-1), [flat(batch.models[row][i]) for row in rows], shares)
+            for _ in each(partial(add, bookkeeping, fast), bunches(runs(0, w.size, PIECE))):
+                pass
     return new
+
+
+def _add(
+    here: Any,
+    into: npt.NDArray[Any],
+    arrays: Sequence[Any],
+    shares: Sequence[float],
+    bookkeeping: bool,
+    fast: kernels.Kernels,
+    parts: Sequence[slice],
+) -> None:
+    """Write the average of some parts of one array: of the rows' arrays, and of what was ``here`` by the last share."""
+    rest, sums = shares[-1], np.empty(PIECE)
+    for part in parts:
+        pieces = [array[part] for array in arrays]
+        if bookkeeping:
+            origin = pieces[0].astype(np.longdouble)
+            total = origin + rest * (here[part].astype(np.longdouble) - origin)
+            for share, piece in zip(shares[1:], pieces[1:], strict=False):
+                total = total + share * (piece.astype(np.longdouble) - origin)
+        else:
+            total = sums[: part.stop - part.start]
+            total[:] = -0.0  # to which anything can be added, -0 too
+            more = [here[part]] if rest else []
+            fast.add(total, pieces + more, shares[: len(pieces + more)])
+        # Shorter floats absorb the rounding of float64: what nobody changes comes back bit for bit by itself.
+        if bookkeeping or into.dtype.itemsize >= 8:
+            changed = np.logical_or.reduce([piece != here[part] for piece in pieces])
+            into[part] = _into(total, changed, here[part])
+        else:
+            into[part] = total
 
 
 def apply_update(model: Arrays, update: npt.NDArray[np.float64], layout: Layout) -> list[npt.NDArray[Any]]:

@@ -6,8 +6,10 @@ A matrix of all of them would be as large as all replies together. Nothing that 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +17,17 @@ import numpy.typing as npt
 from flwr_faa.replies import kernels
 from flwr_faa.replies.kernels import Floats
 from flwr_faa.replies.layout import Arrays, Layout, Role
+from flwr_faa.replies.threads import shared_out
 
+Item = TypeVar("Item")
 Indices = Sequence[int] | npt.NDArray[np.intp]
 
 #: Columns that are read at a time, and numbers: these stay in a processor's cache.
 WIDTH, NUMBERS = 2**14, 2**20
 #: Runs of columns that are copied one by one.
 RUNS = 8
+#: Pieces that one thread reads after each other.
+BUNCH = 8
 
 
 class Rows(Protocol):
@@ -130,6 +136,37 @@ def runs(start: int, stop: int, width: int) -> Iterator[slice]:
     return (slice(a, min(a + width, stop)) for a in range(start, stop, width))
 
 
+def bunches(items: Iterable[Item], size: int = BUNCH) -> Iterator[list[Item]]:
+    """Return the items in lists of that size; the last may be shorter."""
+    rest = iter(items)
+    while bunch := list(islice(rest, size)):
+        yield bunch
+
+
+class Scratch:
+    """Memory for pieces that are read, used again by whoever is next.
+
+    Parameters
+    ----------
+    size : int
+        Numbers.
+    dtype : dtype
+    """
+
+    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
+        self._size, self._dtype, self._free = size, dtype, list[Floats]()
+
+    @contextmanager
+    def lent(self) -> Iterator[Floats]:
+        """Lend it to one thread."""
+        try:
+            memory = self._free.pop()
+        except IndexError:  # all is lent
+            memory = np.empty(self._size, self._dtype)
+        yield memory
+        self._free.append(memory)
+
+
 def width_of(n: int, most: int) -> int:
     """Return how many columns of n rows are read at a time; at most so many.
 
@@ -154,19 +191,28 @@ def hashed(
     which : sequence of int
     key : int
     look : callable
-        Shown all columns of these rows, some at a time, while they are in the cache.
+        Shown all columns of these rows, some at a time, while they are in the cache; by several threads.
     """
     if not which:
         return []
-    width = width_of(len(which), WIDTH)
-    fast, stream = kernels.fastest(len(which) * rows.shape[1]), np.random.SFC64(key % 2**128)
-    memory, totals = np.empty(len(which) * width, rows.dtype), np.zeros(len(which), np.uint64)
-    for columns in runs(0, rows.shape[1], width):
-        wide = columns.stop - columns.start
-        part = memory[: len(which) * wide].reshape(len(which), wide)
-        rows.read(which, columns, part)
-        look(columns, part)
-        fast.hash(part.view(np.uint32), stream.random_raw(wide * rows.dtype.itemsize // 4), totals)
+    n, d, words = len(which), rows.shape[1], rows.dtype.itemsize // 4
+    width, fast, stream = width_of(n, WIDTH), kernels.fastest(n * d), np.random.SFC64(key % 2**128)
+    scratch, totals = Scratch(n * width, rows.dtype), np.zeros(n, np.uint64)
+
+    def walk(bunch: list[tuple[slice, kernels.Keys]]) -> kernels.Keys:
+        own = np.zeros_like(totals)
+        with scratch.lent() as memory:
+            for columns, keys in bunch:
+                part = memory[: n * (columns.stop - columns.start)].reshape(n, -1)
+                rows.read(which, columns, part)
+                look(columns, part)
+                fast.hash(part.view(np.uint32), keys, own)
+        return own
+
+    keyed = ((columns, stream.random_raw((columns.stop - columns.start) * words)) for columns in runs(0, d, width))
+    with shared_out(n * d) as each:
+        for own in each(walk, bunches(keyed)):
+            totals += own
     return [int(total) for total in totals]
 
 

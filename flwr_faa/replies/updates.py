@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -240,11 +241,13 @@ def _survey(
                 largest[row, i] = _count_steps(models[row][i], model[i], i, layout)
             except ValueError as why:
                 problems[row] = str(why)
-    fast = kernels.fastest(len(models) * layout.size)
+    fast, turn = kernels.fastest(len(models) * layout.size), Lock()
 
     def look(columns: slice, part: Floats) -> None:
         for i, _, here in differences.pieces(columns):
-            largest[:, i] = np.maximum(largest[:, i], fast.largest(part[:, here]))  # NaN comes through
+            found = fast.largest(part[:, here])
+            with turn:
+                largest[:, i] = np.maximum(largest[:, i], found)  # NaN comes through
 
     prints = hashed(differences, range(len(models)), key, look)
     for row, i in zip(*np.nonzero(~np.isfinite(largest)), strict=True):
