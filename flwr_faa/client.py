@@ -55,7 +55,7 @@ PROTOCOLS = {
 _SWITCHES = {
     "replay": "plaintext=True (it shows the data)",
     "paper": 'answers=("paper",) (it shows the data)',
-    "spotcheck": "device=Device(...)",
+    "spotcheck": 'device=Device(folder), or answers=("spotcheck",)',
     "encrypted": 'device=Device(authority=...) (or answers=("encrypted",): it trusts whoever sends a public key)',
 }
 

@@ -414,6 +414,8 @@ def _check(
 def failure(told: object) -> str:
     """Return a client's own words about its failure, printable and of bounded length."""
     text = " ".join(str(told).split())
+    # In a simulation Ray's traceback stands before what the client has raised.
+    text = text.rpartition("ClientAppException occurred. Message: ")[2]
     if f"No query function registered with name '{ACTION}'" in text:  # Flower's words
         text = f'its ClientApp has no @app.query("{ACTION}"), which returns verifiable(plan, data).verify(msg, context)'
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:_LONGEST])

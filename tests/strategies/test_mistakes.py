@@ -14,10 +14,12 @@ import torch
 from flwr.app import Context, Message
 from flwr.client import NumPyClient
 from flwr.clientapp import ClientApp
+from flwr.clientapp.client_app import ClientAppException
 from torch import nn
 
 from flwr_faa import FAADL, Ledger, Policy, SpotCheck, TrainingPlan, VerifiableClient, legacy, verifiable
 from flwr_faa.authority import LocalAuthority
+from flwr_faa.defence import failure
 from flwr_faa.detection import Everyone
 from flwr_faa.verification.paper import Paper
 from flwr_faa.verification.replay import Replay
@@ -43,6 +45,12 @@ SAMPLES = {
     "normalised to [-1, 1]": (lambda x: x / np.float32(8) - 1, "expected samples as integers"),
     "shifted": (lambda x: x.astype(np.int16) - 8, "expected samples of at least 0"),
 }
+
+
+def test_what_a_client_raised_in_a_simulation_is_told_without_rays_traceback() -> None:
+    raised = ClientAppException("expected a request that this client answers, got another")
+    told = failure(f"<class 'ray.exceptions.RayTaskError'>:<'ray::ClientAppActor.run() (pid=7) {'^' * 400}\n{raised}'>")
+    assert told.startswith("the client failed: expected a request that this client answers, got another")
 
 
 def run(api: str, name: str, plan: TrainingPlan, tmp_path: Any, **more: Any) -> Any:
