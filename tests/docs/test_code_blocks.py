@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
 from pathlib import Path
 
 import pytest
 
 from flwr_faa.report import Outcome, RoundReport, Verdict
+from tests.helpers.pages import ROOT, blocks
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Its files are written and its command run by test_extend.py.
 ELSEWHERE = {ROOT / "docs" / "how-to" / "extend.md"}
-BLOCK = re.compile(r"( *<!-- part of a project -->\n+)?^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path) -> list[tuple[bool, str]]:
-    """Return the blocks of a page: whether each is only a part of somebody's project, and its text."""
-    found = []
-    for part, indent, text in BLOCK.findall(page.read_text()):
-        found.append((bool(part), "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))))
-    return found
-
-
 #: What a strategy reports after a round.
 ROUND = RoundReport(1, (Verdict(7, Outcome.REMOVED, False, suspect=True, score=9.0, reason="far from the others"),))
 

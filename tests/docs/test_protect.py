@@ -11,7 +11,7 @@ from apps.lab.running.local_grid import LocalGrid, run_server_app
 from flwr_faa import FAADL, Holdout, SpotCheck
 from flwr_faa.detection import Everyone
 from flwr_faa.report import Outcome
-from tests.docs.test_code_blocks import ROOT, blocks
+from tests.helpers.pages import ROOT, blocks
 
 
 @pytest.fixture(scope="module")
