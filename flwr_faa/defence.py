@@ -282,10 +282,10 @@ class Defence:
         for verdict in report.having(Outcome.EXHAUSTED):
             log(WARNING, "faa round=%d node=%d could not be asked: %s", report.round, verdict.node_id, verdict.reason)
         left_out = len(report.having(Outcome.LEFT_OUT))
-        if left_out > self.policy.assumed_share * len(report.nodes):
+        if left_out >= max(1.0, self.policy.assumed_share * len(report.nodes)):
             log(
                 WARNING,
-                "faa round=%d: %d of %d would raise the held-out loss, more than there may be attackers. If that goes "
+                "faa round=%d: %d of %d would raise the held-out loss, as many as there may be attackers. If that goes "
                 "on, the held-out data are not like the clients': labels are missing, one outweighs the others, or "
                 "they are wrong (docs/how-to/holdout.md)",
                 report.round, left_out, len(report.nodes),

@@ -128,7 +128,7 @@ def test_alone_it_stops_what_it_sees() -> None:
 
 def test_held_out_data_that_contradict_most_clients_are_told(caplog: pytest.LogCaptureFixture) -> None:
     Decided(holdout=Holdout(lambda arrays: distance([-arrays[0]])), given=replies(8, 2))()
-    assert "more than there may be attackers" in caplog.text and "held-out data are not like" in caplog.text
+    assert "as many as there may be attackers" in caplog.text and "held-out data are not like" in caplog.text
     caplog.clear()
     Decided(holdout=Holdout(distance), given=replies(8, 2, seed=1))()
     assert "held-out data are not like" not in caplog.text

@@ -195,3 +195,55 @@ def test_weights_count() -> None:
     row = batch.node_ids.index(100)
     alone = Bowl()([batch.updates[row].astype(np.float64)])
     assert found.rises[row] == pytest.approx(alone - found.loss, rel=0.2)
+
+
+def arrived(seed: int, n: int, attackers: int) -> tuple[Batch, list[np.ndarray]]:
+    """A late round: honest clients stand around the goal, each on a side of its own, and the broadcast model at it.
+
+    Attackers (node ids from 100 on) go against it, further than honest clients differ.
+    """
+    rng = np.random.default_rng(seed)
+    sides = rng.normal(size=((n - attackers) // 2, D))
+    models = dict(enumerate(np.concatenate([GOAL + sides, GOAL - sides, GOAL + np.zeros(((n - attackers) % 2, D))])))
+    models |= {100 + i: -6 * GOAL + rng.normal(scale=0.1, size=D) for i in range(attackers)}
+    start = [GOAL.astype(np.float32)]
+    replies = [Reply(i, [m.astype(np.float32)], 10) for i, m in models.items()]
+    return read_replies(replies, start, key=5), start
+
+
+@given(st.integers(0, 10_000), st.integers(8, 40), st.floats(0.1, 0.4), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_where_nothing_is_at_stake_attackers_are_out_too(seed: int, n: int, share: float, with_gradient: bool) -> None:
+    """However far they tear the mean away: what is at stake is not theirs to set."""
+    batch, start = arrived(seed, n, round(share * n))
+    bowl = Bowl(seed)
+    found = choose(Landscape(bowl if with_gradient else plain(bowl), batch, start, 1), (), range(n))
+    assert max(batch.node_ids[row] for row in found.kept) < 100
+
+
+class Walled(Bowl):
+    """Each single update is good, and every mean of several is worse, as where networks start from random weights."""
+
+    def __call__(self, arrays: list[np.ndarray]) -> float:
+        return super().__call__(arrays) + 20 / (1 + float(np.abs(arrays[0]).sum()))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 20))
+@settings(max_examples=40, deadline=None)
+def test_half_take_part_whatever_the_loss_says(seed: int, n: int) -> None:
+    """A majority is honest. Where most raise the loss, it tells of the model, or the held-out data are wrong."""
+    rng = np.random.default_rng(seed)
+    models = {i: GOAL * rng.choice([-1, 1]) + rng.normal(scale=2, size=D) for i in range(n)}
+    for loss in (plain(Walled(seed)), plain(Bowl(seed, factor=-1.0)), Bowl(seed)):
+        _, found = chosen(batch_of(models), loss)
+        assert len(found.kept) >= n // 2
+
+
+def test_a_minority_that_is_in_does_not_set_what_is_usual() -> None:
+    """Poisoners that nobody suspected open no door to one that was suspected."""
+    for seed in range(20):
+        batch = batch_of(crowd(seed, 12, 4))
+        bad = [row for row, node in enumerate(batch.node_ids) if node >= 100]
+        rest = [row for row in range(12) if row not in bad]
+        found = choose(Landscape(Bowl(seed), batch, W, 1), [*rest, *bad[1:]], bad[:1])
+        assert bad[0] not in found.kept
