@@ -7,6 +7,9 @@ drawn. Each mutant lies in a copy of this checkout, and the tests that name its 
 against it. A mutant that no test notices has survived. Everything found goes to ``runs/mutation.jsonl``, from which a
 killed command goes on; ``--again`` tries the survivors once more, after a test was added.
 
+Survivors are judged in ``judged.yaml``, by their code. Those that change nothing that anybody could see are equivalent:
+there are two scores, with and without them.
+
 Every run of tests is a fork of this process, which has imported what the tests need and nothing that is tested.
 """
 
@@ -28,11 +31,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from apps.lab.markdown import untitled, write_region
 from apps.release.matrix import ROOT
 
 COSMIC_RAY = "cosmic-ray==8.7.0"
+JUDGED = Path(__file__).with_name("judged.yaml")
 DOCS = ROOT / "docs" / "results" / "mutation.md"
 #: The code, and its tests: they are run after those that name the module.
 PACKAGES = {
@@ -53,7 +60,10 @@ IMPORTED = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one file, and what became of it: ``killed``, ``survived`` or ``timeout``, which is killed too."""
+    """One change of one file, and what became of it: ``killed``, ``survived`` or ``timeout``, which is killed too.
+
+    ``code`` is the whole file before it is tried, and nothing afterwards; then there are the lines that differ.
+    """
 
     package: str
     file: str
@@ -62,6 +72,8 @@ class Mutant:
     operator: str
     code: str
     outcome: str = ""
+    before: str = ""
+    after: str = ""
 
     @property
     def key(self) -> tuple[str, int, int, str]:
@@ -169,35 +181,46 @@ def tried(mutants: Sequence[Mutant], journal: Path) -> Iterator[Mutant]:
             (copy / mutant.file).write_text(mutant.code)
             outcome = run(copy, ordered(mutant.package, mutant.file), limits[mutant.package])
             (copy / mutant.file).write_text(whole)
-            found = Mutant(**{**asdict(mutant), "outcome": outcome})
+            before, after = differing(whole, mutant.code)
+            tried = {"code": "", "outcome": outcome, "before": before, "after": after}
+            found = Mutant(**{**asdict(mutant), **tried})
             with journal.open("a") as file:
                 file.write(json.dumps(asdict(found)) + "\n")
             yield found
 
 
-def changed(mutant: Mutant) -> tuple[str, str]:
+def differing(whole: str, mutated: str) -> tuple[str, str]:
     """The lines that differ, before and after."""
-    pair = ((ROOT / mutant.file).read_text().splitlines(), mutant.code.splitlines())
-    diff = [line for line in difflib.unified_diff(*pair, n=0, lineterm="") if not line.startswith(("---", "+++", "@@"))]
+    diff = list(difflib.unified_diff(whole.splitlines(), mutated.splitlines(), n=0, lineterm=""))[2:]
     before, after = ("\n".join(line[1:].strip() for line in diff if line[0] == sign) for sign in "-+")
     return before, after
 
 
-def table(places: dict[str, int], found: Sequence[Mutant]) -> str:
-    """Scores by package, then who survived."""
-    rows = []
+def judgement(mutant: Mutant, judged: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What was thought of a survivor."""
+    same = (j for j in judged if (j["file"], j["before"], j["after"]) == (mutant.file, mutant.before, mutant.after))
+    return next(same, {"equivalent": False, "why": "not judged yet"})
+
+
+def table(places: dict[str, int], found: Sequence[Mutant], judged: Sequence[dict[str, Any]]) -> str:
+    """Scores by package, then who survived and what was thought of it."""
+    rows, survivors = [], [m for m in found if m.outcome == "survived"]
     for package in [*places, "all"]:
         mine = [m for m in found if package in (m.package, "all")]
-        killed = sum(m.outcome != "survived" for m in mine)
+        missed = [m for m in mine if m in survivors]
+        real = len(mine) - sum(judgement(m, judged)["equivalent"] for m in missed)
+        noticed = len(mine) - len(missed)
         of = sum(places.values()) if package == "all" else places[package]
-        rows.append([package, str(of), str(len(mine)), str(killed), f"{100 * killed / max(1, len(mine)):.0f}%"])
-    survivors = [
-        [f"`{m.file}` {m.line}", *(f"`{text.replace('|', chr(92) + '|')[:110]}`" for text in changed(m))]
-        for m in found
-        if m.outcome == "survived"
-    ]
-    scores = untitled(("package", "places", "drawn", "noticed", "score"), rows)
-    return f"{scores}\n\n{untitled(('survivor', 'code', 'mutant'), survivors)}" if survivors else scores
+        shares = [f"{100 * noticed / max(1, n):.0f}%" for n in (len(mine), real)]
+        rows.append([package, str(of), str(len(mine)), str(noticed), *shares])
+    head = ("package", "places", "drawn", "noticed", "score", "without equivalent ones")
+    lines = []
+    for m in survivors:
+        told = judgement(m, judged)
+        code = (f"`{text.replace('|', chr(92) + '|')[:110]}`" for text in (m.before, m.after))
+        lines.append([f"`{m.file}`", *code, "equivalent: " * told["equivalent"] + told["why"]])
+    scores = untitled(head, rows)
+    return f"{scores}\n\n{untitled(('survivor', 'code', 'mutant', 'judged'), lines)}" if lines else scores
 
 
 def main() -> int:
@@ -229,9 +252,10 @@ def main() -> int:
             f"{len(found)}/{sum(map(len, mutants))} {mutant.outcome} {mutant.file}:{mutant.line} {mutant.operator}",
             flush=True,
         )
-    print(table(places, found))
+    told = table(places, found, yaml.safe_load(JUDGED.read_text()))
+    print(told)
     if asked.write:
-        write_region(DOCS, "mutation", table(places, found))
+        write_region(DOCS, "mutation", told)
     return 0
 
 
