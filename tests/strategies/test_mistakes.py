@@ -32,7 +32,8 @@ PLAN = PLANS["logistic"]
 VERIFIERS: dict[str, Callable[[TrainingPlan], Any]] = {
     "replay": Replay,
     "paper": lambda plan: Paper(plan, sample_shape=(1, 8, 8)),
-    "spotcheck": lambda plan: SpotCheck(plan, (1, 8, 8), LocalAuthority("arkworks", 1.0)),
+    "spotcheck": lambda plan: SpotCheck(plan, (1, 8, 8)),
+    "encrypted": lambda plan: SpotCheck(plan, (1, 8, 8), LocalAuthority("arkworks", 1.0)),
 }
 SERVER_PLANS = {
     "lr": (replace(PLAN, lr=0.02), "lr: server 0.02, client 0.1"),
@@ -77,6 +78,8 @@ def test_a_server_with_another_plan(
     plan, says = SERVER_PLANS[what]
     if what == "model" and name != "replay":
         pytest.skip("the samples' size would differ as well")
+    if what != "lr" and name == "encrypted":
+        pytest.skip("plans are compared alike whatever binds the data, and ten clients take long to encrypt theirs")
     with caplog.at_level(logging.ERROR, logger="flwr"):
         nobody_is_to_blame(run(api, name, plan, tmp_path), caplog.records, says)
 
