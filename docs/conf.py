@@ -9,6 +9,7 @@ release = installed("flwr-anomaly")
 version = release
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton"]
+# No intersphinx: Flower's, scikit-learn's and PyOD's inventories are on their sites only, and docs are built offline.
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"flwr-anomaly {release}"
