@@ -22,7 +22,7 @@ from flwr_faa import expected
 from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.threshold import FEWEST, largest_z
 from flwr_faa.detection.units import measurable
-from flwr_faa.detection.views import SAME, View, statistics_view
+from flwr_faa.detection.views import SAME, View, number_of_chances, statistics_view
 from flwr_faa.errors import ArgumentValueError, MissingExtraError
 from flwr_faa.replies.threads import single_threaded
 from flwr_lomar.index import require_faiss
@@ -94,8 +94,9 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     bandwidth : float or None (default: None)
         ``paper``: h, in the units of the updates. The paper gives no value; 1 is ours. ``robust``: its multiple c.
     threshold : float, "contamination" or None (default: None)
-        ``paper``: eps, of F. ``robust``: of ``|z|``; None is `largest_z`, 4.3 for 100 updates of a logistic regression,
-        6.5 for 20 of a deeper model. "contamination": PyOD's quantile of the scores.
+        ``paper``: eps, of F. ``robust``: of ``|z|``; None is `largest_z`, 4.2 for 100 updates of a logistic regression,
+        6.4 for 20 of a deeper model, and rejects only what is large enough to matter in a mean. "contamination": PyOD's
+        quantile of the scores, for data that are no updates.
     statistics : int (default: 0)
         So many of the last columns are running statistics (of batch norm). They are in no distance, norm or F;
         ``robust`` has one view of them.
@@ -293,25 +294,26 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         n = len(factor.place)
         if self.preset != "robust":
             scores = 0.0 - factor.log_factor
-            return Judged(factor, [], self._limit(n, 0), scores, [f"log F = {f:.4g}" for f in factor.log_factor])
+            return Judged(factor, [], self._limit(n, 1), scores, [f"log F = {f:.4g}" for f in factor.log_factor])
         views = sight.views(factor.log_factor, factor.place) if n > 1 else []
         if n >= FEWEST and statistics.size:
             views.append(statistics_view(statistics))
-        limit = self._limit(n, len(views))
-        unit = largest_z(max(n, FEWEST), max(len(views), 1)) if self.threshold == "contamination" else limit
+        chances = number_of_chances(views)
+        limit = self._limit(n, chances)
+        unit = largest_z(max(n, FEWEST), chances) if self.threshold == "contamination" else limit
         z = look_again(views, limit, unit) if views else np.zeros((0, n))
         top = np.abs(z).argmax(axis=0) if len(z) else ()
         evidence = [views[v].explain(i, z[v, i]) for i, v in enumerate(top)] or [""] * n
         return Judged(factor, views, limit, np.abs(z).max(axis=0, initial=0.0), evidence)
 
-    def _limit(self, n: int, views: int) -> float:
-        """Return the threshold of n scores from so many views; infinity where PyOD sets it."""
+    def _limit(self, n: int, chances: int) -> float:
+        """Return the threshold of n scores from views with so many chances; infinity where PyOD sets it."""
         given = self.threshold
         if given == "contamination":
             return math.inf
         if self.preset == "paper":
             return 0.0 - math.log(EPS if given is None else given)
-        return largest_z(max(n, FEWEST), max(views, 1)) if given is None else float(given)
+        return largest_z(max(n, FEWEST), chances) if given is None else float(given)
 
     def _check(self) -> None:
         """Refuse parameters that mean nothing."""

@@ -265,6 +265,7 @@ def _first_walk(
     if watch and labels > 1:
         looked_at |= enumerate(points.parts[:labels])
     centres = {name: _geometric_median(points.x[:, part.columns], part) for name, part in together.items()}
+    means = {name: _geometric_median(points.x[:, part.columns], part, steps=1) for name, part in together.items()}
     nearest = {name: np.zeros((3, n)) for name in looked_at}
     half, shared = {name: np.zeros(n) for name in together}, {name: np.zeros(n) for name in together}
     index, each, total = np.empty((n, k), np.int32), np.empty((n, labels)), reduce(add, points.parts)
@@ -304,7 +305,10 @@ def _first_walk(
             watch.add_label(which, (one, few, most), length_of(part.squares), part.width)
         else:
             reach, alike, positive = half[which][first], shared[which][first], part.positive / max(part.width, 1)
-            profile = Profile((one, few, most), reach, alike, part.squares, positive, centres[which], part.width)
+            to_mean = cosine_to(means[which], part.squares)
+            profile = Profile(
+                (one, few, most), reach, alike, to_mean, part.squares, positive, centres[which], part.width
+            )
             watch.add(which, profile)
     return index, each
 
@@ -350,16 +354,26 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
     return Part(here, centred, squares, positive, noise)
 
 
-def _geometric_median(x: Floats, part: Part) -> Centre:
-    """Find the geometric median by Weiszfeld's algorithm, from the points, as ``robust.views`` from distances."""
+def _geometric_median(x: Floats, part: Part, steps: int = STEPS) -> Centre:
+    """Find the geometric median by Weiszfeld's algorithm, from the points, as ``robust.views`` from distances.
+
+    One step is the mean.
+    """
     n = len(x)
     weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
-    for step in range(STEPS):
+    for step in range(steps):
         g = weights.astype(x.dtype) @ x
         square = float(np.dot(g, g))
         inertia = float(weights @ part.centred) - square
         away = np.maximum(part.centred - 2 * (x @ g) + square, 0.0)
-        if step < STEPS - 1 and away.any():
+        if step < steps - 1 and away.any():
             inverse = 1 / np.sqrt(np.maximum(away, 1e-12 * away.max()))
             weights = inverse / inverse.sum()
     return Centre(weights, inertia, away, max(float(weights @ part.squares) - inertia, 0.0))
+
+
+def cosine_to(centre: Centre, squares: Doubles) -> Doubles:
+    """Return the cosines of updates to a centre, from their squared lengths; 0 where one of both has none."""
+    lengths = np.sqrt(squares * centre.square)
+    inner = (squares + centre.square - centre.away) / 2
+    return np.divide(inner, lengths, out=np.zeros(len(squares)), where=lengths > 0)

@@ -11,7 +11,7 @@ from flwr_faa import expected
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.detection.threshold import FEWEST, largest_z
-from flwr_faa.detection.views import View, harm_views, update_views
+from flwr_faa.detection.views import View, harm_views, number_of_chances, update_views
 from flwr_faa.replies.updates import Batch
 
 #: False alarms an honest client and round that detection without verification is made for.
@@ -26,7 +26,8 @@ class MultiView(Detector):
     round. A client is suspected if it is odder than 98 of a hundred honest ones, given the number of clients and of
     views (``threshold.largest_z``), *and* if it differs by what matters for the mean (``views.harm_views``). With fewer
     than six clients nobody can say what is usual. Then only a client that is grossly far from the others is suspected
-    (``views.GROSS``). The measured rates are in ``docs/results/false-alarms.md``.
+    (``views.GROSS``). Who has turned the mean (``views.PULL``) is suspected however many do it. Measured rates are in
+    ``docs/results/false-alarms.md``.
 
     With a threshold, 5 say, it is made for verification, which clears the honest: the maximum of twenty z-scores of
     twenty clients is heavy-tailed, and one to six honest clients of twenty exceed 5 in a quiet round.
@@ -57,7 +58,7 @@ class MultiView(Detector):
         cloud = Cloud.of(batch)
         if self.threshold is None:
             views = (self.views or harm_views)(cloud)
-            limit = largest_z(max(len(batch), FEWEST), len(views), RATE)
+            limit = largest_z(max(len(batch), FEWEST), number_of_chances(views), RATE)
             z = np.array([view.among(limit) for view in views])
         else:
             views, limit = (self.views or update_views)(cloud), self.threshold

@@ -36,10 +36,12 @@ SAME = 0.05
 #: more neighbours, closer and farther, and of norms; a factor of 1 - cosine; differences of cosines and shares; a
 #: factor of distances within a label. Honest clients whose sizes differ tenfold, or with two labels each, seldom
 #: reach them (docs/results/false-alarms.md). A small norm, or one close to the crowd's direction, does no harm.
-MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(4), math.log(2.2)), math.log(2.2)
+MATTERS_NEAREST, MATTERS_NEAR, MATTERS_NORM = (math.log(5), math.log(3.3)), (math.log(4), math.log(2.8)), math.log(2.2)
 MATTERS_TURN, MATTERS_COSINE, MATTERS_SHARE, MATTERS_LABEL = math.log(2.2), 0.65, 0.25, math.log(3.3)
 MATTERS_STATISTICS = math.log(10)
-MATTERS_PULL = 0.7
+#: Who is so many times longer than usual, and so much closer to the direction of the mean (by cosine) than the usual
+#: client is, has turned the mean. That harms whatever the spread is, which many who do it widen.
+LONG, PULL = 2.0, 0.7
 #: Two honest clients with the same labels are each other's nearest, many times closer than usual; one whose labels no
 #: other has is as far from its nearest as others are from most. So distances to the PAIR nearest, at most, count as
 #: within a factor LIKE of the usual, unless they are below COPY of the usual length, or above ALONE times what is usual
@@ -49,8 +51,9 @@ PAIR, LIKE, COPY, ALONE = 2, 2.0, 0.01, 1.5
 #: cosines large and all signs the same by chance.
 FEW = 9.0
 #: A client so many times farther from the nearest half of the others than usual, and than the usual update is long, is
-#: beyond what sizes that differ tenfold explain. However few clients there are, that much is known.
-GROSS = math.log(15)
+#: beyond what sizes that differ tenfold explain, whatever the spread is. However few clients there are, GROSS is known;
+#: from ``FEWEST`` clients on, FAR is.
+GROSS, FAR = math.log(15), math.log(6)
 #: Nearer than this part of the usual distance, or smaller than this part of the usual norm, is zero.
 ZERO = 1e-6
 
@@ -75,7 +78,8 @@ class View:
         Smallest differences from the centre, below and above, that matter without verification; infinite where none
         does. In the unit of the values.
     spread : float, optional
-        What honest clients differ by, where that is known; measured if not given.
+        What honest clients differ by, where that is known; measured if not given. A difference that matters is then
+        enough, whoever is calm.
     """
 
     name: str
@@ -103,7 +107,7 @@ class View:
         """Z of each client, above ``limit`` only where the difference matters, too; by median and MAD of the calm."""
         if self.matters is None:
             return self.z
-        of = self.values if calm is None else self.values[calm]
+        of = self.values if calm is None or self.spread is not None else self.values[calm]
         away = self.values - middle(of)
         spread = 1.4826 * middle(np.abs(of - middle(of))) if self.spread is None else self.spread
         return np.asarray(away / np.maximum(spread, np.where(away < 0, *self.matters) / limit))
@@ -127,6 +131,11 @@ class View:
             how = f"{value:.2g}, {side} than the usual {usual:.2g}"
         what = self.what if isinstance(self.what, str) else self.what[i]
         return f"{what} {how} (z = {self.z[i] if z is None else z:.1f})"
+
+
+def number_of_chances(views: Sequence[View]) -> int:
+    """Return in how many views an honest client can be odd by chance, at least 1: those whose spread is measured."""
+    return max(1, sum(view.spread is None for view in views))
 
 
 def robust_z(values: Vector, least: float = 0.0) -> Vector:
@@ -179,8 +188,8 @@ def reach_view(cloud: Cloud) -> View:
 
 def gross_view(half: Vector, length: float) -> View:
     """The same from distances, and the length of the usual update."""
-    what = "update: distance to the nearest half of the others"
-    return View("reach", _log(half, length), what, "closer", "farther", matters=(math.inf, GROSS), spread=0.0)
+    what, matters = "update: distance to the nearest half of the others", GROSS if len(half) < FEWEST else FAR
+    return View("reach", _log(half, length), what, "closer", "farther", matters=(math.inf, matters), spread=0.0)
 
 
 def lonely(cloud: Cloud) -> npt.NDArray[np.bool_]:
@@ -235,10 +244,16 @@ def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) 
     ):
         views.append(View(f"{name} {kind}", values, f"{name}: {what}", "lower", "higher", False, share, matters))
     if same:
-        pull = (math.inf, MATTERS_PULL)
-        what = f"{name}: cosine to the mean update"
-        views.append(View(f"{name} pull", block.to_mean, what, "lower", "higher", False, 0.0, pull, spread=0.0))
+        what, pull = f"{name}: pulls the mean, cosine to it", pull_of(block.to_mean, block.norms)
+        views.append(
+            View(f"{name} pull", pull, what, "lower", "higher", matters=(math.inf, PULL), log=False, spread=0.0)
+        )
     return [view.in_few(block.width) for view in views]
+
+
+def pull_of(to_mean: Vector, norms: Vector) -> Vector:
+    """Return the cosines to the mean update of who is long; everybody else's is as usual."""
+    return np.where(norms > LONG * middle(norms), to_mean, middle(to_mean))
 
 
 def paired(block: Block, k: int) -> Vector:

@@ -17,10 +17,11 @@ nearest others, and g the geometric median of the updates:
     <u, g> / |g|^2           how far along the direction of the crowd
     mean_j cos^2(u-g, u_j-g) what others share of its difference from the crowd: of noise, next to nothing
     share of positive entries
+    cos(u, mean_j u_j)       of who is long: whether it has turned the mean its way
 
-All labels together have three views: the smallest z of d(3) within a label, and the smallest and the largest z of
-d(3)/d(.6n). The root of log F (Eq. 9) is a view, too. The geometric median of n points is a mean with weights, so all
-of this needs distances and lengths only.
+All labels together have two views: the smallest z within a label of d(3), and of d(3)/d(.6n). The root of log F (Eq. 9)
+is a view, too. The geometric median of n points is a mean with weights, so all of this needs distances and lengths
+only.
 """
 
 from __future__ import annotations
@@ -33,7 +34,18 @@ import numpy as np
 
 from flwr_faa.detection.blocks import Block
 from flwr_faa.detection.threshold import FEWEST
-from flwr_faa.detection.views import MATTERS_SHARE, SAME, ZERO, View, clamp, gross_view, robust_z, without_pairs
+from flwr_faa.detection.views import (
+    MATTERS_SHARE,
+    PULL,
+    SAME,
+    ZERO,
+    View,
+    clamp,
+    gross_view,
+    pull_of,
+    robust_z,
+    without_pairs,
+)
 from flwr_lomar.neighbourhood import Doubles, Floats, Indices, Seen
 
 #: Steps of Weiszfeld's algorithm: what is left to go then is far below the spread of the updates.
@@ -74,6 +86,8 @@ class Profile:
         Distance to the nearest half of the others.
     shared : ndarray, shape (n,)
         ``mean_j cos^2(u - g, u_j - g)``; 0 for u = g.
+    to_mean : ndarray, shape (n,)
+        Cosine to the mean of the updates.
     squares, positive : ndarray, shape (n,)
         Squared lengths, and shares of positive entries.
     centre : Centre
@@ -85,6 +99,7 @@ class Profile:
     nearest: tuple[Doubles, Doubles, Doubles]
     half: Doubles
     shared: Doubles
+    to_mean: Doubles
     squares: Doubles
     positive: Doubles
     centre: Centre
@@ -92,22 +107,24 @@ class Profile:
 
 
 _2, _3, _5 = math.log(2), math.log(3), math.log(5)
-#: The views of a block: what each is, its words for less and more, whether it is a logarithm, and which differences
-#: matter, below and above. Honest clients whose sizes differ tenfold seldom reach them (docs/results/false-alarms.md).
+#: The views of a block: what each is, its words for less and more, whether it is a logarithm, which differences matter,
+#: below and above, and the spread where it is not measured, because many who pull the mean would widen it. Honest
+#: clients whose sizes differ tenfold seldom reach the differences (docs/results/false-alarms.md).
 OF_BLOCK = (
-    ("nearest neighbour", "closer", "farther", True, (_5, _3)),
-    ("six tenths of all others", "closer", "farther", True, (_3, _2)),
-    ("nearest neighbour, against six tenths of all", "closer", "farther", True, (_5, _3)),
-    ("3 nearest neighbours, against six tenths of all", "closer", "farther", True, (_3, _3)),
-    ("norm", "smaller", "larger", True, (math.inf, _2)),
-    ("length along the crowd's direction, 1 is the crowd's", "lower", "higher", False, (1.0, 1.0)),
+    ("nearest neighbour", "closer", "farther", True, (_5, _3), None),
+    ("six tenths of all others", "closer", "farther", True, (_3, math.log(2.8)), None),
+    ("nearest neighbour, against six tenths of all", "closer", "farther", True, (_5, _3), None),
+    ("3 nearest neighbours, against six tenths of all", "closer", "farther", True, (_3, _3), None),
+    ("norm", "smaller", "larger", True, (math.inf, _2), None),
+    ("length along the crowd's direction, 1 is the crowd's", "lower", "higher", False, (1.0, 2.2), None),
     # Who has a label that no other has shares nothing with others; noise is far away, too.
-    ("part of its difference from the crowd that others share", "smaller", "larger", True, (math.inf, _3)),
-    ("share of positive entries", "lower", "higher", False, (MATTERS_SHARE, MATTERS_SHARE)),
+    ("part of its difference from the crowd that others share", "smaller", "larger", True, (math.inf, _3), None),
+    ("share of positive entries", "lower", "higher", False, (MATTERS_SHARE, MATTERS_SHARE), None),
+    ("pulls the mean, cosine to it", "lower", "higher", False, (math.inf, PULL), 0.0),
 )
-#: Differences that matter in the root of log F (a large one does not: honest clients with rare labels have it) and in
-#: z within a label, whose spread is at least a factor of e^LEAST_LABEL.
-MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, MATTERS_SPARSEST, LEAST_LABEL = 1.5, 5.0, 5.0, 4.0, 0.25
+#: Differences that matter in the root of log F and in z within a label, whose spread is at least a factor of
+#: e^LEAST_LABEL. A large F matters nowhere, nor a sparse place in a label: honest clients with rare labels have both.
+MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, LEAST_LABEL = 1.5, 5.0, 5.0, 0.25
 
 
 @dataclass(eq=False)
@@ -150,9 +167,9 @@ class Sight:
         view = View("log F", factor, "root of log F, LoMar's factor", "lower", "higher", False, 0.0, matters)
         views.append(view.in_few(self._widths["update"]))
         for name in sorted(self._blocks, reverse=True):  # update, classifier, backbone
-            for (what, less, more, log, matters), values in zip(OF_BLOCK, self._blocks[name], strict=True):
+            for (what, less, more, log, matters, spread), values in zip(OF_BLOCK, self._blocks[name], strict=True):
                 told = f"{name}: {what}"
-                view = View(f"{name}, {what}", values[place], told, less, more, log, 0.0, matters)
+                view = View(f"{name}, {what}", values[place], told, less, more, log, 0.0, matters, spread)
                 views.append(view.in_few(self._widths[name]))
         if self._labels:
             labels = sorted(self._labels)
@@ -162,7 +179,6 @@ class Sight:
             for side, what, label, values, matters in (
                 ("nearest", near, z[:, 0].argmin(axis=0), z[:, 0].min(axis=0), (MATTERS_NEAREST, math.inf)),
                 ("densest", dense, z[:, 1].argmin(axis=0), z[:, 1].min(axis=0), (MATTERS_DENSEST, math.inf)),
-                ("sparsest", dense, z[:, 1].argmax(axis=0), z[:, 1].max(axis=0), (math.inf, MATTERS_SPARSEST)),
             ):
                 lines = [f"label {labels[r]}, its {side}: {what}" for r in label]
                 view = View(f"label, {side}", values, lines, "lower", "higher", False, 0.0, matters)
@@ -222,7 +238,8 @@ def _profile(block: Block) -> Profile:
     shared = shared_with(squared, centre.away, centre.away, (everybody, everybody))
     half = block.nearest[:, n // 2 - 1].astype(np.float64)
     half = np.where(half > math.sqrt(block.noise), half, 0)
-    return Profile(_nearest(block, block.nearest), half, shared, squares, block.above, centre, block.width)
+    near = _nearest(block, block.nearest)
+    return Profile(near, half, shared, block.to_mean, squares, block.above, centre, block.width)
 
 
 def nearest_among(squared: Floats, n: int) -> tuple[Doubles, Doubles, Doubles]:
@@ -298,7 +315,7 @@ def shared_with(squared: Floats, rows: Doubles, others: Doubles, same: tuple[Ind
 
 
 def _block_values(of: Profile) -> Doubles:
-    """Return the values of the views of `OF_BLOCK`, shape (8, n)."""
+    """Return the values of the views of `OF_BLOCK`, shape (9, n)."""
     least, centre = SAME * length_of(of.squares), of.centre
     unit = _unit(of.nearest[2])
     _, few, most = _logs(of.nearest, unit, least)
@@ -310,4 +327,5 @@ def _block_values(of: Profile) -> Doubles:
     shared, apart = of.shared.copy(), centre.away > least**2
     # Who is where the crowd is has no difference that others could share, and counts as usual.
     shared[~apart] = np.median(shared[apart]) if apart.any() else 0.0
-    return np.stack([one, most, one - most, few - most, norm, along, np.log(np.maximum(shared, ZERO)), of.positive])
+    common, pull = np.log(np.maximum(shared, ZERO)), pull_of(of.to_mean, lengths)
+    return np.stack([one, most, one - most, few - most, norm, along, common, of.positive, pull])

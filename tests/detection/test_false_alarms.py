@@ -1,23 +1,29 @@
 """Nobody attacks: detection without verification keeps to its rate, with few clients, unequal ones and counters."""
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import t
 from sklearn.datasets import load_digits
 
+from apps.lab.attacks import Boosted, SignFlip
+from apps.lab.config import load
 from apps.lab.models import cnn
-from apps.lab.partitions.split import unequal
+from apps.lab.partitions.split import choose_malicious, unequal
 from apps.studies import false_alarms
+from apps.studies.lomar_detection.cells import rounds
 from flwr_faa import TrainingPlan
 from flwr_faa.detection import MultiView, as_detector
 from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.multiview import RATE
 from flwr_faa.detection.threshold import largest_z, student_isf
-from flwr_faa.detection.views import GROSS, harm_views
+from flwr_faa.detection.views import FAR, GROSS, LONG, harm_views, number_of_chances, pull_of
 from flwr_faa.pipeline import Pipeline
-from flwr_faa.replies.updates import Batch, Reply, read_replies
+from flwr_faa.replies.updates import Batch, Layout, Reply, read_replies
 from flwr_lomar import LoMarDetector
 from tests.detection.simulate import batch_of, crowd
 
@@ -148,12 +154,13 @@ def test_scores_exceed_the_threshold_only_where_the_difference_matters():
     batch = batch_of(crowd(20), ((4, 5), (3, 4), (3,)))
     found = MultiView().detect(batch)
     views = harm_views(Cloud.of(batch))
-    assert found.threshold == largest_z(20, len(views), RATE)
+    assert found.threshold == largest_z(20, number_of_chances(views), RATE)
     for view in views:
         away = view.values - np.median(view.values)
         below, above = view.matters
         assert not (np.abs(view.among(4.0)) > 4.0)[(away > -below) & (away < above)].any()
-    assert views[0].matters[1] == GROSS
+    assert views[0].matters[1] == FAR
+    assert harm_views(Cloud.of(batch_of(crowd(5))))[0].matters[1] == GROSS
 
 
 def test_the_quantile_is_students():
@@ -171,3 +178,40 @@ def test_the_command_prints_both_tables(tmp_path, capsys):
     assert "| Gaussian | 100.0 / 0.0 |" in false_alarms.recall_table(rows)
     out.write_text("")
     assert false_alarms.main(["--finished", "--quick", "--out", str(out)]) == 0
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_clients_who_took_more_steps_are_longer_and_no_suspects(model):
+    """Sizes differ tenfold, and few batches: one client takes a step, another six; up to 4% were suspected."""
+    batches = []
+    for seed, n in product(range(3), (10, 20, 40)):
+        scenario = load(f"dataset=digits model={model} clients={n} partition=unequal seed={seed}")
+        for one, honest in rounds(scenario, 3):
+            batches.append(Batch(tuple(range(n)), honest, np.ones(n), Layout.of(one.model), {}))
+    for name in DEFAULTS:
+        removed, everybody = suspects(name, batches)
+        assert removed <= 0.02 * everybody
+
+
+@BOTH
+@pytest.mark.parametrize("partition", ["unequal", "shards", "lambda"])
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_who_turns_the_mean_is_found_however_many(name, partition, share):
+    """Four of ten widen every spread, by which half of them passed; where the mean points they cannot hide."""
+    for attack in (SignFlip(share), Boosted(share)):
+        scenario = load(f"dataset=digits clients=10 partition={partition} seed=1")
+        *_, (one, honest) = rounds(scenario, 2)
+        malicious = sorted(choose_malicious(scenario.partitions, scenario.dataset.train[1], share, 1))
+        batch, odd = false_alarms.attacked(one, honest, attack, malicious)
+        assert set(np.flatnonzero(odd)) == set(DEFAULTS[name].detect(batch, 0).suspects)
+
+
+@given(st.integers(6, 30), st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+@settings(max_examples=30, deadline=None)
+def test_nobody_pulls_the_mean_who_is_no_longer_than_usual(n, seed, unit):
+    rng = np.random.default_rng(seed)
+    to_mean, norms = rng.uniform(-1, 1, n), unit * rng.lognormal(0, 1, n)
+    pull = pull_of(to_mean, norms)
+    usual, long = np.median(to_mean), norms > LONG * np.median(norms)
+    assert (pull[~long] == usual).all() and np.array_equal(pull[long], to_mean[long])
+    assert np.median(pull) == usual  # fewer than half are long
