@@ -1,6 +1,6 @@
 """``make mutation``: how many small changes of the code the tests notice.
 
-    python -m apps.release.mutation [--count 24] [--seed 1] [--write]
+    python -m apps.release.mutation [--count 24] [--seed 1] [--finished] [--write]
 
 cosmic-ray makes the mutants (``mutants.py``, in an environment of its own by uv); ``count`` places of each package are
 drawn. Each mutant lies in a copy of this checkout, and the tests that name its module and those of its package are run
@@ -229,6 +229,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=24, help="mutants for each package")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--package", action="append", choices=PACKAGES, help="repeatable; default: all")
+    parser.add_argument("--finished", action="store_true", help="try nothing more: the tables of what was found")
     parser.add_argument("--again", action="store_true", help="try the survivors once more")
     parser.add_argument("--journal", type=Path, default=ROOT / "runs" / "mutation.jsonl")
     parser.add_argument("--write", action="store_true", help=f"write the tables into {DOCS.relative_to(ROOT)}")
@@ -237,21 +238,18 @@ def main() -> int:
     if asked.again:
         kept = [m for m in read(asked.journal) if m.outcome != "survived"]
         asked.journal.write_text("".join(json.dumps(asdict(m)) + "\n" for m in kept))
-    for module in IMPORTED:
-        importlib.import_module(module)
-    places: dict[str, int] = {}
-    mutants: list[list[Mutant]] = []
-    for package in asked.package or PACKAGES:
-        places[package], more = drawn(package, asked.count, asked.seed)
-        mutants.append(more)
-    found = []
+    drawings = {package: drawn(package, asked.count, asked.seed) for package in asked.package or PACKAGES}
+    found = read(asked.journal) if asked.finished else []
     # by turns, so that what a stopped command has found is a sample of every package
-    for mutant in tried([m for turn in zip_longest(*mutants) for m in turn if m], asked.journal):
-        found.append(mutant)
-        print(
-            f"{len(found)}/{sum(map(len, mutants))} {mutant.outcome} {mutant.file}:{mutant.line} {mutant.operator}",
-            flush=True,
-        )
+    turns = [m for turn in zip_longest(*(more for _, more in drawings.values())) for m in turn if m]
+    if not asked.finished:
+        for module in IMPORTED:
+            importlib.import_module(module)
+        for mutant in tried(turns, asked.journal):
+            found.append(mutant)
+            told = f"{mutant.outcome} {mutant.file}:{mutant.line} {mutant.operator}"
+            print(f"{len(found)}/{len(turns)} {told}", flush=True)
+    places = {package: number for package, (number, _) in drawings.items()}
     told = table(places, found, yaml.safe_load(JUDGED.read_text()))
     print(told)
     if asked.write:
