@@ -109,6 +109,12 @@ def test_names_are_unique_and_lines_read_well():
     assert len({v.name for v in views}) == len(views) == 20
     view = View("n", np.log([1, 1, 1.1, 0.9, 40]), "update: norm", "smaller", "larger", least=0.1)
     assert view.explain(4) == "update: norm 40x larger than usual (z = 26.1)"
+    for factor, told in (
+        (9.94, "9.9x larger"), (10.4, "10x larger"), (998, "998x larger"), (5000, "over 1000x larger"),
+        (0.5, "2.0x smaller"),
+    ):  # fmt: skip
+        view = View("n", np.log([1, 1, 1, 1, factor]), "update: norm", "smaller", "larger", least=0.1)
+        assert view.explain(4).startswith(f"update: norm {told} than usual")
     view = View("s", np.array([0.5, 0.5, 0.52, 0.1]), ["a", "b", "c", "d"], "lower", "higher", log=False, least=0.03)
     assert view.explain(3) == "d 0.1, lower than the usual 0.5 (z = -13.3)"
 
