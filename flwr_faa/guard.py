@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
+from functools import lru_cache, partial
 from logging import ERROR
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
@@ -34,6 +35,7 @@ ONE_MODEL = "expected a strategy that sends all nodes the same model, to which t
 #: A serialised array is its bytes and a short NumPy header.
 HEADER = 4096
 Model = dict[str, npt.NDArray[Any]]
+Kind = TypeVar("Kind", ArrayRecord, MetricRecord, ConfigRecord)
 Configure = Callable[[int, ArrayRecord, ConfigRecord, Grid], Iterable[Message]]
 
 
@@ -145,13 +147,13 @@ class Guard:
         """
         key = strategy.weighted_by_key
         by_node = {m.metadata.src_node_id: copy(m) for m in messages if not m.has_error()}
-        told = {n: RecordDict(dict(m.content)) for n, m in by_node.items() if len(m.content.metric_records) == 1}
+        told = {n: RecordDict(dict(m.content)) for n, m in by_node.items() if len(_named(m.content, MetricRecord)) == 1}
         told = {n: c for n, c in told.items() if plausible(_only(c).get(key))}
         if not told:
             return list(messages)
-        name = Counter(next(iter(c.metric_records)) for c in told.values()).most_common(1)[0][0]
+        name = Counter(_first(c, MetricRecord) for c in told.values()).most_common(1)[0][0]
         for node, content in told.items():
-            content[name] = content.pop(next(iter(content.metric_records)))
+            content[name] = content.pop(_first(content, MetricRecord))
             by_node[node].content = content
         return [by_node[n] for n in self._mended(told, key)]
 
@@ -189,14 +191,16 @@ class Guard:
         """Return the accepted replies with validated arrays in the model's order, and with mended metrics."""
         contents = {node: RecordDict(dict(messages[node].content)) for node in models}
         arrays_at, metrics_at = (
-            Counter(next(iter(getattr(c, kind))) for c in contents.values()).most_common(1)[0][0]
-            for kind in ("array_records", "metric_records")
+            Counter(_first(c, kind) for c in contents.values()).most_common(1)[0][0]
+            for kind in (ArrayRecord, MetricRecord)
         )
         for node, content in contents.items():
             metrics = _only(content)
-            for name in (COMMITMENT, next(iter(content.array_records)), next(iter(content.metric_records))):
+            for name in (COMMITMENT, _first(content, ArrayRecord), _first(content, MetricRecord)):
                 content.pop(name, None)
-            content[arrays_at] = ArrayRecord({k: _array(a) for k, a in zip(names, models[node], strict=True)})
+            content[arrays_at] = record = ArrayRecord()  # given a dict, it would make each Array anew
+            for name, array in zip(names, models[node], strict=True):
+                record[name] = _array(array)
             content[metrics_at] = metrics
         rebuilt = []
         for node in self._mended(contents, key):
@@ -211,8 +215,7 @@ class Guard:
         weights = weigh_nodes({n: _only(contents[n])[key] for n in nodes}, weighting)
         plain = {n: {k: v for k, v in _only(contents[n]).items() if k != key} for n in nodes}
         for node, metrics in mend(plain, weights).items():
-            name = next(iter(contents[node].metric_records))
-            contents[node][name] = MetricRecord({**metrics, key: weights[node]})
+            contents[node][_first(contents[node], MetricRecord)] = MetricRecord({**metrics, key: weights[node]})
         return nodes
 
     def _ask(self, server_round: int, challenges: Mapping[int, bytes], timeout: float) -> dict[int, bytes | str]:
@@ -255,7 +258,7 @@ def _read(message: Message, model: Model, key: str) -> Reply:
     node_id = message.metadata.src_node_id
     if message.has_error():
         return Reply(node_id, problem=failure(message.error.reason or message.error.code), absent=True)
-    records, metrics = message.content.array_records, message.content.metric_records
+    records, metrics = _named(message.content, ArrayRecord), _named(message.content, MetricRecord)
     if len(records) != 1 or len(metrics) != 1:
         got = f"{len(records)} and {len(metrics)}"
         return Reply(node_id, problem=f"expected one ArrayRecord and one MetricRecord, got {got}")
@@ -265,7 +268,7 @@ def _read(message: Message, model: Model, key: str) -> Reply:
     if key not in _only(message.content):
         return Reply(node_id, problem=f"expected {key!r} among the metrics, got none")
     arrays = [npy.read(record[name].data, limit(own)) if name in record else None for name, own in model.items()]
-    commitment = message.content.config_records.get(COMMITMENT, ConfigRecord()).get(COMMITMENT)
+    commitment = _named(message.content, ConfigRecord).get(COMMITMENT, ConfigRecord()).get(COMMITMENT)
     told = commitment if isinstance(commitment, bytes) else b""
     return Reply(node_id, arrays, _only(message.content)[key], commitment=told)
 
@@ -326,13 +329,27 @@ def _sent(messages: Sequence[Message], key: str, arrays: ArrayRecord) -> ArrayRe
     return first
 
 
+def _named(content: RecordDict, kind: type[Kind]) -> dict[str, Kind]:
+    """Return the records of a kind, by name, without the views that Flower's own properties build each time."""
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
+def _first(content: RecordDict, kind: type[object]) -> str:
+    return next(name for name, record in content.items() if isinstance(record, kind))
+
+
 def _only(content: RecordDict) -> MetricRecord:
-    return next(iter(content.metric_records.values()))
+    return next(record for record in content.values() if isinstance(record, MetricRecord))
 
 
 def _array(a: npt.NDArray[Any]) -> Array:
     """Convert an array as Flower does, without a second copy of what a client sent."""
-    return Array(str(a.dtype), tuple(a.shape), "numpy.ndarray", npy.write(a))
+    return Array(_name(a.dtype), tuple(a.shape), "numpy.ndarray", npy.write(a))
+
+
+@lru_cache
+def _name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)  # microseconds, for each array of each client
 
 
 def _record(model: Model) -> ArrayRecord:

@@ -59,9 +59,12 @@ class Cell:
 
 key_of = key_by(Cell)
 CELLS = [
-    Cell(attack, share, judged)
-    for attack, share in (("boosted", 0.1), ("sign_flip", 0.1))
-    for judged in (FLAT, EVENLY, WHOLE, HALF, UNDEFENDED)
+    *(Cell("none", 0.0, judged) for judged in (FLAT, EVENLY, UNDEFENDED)),
+    *(
+        Cell(attack, 0.1, judged)
+        for attack in ("boosted", "sign_flip", "alie", "clones")
+        for judged in (FLAT, EVENLY, WHOLE, HALF, UNDEFENDED)
+    ),
 ]
 
 
@@ -110,8 +113,8 @@ def run(cell: Cell) -> Row:
     bad = np.isin(np.arange(cell.clients), sorted(fleet.malicious))
     right = fleet.predict(model).argmax(axis=1) == fleet.dataset.test[1]
     found = {"accuracy": float(right.mean()), "cpu": cpu / cell.rounds}
-    found |= {"recall": float(out[:, bad].mean()), "false_alarms": float(out[:, ~bad].mean())}
-    return {**asdict(cell), **found}
+    found |= {"recall": float(out[:, bad].mean())} if bad.any() else {}
+    return {**asdict(cell), **found, "false_alarms": float(out[:, ~bad].mean())}
 
 
 def _at_once(fleet: Fleet, cell: Cell) -> tuple[Arrays, Any]:
@@ -176,8 +179,8 @@ def table(found: Sequence[Row]) -> str:
     head = ["attack", "attackers", "judged", "accuracy", "attackers left out", "honest left out", "CPU s a round"]
     lines = []
     for row in found:
-        figures = row["accuracy"], row["recall"], row["false_alarms"]
-        lines.append([row["attack"], f"{row['share']:.0%}", row["judged"], *(f"{f:.3f}" for f in figures)])
+        figures = (f"{row[name]:.3f}" if name in row else "-" for name in ("accuracy", "recall", "false_alarms"))
+        lines.append([row["attack"], f"{row['share']:.0%}", row["judged"], *figures])
         lines[-1].append(f"{row['cpu']:.0f}")
     title = f"{found[0]['clients']:,} clients in groups of {found[0]['group']}, {found[0]['rounds']} rounds"
     return markdown(title, head, lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,19 @@ def write(array: npt.NDArray[Any]) -> bytes:
     while isinstance(source, np.ndarray):
         source = source.base
     if isinstance(source, bytes):
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-        start, size = header.tell(), len(source) - header.tell()
-        whole = array.nbytes == size and source.startswith(header.getvalue())
+        header = _header(array.dtype, array.shape, array.flags.fnc)
+        start, size = len(header), len(source) - len(header)
+        whole = array.nbytes == size and source.startswith(header)
         if whole and array.ctypes.data == np.frombuffer(source, np.uint8).ctypes.data + start:
             return source
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+@lru_cache(1024)
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...], fortran: bool) -> bytes:
+    """Return the header that ``numpy.save`` writes of such an array: the same one for an array of every client."""
+    file, told = io.BytesIO(), {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, told)
     return file.getvalue()

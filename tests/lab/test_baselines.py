@@ -20,6 +20,7 @@ from apps.lab.baselines import (
     median,
     nnm_trimmed_mean,
     norm_bounded,
+    rules,
     trimmed_mean,
 )
 from flwr_faa.replies.updates import Batch, Reply, read_replies
@@ -36,8 +37,9 @@ def batch_of(updates: NDArray, offset: float = 0.0) -> Batch:
 
 
 @pytest.fixture(params=range(3))
-def updates(request) -> NDArray:
-    """17 float64 updates, three of them nearly the same."""
+def updates(request, monkeypatch) -> NDArray:
+    """17 float64 updates, three of them nearly the same; read in one piece, or in small ones."""
+    monkeypatch.setattr(rules, "WIDTH", (2**14, 7, 1)[request.param])
     rng = np.random.default_rng(request.param)
     g = rng.normal(size=(17, 30)) + 0.3
     g[-3:] = 1.5 * g[-1] + 0.05 * rng.normal(size=(3, 30))
@@ -176,6 +178,13 @@ def test_one_outlier_moves_a_rule_little(updates: NDArray, rule) -> None:
     if isinstance(rule, CentredClipping):  # that it remembers the first call is not the question here
         rule = CentredClipping()
     assert np.abs(first - rule(moved, moved.canonical)).max() < 1
+
+
+@pytest.mark.parametrize("rule", [*RULES, CentredClipping(), FoolsGold(), Krum(0.2).detect, DnC(0.2).detect])
+def test_no_rule_makes_a_matrix_of_all_updates(updates: NDArray, rule) -> None:
+    batch = batch_of(updates)
+    rule(batch, 0 if "detect" in str(rule) else range(17))
+    assert "updates" not in batch.__dict__
 
 
 @pytest.mark.parametrize("detector", [Krum(0.2), Krum(0.2, None), FoolsGold(), FoolsGold(krum=0.2), DnC(0.2)])

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from apps.lab.baselines.rules import Vector, combination, distances_to, lengths, squared_distances
 from flwr_faa.replies.updates import Batch
-
-Vector = npt.NDArray[np.float64]
 
 
 def norm_bounded(batch: Batch, rows: Sequence[int], *, bound: float = 1.0) -> Vector:
@@ -21,12 +19,8 @@ def norm_bounded(batch: Batch, rows: Sequence[int], *, bound: float = 1.0) -> Ve
     with the pipeline's weights a_i. The paper's M is a constant, found by looking at honest updates, whose length
     changes with model and round; here it is ``bound`` times the median length of the round. O(n d).
     """
-    lengths = np.array([_length(batch, batch.updates[row]) for row in rows])
-    shares = batch.weights[list(rows)] / batch.weights[list(rows)].sum() * _clip(lengths, bound)
-    total = np.zeros(batch.layout.size)
-    for row, share in zip(rows, shares, strict=True):
-        total += share * batch.updates[row]
-    return total
+    shares = batch.weights[list(rows)] / batch.weights[list(rows)].sum() * _clip(lengths(batch, rows), bound)
+    return combination(batch, rows, shares)
 
 
 @dataclass
@@ -38,7 +32,7 @@ class CentredClipping:
     v_0 is what the last round ended with, 0 in the first: this rule remembers, so it serves one run. Departures: tau is
     ``radius`` times the median distance to v_l instead of a constant, for the same reason as above. The paper's
     workers send momentum, which is half of its proof; ours send local updates, as the training plan says. Weights
-    are ignored. O(n d) a step.
+    are ignored. O(n^2 d), and O(n^2) a step.
 
     Parameters
     ----------
@@ -52,23 +46,20 @@ class CentredClipping:
 
     def __call__(self, batch: Batch, rows: Sequence[int]) -> Vector:
         """Return the new centre."""
-        centre = np.zeros(batch.layout.size) if self._centre is None else self._centre
+        n, centre = len(rows), np.zeros(batch.layout.size) if self._centre is None else self._centre
+        # The centre stays among the updates and what it was: all that moves are n + 1 coefficients.
+        squared = np.zeros((n + 1, n + 1))
+        squared[:n, :n] = squared_distances(batch, rows)
+        squared[n, :n] = squared[:n, n] = lengths(batch, rows, centre) ** 2
+        shares = np.append(np.zeros(n), 1.0)
         for _ in range(self.steps):
-            keep = _clip(np.array([_length(batch, batch.updates[row] - centre) for row in rows]), self.radius)
-            step = np.zeros_like(centre)
-            for row, share in zip(rows, keep, strict=True):
-                step += share * (batch.updates[row] - centre)
-            centre = centre + step / len(rows)
-        self._centre = centre
-        return centre
+            step = np.append(_clip(distances_to(squared, shares)[:n], self.radius), 0.0) / n
+            shares = shares * (1 - step.sum()) + step
+        self._centre = combination(batch, rows, shares[:n]) + shares[n] * centre
+        return self._centre
 
 
-def _clip(lengths: Vector, radius: float) -> Vector:
+def _clip(far: Vector, radius: float) -> Vector:
     """Return ``min(1, tau / length)``, where tau is the radius times the median length."""
-    tau = radius * float(np.median(lengths))
-    return np.minimum(1.0, np.divide(tau, lengths, out=np.ones_like(lengths), where=lengths > 0))
-
-
-def _length(batch: Batch, vector: npt.NDArray[np.floating]) -> float:
-    """Return the length of the parameters; running statistics have other units."""
-    return float(np.linalg.norm(vector[batch.layout.parameters].astype(np.float64)))
+    tau = radius * float(np.median(far))
+    return np.minimum(1.0, np.divide(tau, far, out=np.ones_like(far), where=far > 0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apps.lab.baselines.rules import pieces
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.replies.updates import Batch
@@ -40,7 +41,11 @@ class DnC(Detector):
         drawn = np.arange(d)
         if d > self.columns:  # sorted, because a matrix is faster read in order
             drawn = np.sort(np.random.default_rng(seed % 2**63).choice(d, self.columns, replace=False))
-        c = batch.updates[list(batch.canonical)][:, drawn].astype(np.float64)
+        c, done = np.empty((n, len(drawn))), 0
+        for columns, x in pieces(batch, batch.canonical):
+            these = drawn[done : np.searchsorted(drawn, columns.stop)] - columns.start
+            c[:, done : done + len(these)] = x[:, these]
+            done += len(these)
         c -= c.mean(axis=0)
         values, vectors = np.linalg.eigh(c @ c.T)
         scores = np.asarray(cloud.by_row(max(float(values[-1]), 0.0) * vectors[:, -1] ** 2))

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from apps.lab.baselines.krum import krum_scores
+from apps.lab.baselines.rules import Vector, combination
 from flwr_faa.detection.base import Detection, Detector
 from flwr_faa.detection.geometry import Cloud, ranked
 from flwr_faa.replies.updates import Batch
 
-Vector = npt.NDArray[np.float64]
 #: What the most different client's 1 becomes before the logit, as in the authors' code.
 TOP = 0.99
 
@@ -55,12 +54,8 @@ class FoolsGold(Detector):
 
     def __call__(self, batch: Batch, rows: Sequence[int]) -> Vector:
         """Return the weighted mean of the rows."""
-        weights = self.weights(batch)
-        total = np.zeros(batch.layout.size)
-        for row in rows:
-            total += weights[row] * batch.updates[row]
-        mean: Vector = total / max(sum(weights[row] for row in rows), np.finfo(np.float64).tiny)
-        return mean
+        weights = self.weights(batch)[list(rows)]
+        return combination(batch, rows, weights / max(weights.sum(), np.finfo(np.float64).tiny))
 
     def weights(self, batch: Batch) -> Vector:
         """Return a_i of every row."""

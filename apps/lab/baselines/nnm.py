@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apps.lab.baselines.rules import Vector, trimmed
-from flwr_faa.detection.geometry import Cloud
+from apps.lab.baselines.rules import Vector, cut, mean_between, squared_distances
 from flwr_faa.replies.updates import Batch
 
 
@@ -20,11 +19,10 @@ def nnm_trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vect
     ``f = round(share * n)``, the true share; b = f values are cut on either side, as by ``trimmed_mean`` here. Ties
     between neighbours go by the order of the rows. Weights are ignored. O(n^2 d).
     """
-    n, rows = len(rows), list(rows)
-    cloud = Cloud.of(batch)
-    place = cloud.place[rows]
-    squared = cloud.whole.squared[place[:, None], place]
+    n, squared = len(rows), squared_distances(batch, rows)
     np.fill_diagonal(squared, -1.0)  # a clone is as near as oneself, but not before
     nearest = np.argsort(squared, axis=1, kind="stable")[:, : max(1, n - round(share * n))]
-    updates = batch.updates[rows].astype(np.float64)
-    return trimmed(np.stack([updates[near].mean(axis=0) for near in nearest]), share)
+    mix = np.zeros((n, n))
+    np.put_along_axis(mix, nearest, 1 / nearest.shape[1], axis=1)
+    low = cut(n, share)
+    return mean_between(batch, rows, low, n - low, mix)

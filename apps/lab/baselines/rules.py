@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,20 +32,65 @@ def trimmed_mean(batch: Batch, rows: Sequence[int], *, share: float) -> Vector:
     ``b = round(share * n)``, less if nothing were left; Flower cuts ``int(beta * n)``, which for beta = .29 and n = 100
     is 28. Weights are ignored, as there. O(n d log^2 n).
     """
-    cut = _cut(len(rows), share)
-    return mean_between(batch, rows, cut, len(rows) - cut)
+    low = cut(len(rows), share)
+    return mean_between(batch, rows, low, len(rows) - low)
 
 
-def mean_between(batch: Batch, rows: Sequence[int], low: int, high: int) -> Vector:
-    """Return for each column the mean of its values of the ranks ``low`` to ``high - 1``, read piece by piece."""
-    found, width = np.empty(batch.layout.size), width_of(len(rows), WIDTH)
-    fast, memory = kernels.fastest(len(rows) * batch.layout.size), np.empty(len(rows) * width, batch.rows.dtype)
-    for columns in runs(0, batch.layout.size, width):
-        wide = columns.stop - columns.start
-        x = memory[: len(rows) * wide].reshape(len(rows), wide)
-        batch.rows.read(rows, columns, x)
-        fast.between(x, low, high, found[columns])
+def mean_between(batch: Batch, rows: Sequence[int], low: int, high: int, mix: Vector | None = None) -> Vector:
+    """Return for each column the mean of its values of the ranks ``low`` to ``high - 1``.
+
+    ``mix``, shape (n, n), makes of the updates the vectors of which this is taken, if it is given.
+    """
+    found, fast = np.empty(batch.layout.size), kernels.fastest(len(rows) * batch.layout.size)
+    for columns, x in pieces(batch, rows):
+        fast.between(x if mix is None else mix @ x, low, high, found[columns])
     return found
+
+
+def combination(batch: Batch, rows: Sequence[int], shares: Sequence[float] | Vector) -> Vector:
+    """Return ``sum_i share_i g_i`` over some rows, in float64."""
+    total, fast = np.zeros(batch.layout.size), kernels.fastest(len(rows) * batch.layout.size)
+    for columns, x in pieces(batch, rows):
+        fast.add(total[columns], list(x), list(shares))
+    return total
+
+
+def lengths(batch: Batch, rows: Sequence[int], centre: Vector | None = None) -> Vector:
+    """Return ``||g_i - centre||`` of some rows. Only parameters count: running statistics have other units."""
+    found, width = np.zeros(len(rows)), batch.layout.parameters.stop
+    for columns, x in pieces(batch, rows):
+        off = x[:, : max(0, width - columns.start)].astype(np.float64)
+        if centre is not None:
+            off -= centre[columns][: off.shape[1]]
+        found += np.einsum("ij,ij->i", off, off)
+    return np.sqrt(found)
+
+
+def pieces(batch: Batch, rows: Sequence[int]) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+    """Yield all columns of some rows, so many at a time that they stay in the cache; in the same memory each time."""
+    width = width_of(len(rows), WIDTH)
+    memory = np.empty(len(rows) * width, batch.rows.dtype)
+    for columns in runs(0, batch.layout.size, width):
+        x = memory[: len(rows) * (columns.stop - columns.start)].reshape(len(rows), -1)
+        batch.rows.read(rows, columns, x)
+        yield columns, x
+
+
+def squared_distances(batch: Batch, rows: Sequence[int]) -> Vector:
+    """Return those between some rows as they are, shape (n, n); a cloud's own are of what is shrunk if it is huge."""
+    cloud = Cloud.of(batch)
+    place = cloud.place[list(rows)]
+    squared = (cloud if cloud.unit is None else replace(cloud, unit=None)).whole.squared
+    return np.asarray(squared[place[:, None], place], np.float64)
+
+
+def distances_to(squared: Vector, shares: Vector) -> Vector:
+    """Return how far points are from ``sum_i share_i p_i``, from their squared distances D; shares sum to one.
+
+    ||p_i - z||^2 = (D b)_i - b'Db / 2
+    """
+    product = squared @ shares
+    return np.sqrt(np.maximum(product - shares @ product / 2, 0.0))
 
 
 def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e-12, steps: int = 1000) -> Vector:
@@ -54,36 +100,21 @@ def geometric_median(batch: Batch, rows: Sequence[int], *, tolerance: float = 1e
 
     until the objective falls by less than ``tolerance`` of itself. ``a_i`` are the pipeline's weights; nu is 1e-7 of
     the largest distance, which is what a float64 Gram matrix resolves. z stays in the convex hull, so all that moves
-    are n coefficients: ``||g_i - z||^2 = (D b)_i - b'Db / 2`` with the squared distances D and coefficients b that sum
-    to one. One pass over the updates, then O(n^2) a step, whatever d.
+    are n coefficients that sum to one (:func:`distances_to`). Two passes over the updates, and O(n^2) a step.
     """
-    cloud, rows = Cloud.of(batch), list(rows)
-    place = cloud.place[rows]
-    true = replace(cloud, unit=None)  # the cloud's own are shrunk if huge
-    squared = true.whole.squared[place[:, None], place]
-    weights = batch.weights[rows] / batch.weights[rows].sum()
+    squared, weights = squared_distances(batch, rows), batch.weights[list(rows)] / batch.weights[list(rows)].sum()
     floor = 1e-7 * float(np.sqrt(squared.max()))
     beta, before = weights, np.inf
     for _ in range(steps if floor > 0 else 0):
-        product = squared @ beta
-        distance = np.sqrt(np.maximum(product - beta @ product / 2, floor**2))
+        distance = np.maximum(distances_to(squared, beta), floor)
         objective = float(weights @ distance)
         if before - objective <= tolerance * objective:
             break
         before, beta = objective, weights / distance
         beta = beta / beta.sum()
-    total = np.zeros(batch.layout.size)
-    for row, coefficient in zip(rows, beta, strict=True):
-        total += coefficient * batch.updates[row]
-    return total
+    return combination(batch, rows, beta)
 
 
-def trimmed(vectors: npt.NDArray[np.float64], share: float) -> Vector:
-    """Return the :func:`trimmed_mean` of vectors that need not be anybody's updates, shape (n, d)."""
-    cut, found = _cut(len(vectors), share), np.empty(vectors.shape[1])
-    kernels.fastest(vectors.size).between(vectors, cut, len(vectors) - cut, found)
-    return found
-
-
-def _cut(n: int, share: float) -> int:
+def cut(n: int, share: float) -> int:
+    """Return how many of n values a trimmed mean cuts on either side."""
     return min(round(share * n), (n - 1) // 2)
