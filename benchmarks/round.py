@@ -318,24 +318,48 @@ def slower(costs: dict[str, Cost]) -> list[str]:
     return lines
 
 
-def draw(found: dict[str, dict[str, Cost]]) -> None:
-    """Draw the CPU time of each rule over the shapes, in multiples of the bare product."""
+#: The two halves of the plot: what bounds its rules, ours, and what the others' rules of that kind are called.
+HALVES = (
+    ("Gram", "bare Gram", ("MultiView", "Sequential's first look", "OCSVM", "LoMar", "Krum"), ("Krum", "MultiKrum")),
+    ("sort of each column", "bare sort", ("median", "trimmed mean"), ("median", "trimmed mean")),
+)
+
+
+def milliseconds(page: str) -> dict[str, dict[str, float]]:
+    """Return what the page's tables of rules say: by shape and by rule, CPU milliseconds of one thread."""
+    found: dict[str, dict[str, float]] = {}
+    for part in page.split("\n### ")[1:]:
+        shape = re.match(r"([\d,]+) clients, ([\d,]+) parameters", part)
+        assert shape is not None
+        table = part.split("| rule |")[1].split("\n\n")[0]
+        lines = re.findall(r"^\| (\w[^|]*) \| ([\d.]+) \|", table, re.MULTILINE)
+        found[f"{shape[1]} x {shape[2]}"] = {name: float(cpu) for name, cpu in lines}
+    return found
+
+
+def draw(page: str) -> None:
+    """Draw the tables of a page: ours as lines, all others of a kind as a band from the fastest to the slowest."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axes = figure.subplots()
-    shapes, styles = list(found), {"ours": ("-", 2.2), "Flower": ("--", 1.2)}
-    for name in dict.fromkeys(name for costs in found.values() for name in costs if not name.startswith("bare")):
-        line, width = styles.get(name.split(" ", 1)[0], (":", 1.2))
-        at = [i for i, shape in enumerate(shapes) if name in found[shape]]
-        heights = [found[shapes[i]][name].cpu[1] / found[shapes[i]]["bare Gram"].cpu[1] for i in at]
-        axes.plot(at, heights, line, lw=width, marker=".", label=name)
-    axes.set(
-        yscale="log", ylabel="CPU time of one thread, in bare products of the updates", xlabel="clients x parameters"
-    )
-    axes.set_xticks(range(len(shapes)), shapes)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
+    found, figure = milliseconds(page), Figure(figsize=(11, 6), layout="constrained")
+    shapes, at = list(found), list(range(len(found)))
+    for axes, (bound, bare, ours, kinds) in zip(figure.subplots(1, 2), HALVES, strict=True):
+        for marker, rule in zip("os^dv", ours, strict=False):
+            heights = [found[shape][f"ours {rule}"] / found[shape][bare] for shape in shapes]
+            axes.plot(at, heights, marker=marker, label=f"ours: {rule}", lw=1.5)
+        others = [
+            [cpu / costs[bare] for name, cpu in costs.items() if name.endswith(kinds) and not name.startswith("ours")]
+            for costs in found.values()
+        ]
+        band = [min(each) for each in others], [max(each) for each in others]
+        axes.fill_between(at, *band, color="0.85", label=f"others' {' and '.join(kinds)}")
+        axes.plot(at, band[0], color="0.4", lw=1)
+        axes.axhline(1, color="black", lw=1, ls="--")
+        axes.set(yscale="log", ylabel=f"CPU time of one thread, in bare {bare.removeprefix('bare ')}s")
+        axes.set_title(f"Bounded by a {bound}")
+        axes.set_xticks(at, [shape.replace(" x ", "\nx ") for shape in shapes], fontsize=8)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     figure.savefig(PLOT, dpi=110)
 
 
@@ -345,18 +369,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--shapes", nargs="*", default=[f"{n}x{d}" for n, d in SHAPES], help="like 20x1200000")
     parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name}, and draw the plot")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: draw the page's tables")
     arguments: Any = parser.parse_args()
+    if arguments.draw:
+        draw(DOC.read_text())
+        return
     home = peers.environment()
     if Path(sys.prefix) != peers.HOME:
         os.execv(home, [str(home), "-W", "ignore", "-m", "benchmarks.round", *sys.argv[1:]])
     for handler in logging.getLogger("flwr").handlers:
         handler.setLevel(logging.ERROR)
-    picture = f"![CPU time of one thread, in bare products of the updates, by shape]({PLOT.name})"
-    found, plotted, missing = [picture, ""], dict[str, dict[str, Cost]](), dict[str, str]()
+    picture = f"![CPU time by shape, in bare operations: ours, and others from the fastest to the slowest]({PLOT.name})"
+    found, missing = [picture, ""], dict[str, str]()
     for n, d in (map(int, shape.split("x")) for shape in arguments.shapes):
         acts, lacking = rules(n, d)
         missing |= lacking
-        costs = plotted[f"{n} x {d:,}"] = measure(acts, arguments.runs, 4 * n * d)
+        costs = measure(acts, arguments.runs, 4 * n * d)
         del acts
         whole = measure(
             bare(np.random.default_rng(0).standard_normal((n, d), np.float32)) | strategies(n, d),
@@ -372,11 +400,10 @@ def main() -> None:
         found += lines
         if arguments.docs:  # what there is, if the command is stopped
             write_region(DOC, "bench", "\n".join(found).rstrip())
-            draw(plotted)
     found += [f"{who} is not in the tables: {why}." for who, why in missing.items()]
     if arguments.docs:
         write_region(DOC, "bench", "\n".join(found).rstrip())
-        draw(plotted)
+        draw(DOC.read_text())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A round holds no second copy of the replies, whoever judges and whoever aggregates."""
 
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,13 +12,15 @@ from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.serverapp.strategy import FedAvg
 
 from apps.lab.running.local_grid import task_identity
-from flwr_faa import FAADL, protect
-from flwr_faa.detection import OCSVM, MultiView
+from flwr_faa import FAADL, legacy, protect
+from flwr_faa.detection import OCSVM, MultiView, Sequential
 from flwr_lomar import LoMarDetector
 from tests.helpers.rounds import Grid, Proxy, record
 
 IDS, SIZES = tuple(range(101, 121)), (300_000, 400_000, 1_000)
 REPLIES = 4 * sum(SIZES) * len(IDS)
+#: Of the replies' own bytes: what may be held beside them.
+PART = 0.3
 
 
 def model(seed: int) -> list[np.ndarray]:
@@ -36,20 +39,20 @@ def peak(act) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    ("strategy", "part"),
-    [
-        (FAADL, 0.3),
-        (lambda: FAADL(detector=OCSVM()), 0.3),
-        (lambda: FAADL(detector=LoMarDetector()), 0.3),
-        (lambda: FAADL(detector=LoMarDetector("paper")), 0.3),
-        (lambda: protect(FedAvg()), 0.3),
-        (lambda: protect(FedAvg(), detector=MultiView(threshold=5.0)), 0.3),
-    ],
-    ids=["FAADL", "OCSVM", "LoMar", "LoMar paper", "protect", "threshold"],
-)
-def test_a_round_of_the_message_api(strategy, part):
-    strategy, arrays = strategy(), record({str(i): a for i, a in enumerate(model(0))})
+DETECTORS = {
+    "MultiView": MultiView(),
+    "threshold": MultiView(threshold=5.0),
+    "Sequential": Sequential(),
+    "OCSVM": OCSVM(),
+    "LoMar": LoMarDetector(),
+    "LoMar paper": LoMarDetector("paper"),
+}
+
+
+@pytest.mark.parametrize("detector", DETECTORS.values(), ids=DETECTORS)
+@pytest.mark.parametrize("around", [FAADL, partial(protect, FedAvg())], ids=["FAADL", "protect"])
+def test_a_round_of_the_message_api(around, detector):
+    strategy, arrays = around(detector=detector), record({str(i): a for i, a in enumerate(model(0))})
     with task_identity():
         sent = list(strategy.configure_train(1, arrays, ConfigRecord(), Grid(IDS)))
         replies = []
@@ -60,14 +63,16 @@ def test_a_round_of_the_message_api(strategy, part):
             replies.append(Message(content, reply_to=message))
         used = peak(lambda: strategy.aggregate_train(1, replies))
     assert len(replies) == len(IDS)
-    assert used < part * REPLIES
+    assert used < PART * REPLIES
 
 
-def test_a_round_of_the_legacy_api():
-    strategy, manager = protect(LegacyFedAvg()), SimpleClientManager()
+@pytest.mark.parametrize("detector", DETECTORS.values(), ids=DETECTORS)
+@pytest.mark.parametrize("around", [legacy.FAADL, partial(protect, LegacyFedAvg())], ids=["FAADL", "protect"])
+def test_a_round_of_the_legacy_api(around, detector):
+    strategy, manager = around(detector=detector), SimpleClientManager()
     for node in IDS:
         manager.register(Proxy(str(node)))
     instructions = strategy.configure_fit(1, ndarrays_to_parameters(model(0)), manager)
     status = Status(Code.OK, "")
     results = [(p, FitRes(status, ndarrays_to_parameters(model(int(p.cid))), 10, {})) for p, _ in instructions]
-    assert peak(lambda: strategy.aggregate_fit(1, results, [])) < 0.3 * REPLIES
+    assert peak(lambda: strategy.aggregate_fit(1, results, [])) < PART * REPLIES
