@@ -54,7 +54,7 @@ PRICE = 0.5
 #: Rows are exchanged in blocks of at most a sixteenth of them.
 BLOCKS = 16
 #: What is usual ends so many standard deviations above the middle; it is known where so many are in.
-SPREADS, OTHERS = 1.5, 5
+SPREADS, OTHERS = 1.0, 5
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def choose(
         If the loss of the broadcast model cannot be had.
     """
     search = _Search(landscape, frozenset(kept), frozenset(open_rows) - frozenset(kept), price)
-    chosen = search.with_half(search.descended(search.start(frozenset(doubted))))
+    chosen = search.descended(search.start(frozenset(doubted)))
+    if len(chosen) < OTHERS:
+        chosen = search.with_half(chosen)
     search.believe(chosen)
     chosen, losses = search.joined(search.descended(chosen))
     loss = search.loss(chosen)
@@ -175,11 +177,12 @@ class _Search:
             chosen = better
 
     def with_half(self, chosen: frozenset[int]) -> frozenset[int]:
-        """Return a set with the best of the others, so that it is half of all."""
+        """Return a set with the best of the others, so that it is half of all where the loss allows."""
         missing = self._half - len(chosen)
         if missing <= 0:
             return chosen
-        return chosen | frozenset(self._ranked(self._with_one_more(chosen), below=math.inf)[:missing])
+        more = chosen | frozenset(self._ranked(self._with_one_more(chosen), below=math.inf)[:missing])
+        return more if math.isfinite(self.loss(more)) else chosen
 
     def believe(self, chosen: frozenset[int]) -> None:
         """Raise the prices to what is usual among those who are in, where they are enough."""
@@ -188,26 +191,25 @@ class _Search:
             self._prices = {row: max(price, usual * self._shares[row]) for row, price in self._prices.items()}
 
     def joined(self, chosen: frozenset[int]) -> tuple[frozenset[int], dict[int, float]]:
-        """Let in whoever does not raise J; return who is in then, and L with each of the others too.
+        """Let in whoever does not raise J, and half of all at least; return who is in, and L with each of the others.
 
         No estimate decides here.
         """
-        losses = self._with_one_more(chosen)
         while True:
+            losses = self._with_one_more(chosen)
             changes = {row: loss - self.loss(chosen) - self._prices[row] for row, loss in losses.items()}
             queue = self._ranked(changes, below=0.0)
             better = self._lowered(chosen, queue, len(queue))
-            if better == chosen:
+            if better == chosen and (better := self.with_half(chosen)) == chosen:
                 return chosen, losses
-            chosen, losses = better, self._with_one_more(better)
+            chosen = better
 
     def _lowered(self, best: frozenset[int], queue: list[int], block: int) -> frozenset[int]:
         """Return the set after rows of a queue have changed sides, a block at a time while that lowers J."""
         while queue:
             other = best ^ frozenset(queue[:block])
             # Never nobody: where clients differ, every mean of a late round may raise the loss for a while.
-            enough = len(other) >= max(1, min(self._half, len(best)))
-            if enough and self.cost(other) < self.cost(best):
+            if other and self.cost(other) < self.cost(best):
                 best, queue = other, queue[block:]
             elif block > 1:
                 block //= 2

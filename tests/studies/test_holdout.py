@@ -29,7 +29,7 @@ def test_the_worst_cell_is_that_of_cells_that_all_rules_have() -> None:
             for i, rule in enumerate(rules)]  # fmt: skip
     rows += [row(replace(one, attack="Mimic"), 0.01)]  # nobody else ran it
     title, _, body = next(table for table in tables(rows) if table[0].startswith("Model poisoning"))
-    assert ": 2 cells" in title and len(body) == len(rules)
+    assert ": 2 cells" in title and "the worst is -14.0 points" in title and len(body) == len(rules)
     assert body[0][:2] == ["faa_holdout", "0.300"]
 
 
