@@ -16,6 +16,9 @@ class LoMar(FAADL):
     TDSC 2021. It is :class:`flwr_faa.FAADL` with LoMar as its detector. Nobody is asked for evidence, and nobody is
     banned, because a score is a suspicion. The rest of the pipeline is the same: validated replies, reports, ledger.
 
+    Where each client holds two labels it finds no label flippers, who look like honest clients there. Give it held-out
+    data then: ``LoMar(holdout=Holdout(...))``, ``docs/how-to/holdout.md``.
+
     Parameters
     ----------
     preset : {"robust", "paper"} (default: "robust")
