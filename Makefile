@@ -57,7 +57,7 @@ bench: $(STAMP)
 
 # What many clients cost, and groups of them: writes docs/scale.md (half an hour of CPU, goes on where it was).
 scale: $(STAMP)
-	@OMP_NUM_THREADS=1 $(PY) -W ignore -m benchmarks.scale --docs
+	@OMP_WAIT_POLICY=passive $(PY) -W ignore -m benchmarks.scale --docs
 	@OMP_NUM_THREADS=1 $(PY) -W ignore -m apps.studies.hierarchy --write
 
 # Deaths, outages, wrong keys and clocks, over real processes; longer than `make test` may take.

@@ -9,12 +9,13 @@ them is asked for (the .4n nearest of log F, the .6n nearest of the views), and 
 The answer is approximate, and the cost grows with n instead of n^2.
 
 Cost: ``2 n^2 d`` multiplications. (Neither walk uses the symmetry of a product.) Memory beside the updates: a centred
-copy, ``4 n k`` bytes for the neighbours, and about three times ``TILE``.
+copy, ``4 n k`` bytes for the neighbours, and about three times ``TILE`` for each thread, at most ``TILES``.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flwr_faa.errors import ArgumentValueError
+from flwr_faa.replies.threads import Each, shared_out
 from flwr_lomar.index import nearest_by_index
 from flwr_lomar.neighbourhood import Doubles, Floats, Indices, split_columns
 from flwr_lomar.paper.factor import (
@@ -41,6 +43,8 @@ from flwr_lomar.robust.views import STEPS, Centre, Profile, Sight, length_of, ne
 LARGE = 3000
 #: Bytes of the squared distances in one tile, all blocks together.
 TILE = 2**27
+#: Tiles that are measured at once, at most.
+TILES = 4
 #: Updates that stand for all in an approximate answer.
 SAMPLE = 4096
 #: Columns that are copied, centred and multiplied at a time, as in ``neighbourhood``.
@@ -229,34 +233,41 @@ def tiled_factor(
     if sample is not None and isinstance(k, Integral):
         raise ArgumentValueError(f"expected k to be a share where the answer is approximate, got {k!r} neighbours")
     points = Points.of(updates, order, first, blocks, rest, sample)
-    n, r = len(updates), len(blocks)
-    index, each = _first_walk(points, neighbourhood_size(k, len(points.others)), watch, sample)
-    scales = np.full(r, float(bandwidth))
-    if relative:
-        for label, part in enumerate(points.parts[:r]):
-            floor = least * length_of(part.squares)
-            scales[label] = relative_bandwidth(each[first, label], part.noise, kernel, bandwidth, floor)
-    density, by_label = np.zeros((n, r)), np.zeros((n, r))
-    for rows in points.tiles():
-        near = index[rows].astype(np.intp)
-        for label, part in enumerate(points.parts[:r]):
-            squared = points.squared(rows, points.inner(rows, part.columns), part)
-            density[rows, label] = log_density(np.take_along_axis(squared, near, axis=1), kernel, scales[label])
-    density = density[first]
-    for rows in points.tiles():
-        near = index[rows].astype(np.intp)
-        member = np.zeros((len(near), len(points.others)))
-        np.put_along_axis(member, near, 1.0, axis=1)
-        by_label[rows] = log_ratio(near, member, density[points.others], density[rows])
-    back = np.empty_like(order)
-    back[order] = first
-    total = by_label.sum(axis=1)
-    np.take(order[points.others].astype(np.int32), index, out=index, mode="clip")  # as they came
-    return Factor(total[back], by_label[back], density[back], scales, index[back], back)
+    # No tile depends on another.
+    with shared_out(updates.size, TILES) as each_of:
+        n, r = len(updates), len(blocks)
+        index, each = _first_walk(points, neighbourhood_size(k, len(points.others)), watch, sample, each_of)
+        scales = np.full(r, float(bandwidth))
+        if relative:
+            for label, part in enumerate(points.parts[:r]):
+                floor = least * length_of(part.squares)
+                scales[label] = relative_bandwidth(each[first, label], part.noise, kernel, bandwidth, floor)
+        density, by_label = np.zeros((n, r)), np.zeros((n, r))
+
+        def dense(rows: slice) -> None:
+            near = index[rows].astype(np.intp)
+            for label, part in enumerate(points.parts[:r]):
+                squared = points.squared(rows, points.inner(rows, part.columns), part)
+                density[rows, label] = log_density(np.take_along_axis(squared, near, axis=1), kernel, scales[label])
+
+        def compare(rows: slice) -> None:
+            near = index[rows].astype(np.intp)
+            member = np.zeros((len(near), len(points.others)))
+            np.put_along_axis(member, near, 1.0, axis=1)
+            by_label[rows] = log_ratio(near, member, density[points.others], density[rows])
+
+        deque(each_of(dense, points.tiles()), 0)
+        density = density[first]
+        deque(each_of(compare, points.tiles()), 0)
+        back = np.empty_like(order)
+        back[order] = first
+        total = by_label.sum(axis=1)
+        np.take(order[points.others].astype(np.int32), index, out=index, mode="clip")  # as they came
+        return Factor(total[back], by_label[back], density[back], scales, index[back], back)
 
 
 def _first_walk(
-    points: Points, k: int, watch: Sight | None, sample: Sample | None
+    points: Points, k: int, watch: Sight | None, sample: Sample | None, each_of: Each
 ) -> tuple[npt.NDArray[np.int32], Doubles]:
     """Return the neighbours, shape (n, k), and mean squared distances to them by label; the watch gets the views."""
     n, m, labels = len(points.x), len(points.others), points.labels
@@ -269,7 +280,8 @@ def _first_walk(
     nearest = {name: np.zeros((3, n)) for name in looked_at}
     half, shared = {name: np.zeros(n) for name in together}, {name: np.zeros(n) for name in together}
     index, each, total = np.empty((n, k), np.int32), np.empty((n, labels)), reduce(add, points.parts)
-    for rows in points.tiles():
+
+    def look(rows: slice) -> None:
         same, whole = points.same(rows), np.zeros((rows.stop - rows.start, m))
         seen = dict[str | int, Floats]()
         for place, part in enumerate(points.parts):
@@ -295,6 +307,8 @@ def _first_walk(
             values[:, rows] = nearest_among(squared, m)
             if isinstance(which, str):
                 half[which][rows] = np.sqrt(np.partition(squared, m // 2 - 1, axis=1)[:, m // 2 - 1])
+
+    deque(each_of(look, points.tiles()), 0)
     for which, part in looked_at.items():
         assert watch is not None
         values, first = nearest[which], points.first

@@ -48,12 +48,14 @@ def single_threaded() -> Iterator[None]:
 
 
 @contextmanager
-def shared_out(entries: int) -> Iterator[Each]:
+def shared_out(entries: int, most: int | None = None) -> Iterator[Each]:
     """Give a map over the cores, for a round of so many entries; for a small one it is ``map``.
 
-    Of the items, which are drawn by the caller's thread, no more are in work than there are threads.
+    Of the items, which are drawn by the caller's thread, no more are in work than there are threads. Where each takes
+    much memory, there are to be so many at most.
     """
     threads = cores() if entries >= kernels.LARGE else 1
+    threads = threads if most is None else min(threads, most)
     with single_threaded():
         if threads == 1:
             yield map

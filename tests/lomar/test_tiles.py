@@ -1,5 +1,6 @@
 """Many updates: tile by tile as all at once, in little memory, whatever their order; and what is approximate of it."""
 
+import os
 import tracemalloc
 from importlib.util import find_spec
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
+from flwr_faa.replies import kernels
 from flwr_lomar import LoMarDetector, detector, index, tiles
 
 SHAPES = {  # columns of each label, columns in none
@@ -155,3 +158,14 @@ class TestApproximate:
         monkeypatch.setattr(index, "find_spec", lambda name: None)
         with pytest.raises(ImportError, match=r"expected faiss .* pip install 'flwr-anomaly\[large\]'"):
             LoMarDetector(approximate=True)
+
+
+@pytest.mark.parametrize("preset", ["robust", "paper"])
+def test_the_number_of_threads_changes_no_bit(monkeypatch, by_tile, preset):
+    monkeypatch.setattr(kernels, "LARGE", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    found = []
+    for allowed in (1, 2):
+        with threadpool_limits(allowed):
+            found.append(by_tile(updates(60, 40), preset=preset, label_blocks=blocks([8] * 5)).decision_scores_)
+    np.testing.assert_array_equal(*found)
