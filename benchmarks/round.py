@@ -337,6 +337,17 @@ def milliseconds(page: str) -> dict[str, dict[str, float]]:
     return found
 
 
+def in_short(page: str) -> str:
+    """Return the tables of a page in short: ours beside the fastest Krum of all others, in bare products."""
+    lines = []
+    for shape, costs in milliseconds(page).items():
+        krum = min(cpu for name, cpu in costs.items() if name.endswith("Krum") and not name.startswith("ours"))
+        each = [costs[f"ours {rule}"] for rule in ("MultiView", "Sequential's first look", "OCSVM", "LoMar")]
+        lines.append((shape, *(f"{cpu / costs['bare Gram']:.1f}" for cpu in (*each, krum))))
+    head = "clients x parameters", "`MultiView`", "`Sequential`", "`OCSVM`", "`LoMar`", "fastest Krum of others"
+    return untitled(head, lines)
+
+
 def draw(page: str) -> None:
     """Draw the tables of a page: ours as lines, all others of a kind as a band from the fastest to the slowest."""
     from matplotlib.figure import Figure
@@ -363,16 +374,23 @@ def draw(page: str) -> None:
     figure.savefig(PLOT, dpi=110)
 
 
+def show() -> None:
+    """Write the page's tables in short, and draw them."""
+    page = DOC.read_text()
+    write_region(DOC, "bench-short", in_short(page))
+    draw(page)
+
+
 def main() -> None:
     """Print the tables, or write them into the document."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--shapes", nargs="*", default=[f"{n}x{d}" for n, d in SHAPES], help="like 20x1200000")
     parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name}, and draw the plot")
-    parser.add_argument("--draw", action="store_true", help="measure nothing: draw the page's tables")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: show the page's tables in short")
     arguments: Any = parser.parse_args()
     if arguments.draw:
-        draw(DOC.read_text())
+        show()
         return
     home = peers.environment()
     if Path(sys.prefix) != peers.HOME:
@@ -403,7 +421,7 @@ def main() -> None:
     found += [f"{who} is not in the tables: {why}." for who, why in missing.items()]
     if arguments.docs:
         write_region(DOC, "bench", "\n".join(found).rstrip())
-        draw(DOC.read_text())
+        show()
 
 
 if __name__ == "__main__":
