@@ -50,6 +50,8 @@ NORMED = replace(WIDE, model=of(nn.Linear(784, 2), nn.BatchNorm1d(2), nn.Linear(
         (PLAN, (X, Y[:-1]), {}, ["one label for each sample"]),
         (PLAN, (X.astype(int) - 8, Y - 1), {}, ["samples of at least 0, got -8", "labels from 0 to 9, got -1 to 8"]),
         (WIDE, (LARGE, Y), {"budget": 0.5}, []),
+        (WIDE, (LARGE, Y), {"budget": 0.4}, []),
+        (WIDE, (LARGE, Y), {"budget": 0.4, "authority": True}, ["345 of 784 dimensions of a sample, got 313"]),
         (WIDE, (LARGE[:151], Y[:151]), {"budget": 0.5}, ["samples that a check can be afforded of, got 151"]),
         (PLAN, (X.astype(int) * 300, Y), {}, [r"got 4800: scale them, or SpotCheck\(max_value=4800\)"]),
         (PLAN, (X, Y), {"max_value": 15}, ["samples from 0 to 15, got 16"]),
