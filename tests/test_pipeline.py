@@ -157,6 +157,7 @@ def test_invalid_replies_cost_their_sender_the_round(honest: list[Reply]) -> Non
     arrays, report = run([*honest, broken, Reply(6, problem="no reply in time")], Largest(2), Nodes())
     assert_close(arrays, mean_of(honest))
     assert {v.node_id for v in report.having(Outcome.REJECTED)} == {5, 6}
+    assert not any(v.accepted for v in report.having(Outcome.REJECTED))
     assert not any(v.banned for v in report.nodes)
 
 
