@@ -253,7 +253,7 @@ def main() -> int:
     told = table(places, found, yaml.safe_load(JUDGED.read_text()))
     print(told)
     if asked.write:
-        write_region(DOCS, "mutation", told)
+        write_region(DOCS, f"mutation-{asked.seed}", told)
     return 0
 
 
