@@ -41,13 +41,14 @@ from apps.release.matrix import ROOT
 COSMIC_RAY = "cosmic-ray==8.7.0"
 JUDGED = Path(__file__).with_name("judged.yaml")
 DOCS = ROOT / "docs" / "results" / "mutation.md"
+FROZEN = "tests/test_frozen.py"
 #: The code, and its tests: they are run after those that name the module.
 PACKAGES = {
-    "pipeline": (("flwr_faa/pipeline.py",), ("tests/holdout", "tests/strategies/test_observe.py")),
-    "detection": (("flwr_faa/detection",), ("tests/detection",)),
-    "crypto": (("flwr_faa/crypto",), ("tests/crypto",)),
-    "verification": (("flwr_faa/verification",), ("tests/verification", "tests/test_unasked.py")),
-    "LoMar": (("flwr_lomar",), ("tests/lomar",)),
+    "pipeline": (("flwr_faa/pipeline.py",), ("tests/holdout", "tests/strategies/test_observe.py", FROZEN)),
+    "detection": (("flwr_faa/detection",), ("tests/detection", FROZEN)),
+    "crypto": (("flwr_faa/crypto",), ("tests/crypto", FROZEN)),
+    "verification": (("flwr_faa/verification",), ("tests/verification", "tests/test_unasked.py", FROZEN)),
+    "LoMar": (("flwr_lomar",), ("tests/lomar", FROZEN)),
 }
 #: Tests of what is built on the packages take long, and look at other things.
 APART = ("docs", "field", "lab", "release", "studies")
