@@ -81,7 +81,7 @@ def cores() -> int:
     there, told = os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS", "")
     allowed = [int(told)] if told.isdigit() else []
     if (libraries := _libraries()) is not None:
-        allowed = [library.num_threads for library in libraries.lib_controllers if library.user_api == "blas"]
+        allowed = [lib.num_threads for lib in libraries.lib_controllers if lib.user_api == "blas"] or allowed
     return max(1, min(max(allowed, default=there), there))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,8 +68,11 @@ def test_the_user_s_limit_counts_also_while_linear_algebra_has_one_thread(two_co
 
 
 @pytest.mark.parametrize(("told", "expected"), [("1", 1), ("7", 2), ("", 2), ("2,1", 2), ("0", 1)])
-def test_without_threadpoolctl_the_environment_counts(monkeypatch, two_cores, told, expected):
-    monkeypatch.setattr(threads, "_libraries", lambda: None)
+@pytest.mark.parametrize("libraries", [None, SimpleNamespace(lib_controllers=[])], ids=["no threadpoolctl", "unknown"])
+def test_where_nothing_is_known_of_linear_algebra_the_environment_counts(
+    monkeypatch, two_cores, libraries, told, expected
+):
+    monkeypatch.setattr(threads, "_libraries", lambda: libraries)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert cores() == expected
 
