@@ -53,6 +53,8 @@ class Claim:
         Between what the figure must be.
     absolute : bool
         The paper's own figure: on other data it says nothing.
+    defences : frozenset of str
+        Whose runs the figure needs.
     """
 
     source: str
@@ -63,6 +65,7 @@ class Claim:
     least: float | None = None
     most: float | None = None
     absolute: bool = False
+    defences: frozenset[str] = frozenset()
 
 
 def all_claims() -> Iterator[Claim]:
@@ -104,7 +107,18 @@ def _expand(entries: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> I
                 yield from _expand(entry["claims"], values)
             else:
                 told = {name: _fill(part, values) for name, part in entry.items() if name != "each"}
-                yield Claim(**{**told, "measure": read_measure(told["measure"])})
+                measure = told["measure"]
+                yield Claim(**{**told, "measure": read_measure(measure), "defences": frozenset(_defences(measure))})
+
+
+def _defences(told: Any) -> Iterator[str]:
+    """Yield the defences that a measure, or a part of it, names."""
+    if isinstance(told, Mapping):
+        named = told.get("defence", [])
+        yield from [named] if isinstance(named, str) else named
+        told = list(told.values())
+    if isinstance(told, list):
+        yield from chain.from_iterable(map(_defences, told))
 
 
 def _fill(told: Any, values: Mapping[str, Any]) -> Any:

@@ -21,8 +21,8 @@ from apps.lab.papers.tables import Table, table, worst
 from apps.lab.scenario import CONF
 
 DOCS = CONF.parent / "docs" / "results"
-#: An experiment of several nights, and the page that says how far it is.
-WHOLE, RUNNING = "faa/table2_whole", "../how-to/experiments.md"
+#: A part of an experiment over all its rounds, for several nights; and its page.
+WHOLE, PART_OF, RUNNING = "faa/table2_whole", "faa/table2", "table2.md"
 MEANING: dict[Size, str] = {
     "quick": "embedded data and small federations; what a name stands for is in `conf/experiment/axes.yaml`",
     "paper": "the paper's data, clients and model",
@@ -42,10 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.lab.papers.results", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--docs", type=Path, default=DOCS, help="where to write")
-    parser.add_argument("--whole", action="store_true", help=f"write how far {WHOLE} is into {RUNNING}, nothing else")
+    parser.add_argument("--whole", action="store_true", help=f"write what {WHOLE} has into {RUNNING}, nothing else")
     options = parser.parse_args(arguments)
     if options.whole:
-        write_region(options.docs / RUNNING, "whole", _section(WHOLE, collect(options.runs, "paper")[WHOLE]))
+        of = collect(options.runs, "paper")[WHOLE]
+        there = set(of.values("defence"))
+        claims = [c for c in all_claims() if c.experiment == PART_OF and c.defences <= there]
+        judged = _claims([(claim, of) for claim in claims])
+        write_region(options.docs / RUNNING, "whole", f"{_section(WHOLE, of)}\n\n**Claims**\n\n{judged}")
         return 0
     found = {size: collect(options.runs, size) for size in SIZES}
     replace_file(options.docs / "results.md", page(found))
@@ -94,7 +98,10 @@ def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
     ]
     for size in SIZES:
         if found[size]:
-            parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(found[size])]
+            there = [
+                (claim, found[size][claim.experiment]) for claim in all_claims() if claim.experiment in found[size]
+            ]
+            parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(there)]
     parts += [
         "## Could not be run",
         untitled(["where", "claim", "why"], not_run()),
@@ -130,12 +137,12 @@ def timings(quick: Mapping[str, Results]) -> dict[str, dict[str, float | int | s
     }
 
 
-def _claims(found: Mapping[str, Results]) -> str:
+def _claims(claims: Sequence[tuple[Claim, Results]]) -> str:
+    """Return a table of claims, each judged by what its experiment has; those without a figure are left out."""
     lines = []
-    for claim in all_claims():
-        of = found.get(claim.experiment)
-        measured = None if of is None else interval(claim.measure(at_common_round(of)[0]).dropna())
-        if of is None or measured is None:
+    for claim, of in claims:
+        measured = interval(claim.measure(at_common_round(of)[0]).dropna())
+        if measured is None:
             continue
         bound = [f"at least {number(claim.least)}"] if claim.least is not None else []
         bound += [f"at most {number(claim.most)}"] if claim.most is not None else []
