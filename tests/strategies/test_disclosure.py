@@ -81,6 +81,12 @@ def test_whose_data_are_less_known_is_more_likely_to_be_audited_and_nobody_never
     assert "at most 16 of a sample's 64 dimensions known (node 997), no budget limits it; " in describe(free)
 
 
+def test_where_nothing_is_known_yet_all_chances_are_equal(honest: list[Reply]) -> None:
+    watching = Watching()
+    run(honest, Counting(PLAN, last_check=frozenset({999})), watching)
+    assert watching.chances == [None]
+
+
 def test_a_verifier_that_does_not_count_leaves_all_chances_equal(honest: list[Reply]) -> None:
     watching = Watching()
     _, report = run(honest, Replay(PLAN), watching)
