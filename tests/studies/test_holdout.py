@@ -48,3 +48,13 @@ def test_a_backdoor_is_counted() -> None:
 def test_what_there_is_can_be_printed(tmp_path, capsys) -> None:
     assert main(["--finished", "--out", str(tmp_path / "none.jsonl")]) == 0
     assert "Nobody attacks" in capsys.readouterr().out
+
+
+def test_a_rule_is_compared_with_fedavg_of_the_same_seeds() -> None:
+    one = HoldoutCell("nobody", "two labels", "nobody", 0.0, "100", "fedavg", 1)
+    rows = [row(one, 0.8), row(replace(one, seed=2), 0.9), row(replace(one, strategy="lomar"), 0.79)]
+    _, _, body = next(table for table in tables(rows) if table[0] == "Nobody attacks")
+    assert body == [
+        ["two labels", "fedavg", "2", "0.850", "+0.0", "0.25"],
+        ["two labels", "lomar", "1", "0.790", "-1.0", "0.25"],
+    ]

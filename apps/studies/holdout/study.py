@@ -88,9 +88,10 @@ def _nobody(rows: Rows) -> Table:
     body = []
     for partition in dict.fromkeys(r["partition"] for r in rows):
         own = [r for r in rows if r["partition"] == partition]
-        plain = _accuracy(own, strategy="fedavg")
         for strategy in dict.fromkeys(r["strategy"] for r in own):
             found = [r for r in own if r["strategy"] == strategy]
+            seeds = {r["seed"] for r in found}
+            plain = _accuracy([r for r in own if r["seed"] in seeds], strategy="fedavg")
             accuracy, left = _accuracy(found), _mean(r["honest_left_out"] for r in found)
             gap = "-" if accuracy is None or plain is None else f"{100 * (accuracy - plain):+.1f}"
             body.append([partition, strategy, str(len(found)), _three(accuracy), gap, _two(left)])
