@@ -43,17 +43,15 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, Mult
 from threadpoolctl import threadpool_limits
 
 from apps.lab import baselines
-from apps.lab.markdown import untitled, write_region
+from apps.lab.markdown import untitled
 from apps.lab.running.local_grid import task_identity
-from benchmarks import peers
+from benchmarks import peers, round_page
 from flwr_faa import FAADL, protect
 from flwr_faa.detection import OCSVM, Detector, MultiView, Sequential, as_detector
 from flwr_faa.replies.averaging import apply_update, average
 from flwr_faa.replies.updates import Arrays, Batch, Reply, read_replies
 from flwr_lomar import LoMar, LoMarDetector
 
-DOC = Path(__file__).parents[1] / "docs" / "performance.md"
-PLOT = DOC.with_suffix(".png")
 SHAPES = ((20, 7_850), (100, 7_850), (1000, 7_850), (20, 1_200_000), (100, 1_200_000), (20, 11_000_000))
 THREADS = (1, 2)
 #: Seconds that all rules of a table may take, after which what was run once is not run again.
@@ -318,75 +316,6 @@ def slower(costs: dict[str, Cost]) -> list[str]:
     return lines
 
 
-#: The two halves of the plot: what bounds its rules, ours, and what the others' rules of that kind are called.
-HALVES = (
-    ("Gram", "bare Gram", ("MultiView", "Sequential's first look", "OCSVM", "LoMar", "Krum"), ("Krum", "MultiKrum")),
-    ("sort of each column", "bare sort", ("median", "trimmed mean"), ("median", "trimmed mean")),
-)
-
-
-def milliseconds(page: str) -> dict[str, dict[str, float]]:
-    """Return what the page's tables of rules say: by shape and by rule, CPU milliseconds of one thread."""
-    found: dict[str, dict[str, float]] = {}
-    for part in page.split("\n### ")[1:]:
-        shape = re.match(r"([\d,]+) clients, ([\d,]+) parameters", part)
-        assert shape is not None
-        table = part.split("| rule |")[1].split("\n\n")[0]
-        lines = re.findall(r"^\| (\w[^|]*) \| ([\d.]+) \|", table, re.MULTILINE)
-        found[f"{shape[1]} x {shape[2]}"] = {name: float(cpu) for name, cpu in lines}
-    return found
-
-
-def in_short(page: str) -> str:
-    """Return the tables of a page in short: ours beside the fastest Krum of all others, in bare products."""
-    lines = []
-    for shape, costs in milliseconds(page).items():
-        krum = min(cpu for name, cpu in costs.items() if name.endswith("Krum") and not name.startswith("ours"))
-        each = [costs[f"ours {rule}"] for rule in ("MultiView", "Sequential's first look", "OCSVM", "LoMar")]
-        lines.append((shape, *(f"{cpu / costs['bare Gram']:.1f}" for cpu in (*each, krum))))
-    head = "clients x parameters", "`MultiView`", "`Sequential`", "`OCSVM`", "`LoMar`", "fastest Krum of others"
-    return untitled(head, lines)
-
-
-def draw(page: str) -> None:
-    """Draw the tables of a page: ours as lines, all others of a kind as a band from the fastest to the slowest."""
-    from matplotlib.figure import Figure
-
-    found, figure = milliseconds(page), Figure(figsize=(11, 6), layout="constrained")
-    shapes, at = list(found), list(range(len(found)))
-    for axes, (bound, bare, ours, kinds) in zip(figure.subplots(1, 2), HALVES, strict=True):
-        for marker, rule in zip("os^dv", ours, strict=False):
-            heights = [found[shape][f"ours {rule}"] / found[shape][bare] for shape in shapes]
-            axes.plot(at, heights, marker=marker, label=f"ours: {rule}", lw=1.5)
-        others = [
-            [cpu / costs[bare] for name, cpu in costs.items() if name.endswith(kinds) and not name.startswith("ours")]
-            for costs in found.values()
-        ]
-        band = [min(each) for each in others], [max(each) for each in others]
-        axes.fill_between(at, *band, color="0.85", label=f"others' {' and '.join(kinds)}")
-        axes.plot(at, band[0], color="0.4", lw=1)
-        axes.axhline(1, color="black", lw=1, ls="--")
-        axes.set(yscale="log", ylabel=f"CPU time of one thread, in bare {bare.removeprefix('bare ')}s")
-        axes.set_title(f"Bounded by a {bound}")
-        axes.set_xticks(at, [shape.replace(" x ", "\nx ") for shape in shapes], fontsize=8)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    figure.savefig(PLOT, dpi=110)
-
-
-def show() -> None:
-    """Write the page's tables in short, and draw them."""
-    page = DOC.read_text()
-    write_region(DOC, "bench-short", in_short(page))
-    draw(page)
-
-
-def sections(page: str) -> dict[str, str]:
-    """Return the tables of the page by their title: shapes that are not measured again keep theirs."""
-    region = page.split("<!-- table:bench -->")[1].split("<!-- /table -->", maxsplit=1)[0]
-    return {f"### {title}": text.strip() for title, _, text in (s.partition("\n") for s in region.split("\n### ")[1:])}
-
-
 def warm_up() -> None:
     """Run our rules once, few parameters and many: the compiled loops are loaded, which is no round's cost."""
     for n, d in ((20, 250_000), (1000, 7_850)):
@@ -400,19 +329,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--shapes", nargs="*", default=[f"{n}x{d}" for n, d in SHAPES], help="like 20x1200000")
-    parser.add_argument("--docs", action="store_true", help=f"write the tables into {DOC.name}, and draw the plot")
+    parser.add_argument(
+        "--docs", action="store_true", help=f"write the tables into {round_page.DOC.name}, and draw the plot"
+    )
     parser.add_argument("--draw", action="store_true", help="measure nothing: show the page's tables in short")
     arguments: Any = parser.parse_args()
     if arguments.draw:
-        show()
+        round_page.show()
         return
     home = peers.environment()
     if Path(sys.prefix) != peers.HOME:
         os.execv(home, [str(home), "-W", "ignore", "-m", "benchmarks.round", *sys.argv[1:]])
     for handler in logging.getLogger("flwr").handlers:
         handler.setLevel(logging.ERROR)
-    picture = f"![CPU time by shape, in bare operations: ours, and others from the fastest to the slowest]({PLOT.name})"
-    found, missing = sections(DOC.read_text()) if arguments.docs else {}, dict[str, str]()
+    missing = dict[str, str]()
     warm_up()
     for n, d in (map(int, shape.split("x")) for shape in arguments.shapes):
         acts, lacking = rules(n, d)
@@ -425,18 +355,13 @@ def main() -> None:
             4 * n * d,
         )
         load = f"Load of the machine's {os.cpu_count()} cores: {os.getloadavg()[0]:.0f}."
-        title = f"### {n} clients, {d:,} parameters"
-        lines = [load, "", table("rule", costs), ""]
-        lines += [table("whole strategy", whole), ""]
+        title, told = f"{n} clients, {d:,} parameters", [load, table("rule", costs), table("whole strategy", whole)]
         if behind := slower(costs):
-            lines += ["Of ours, slower than the fastest of others:", "", *behind, ""]
-        print("\n".join([title, "", *lines]), flush=True)
-        found[title] = "\n".join(lines).strip()
+            told += ["Of ours, slower than the fastest of others:", "\n".join(behind)]
+        tables = "\n\n".join(told)
+        print(f"### {title}\n\n{tables}\n", flush=True)
         if arguments.docs:  # what there is, if the command is stopped
-            lost = [f"{who} is not in the tables: {why}." for who, why in missing.items()]
-            parts_of_page = [picture, *(f"{title}\n\n{text}" for title, text in found.items()), *lost]
-            write_region(DOC, "bench", "\n\n".join(parts_of_page))
-            show()
+            round_page.put(title, tables, missing)
 
 
 if __name__ == "__main__":

@@ -389,5 +389,4 @@ def _geometric_median(x: Floats, part: Part, steps: int = STEPS) -> Centre:
 def cosine_to(centre: Centre, squares: Doubles) -> Doubles:
     """Return the cosines of updates to a centre, from their squared lengths; 0 where one of both has none."""
     lengths = np.sqrt(squares * centre.square)
-    inner = (squares + centre.square - centre.away) / 2
-    return np.divide(inner, lengths, out=np.zeros(len(squares)), where=lengths > 0)
+    return np.divide(centre.inner(squares), lengths, out=np.zeros(len(squares)), where=lengths > 0)

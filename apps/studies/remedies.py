@@ -75,7 +75,7 @@ def second_round(batch: Batch, last: Weights) -> tuple[Weights, Weights]:
 #: "absent": FedAvg of the same honest clients, the yardstick.
 REMEDIES: dict[str, Remedy | None] = {
     "absent": None,
-    "FedAvg": lambda batch, _: (np.ones(len(batch)), _),
+    "FedAvg": lambda batch, last: (np.ones(len(batch)), last),
     "left out above 5": without(MultiView(BEFORE)),
     "less weight": less_weight,
     "second round": second_round,

@@ -134,10 +134,6 @@ class _Search:
         #: By row: what leaving it out costs. It is known when the search has started.
         self._prices = dict.fromkeys(self._open, 0.0)
 
-    @property
-    def _at_rest(self) -> float:
-        return self._losses[frozenset()]
-
     def loss(self, rows: frozenset[int]) -> float:
         """Return L of the mean of a set; of w itself where it is empty."""
         if rows not in self._losses:
@@ -160,7 +156,7 @@ class _Search:
         few = (self._kept | set(order[:count]) for count in _counts(len(order)))
         sets = [everybody, everybody - (doubted - self._kept), *few]
         sets = [rows for rows in sets if rows]
-        gain = self._at_rest - min(map(self.loss, sets))
+        gain = self.loss(frozenset()) - min(map(self.loss, sets))
         if math.isfinite(gain):  # it is not where a loss is infinite
             self._prices = {row: self._rate * max(0.0, gain) * share for row, share in self._shares.items()}
         best = min(sets, key=self.cost)

@@ -263,10 +263,10 @@ def _product(x, out):  # type: ignore[no-untyped-def]
 
 def _add(total, a, b, c, d, weights):  # type: ignore[no-untyped-def]
     for t in range(len(total)):
-        sum = total[t] + np.float64(a[t]) * weights[0]
-        sum += np.float64(b[t]) * weights[1]
-        sum += np.float64(c[t]) * weights[2]
-        total[t] = sum + np.float64(d[t]) * weights[3]
+        found = total[t] + np.float64(a[t]) * weights[0]
+        found += np.float64(b[t]) * weights[1]
+        found += np.float64(c[t]) * weights[2]
+        total[t] = found + np.float64(d[t]) * weights[3]
 
 
 class _Compiled:

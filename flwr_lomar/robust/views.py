@@ -73,6 +73,10 @@ class Centre:
     away: Doubles
     square: float
 
+    def inner(self, squares: Doubles) -> Doubles:
+        """Return the inner products of the updates with g, from their squared lengths."""
+        return (squares + self.square - self.away) / 2
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -322,7 +326,7 @@ def _block_values(of: Profile) -> Doubles:
     (one,) = _logs([without_pairs(of.nearest[0], of.nearest[2], length_of(of.squares))], unit, 0.0)
     lengths = np.sqrt(of.squares)
     (norm,) = _logs([lengths], _unit(lengths), least)
-    along = (of.squares + centre.square - centre.away) / 2
+    along = centre.inner(of.squares)
     along = along / centre.square if centre.square > 0 else np.zeros(len(along))
     shared, apart = of.shared.copy(), centre.away > least**2
     # Who is where the crowd is has no difference that others could share, and counts as usual.
