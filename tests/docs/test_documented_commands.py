@@ -56,7 +56,6 @@ NOT_TRIED = {
     "python -m apps.lab --config-dir mine": "files of the page; tests/docs/test_extend.py writes and runs them",
     "python -m apps.studies.lomar_threshold": "takes no options; minutes of one core",
     "python -m benchmarks.fleet": "takes no options; minutes of one core",
-    "python -m benchmarks.holdout": "takes no options; a minute of one core",
     "python -m benchmarks.paper": "takes no options; minutes of one core",
     "python -m benchmarks.live": "takes two numbers; a minute and a browser's work",
     "flwr run . region": "an app of a project of its own, at the SuperLink of a region",
