@@ -1,6 +1,11 @@
 """Sphinx's settings: pages in MyST Markdown, the reference from the NumPy docstrings. ``make docs`` builds them."""
 
+import sys
 from importlib.metadata import version as installed
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from inventories import mapping
 
 project = "flwr-anomaly"
 author = "the flwr-anomaly engineers"
@@ -8,8 +13,8 @@ project_copyright = author
 release = installed("flwr-anomaly")
 version = release
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton"]
-# No intersphinx: Flower's, scikit-learn's and PyOD's inventories are on their sites only, and docs are built offline.
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx_copybutton"]
+intersphinx_mapping = mapping(Path(__file__).parent / "_build" / "inventories")
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"flwr-anomaly {release}"

@@ -26,6 +26,10 @@ class FAADL(FedAvg):
 
     The same pipeline as :class:`flwr_faa.FAADL`, with the same parameters; ``*args`` and ``**kwargs`` are those of the
     legacy ``FedAvg``. Suspects are asked through ``get_properties``.
+
+    See Also
+    --------
+    flwr.server.strategy.FedAvg : What it is without a defence.
     """
 
     def __init__(

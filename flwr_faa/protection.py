@@ -68,6 +68,10 @@ def protect(
     TypeError
         If the strategy does not inherit from ``FedAvg``, is protected already, or combines models that are no arrays.
 
+    See Also
+    --------
+    flwr.serverapp.strategy.FedAvg, flwr.server.strategy.FedAvg : From which a strategy has to inherit.
+
     Examples
     --------
     >>> from flwr.serverapp.strategy import FedAdam

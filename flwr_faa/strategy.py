@@ -56,6 +56,10 @@ class FAADL(FedAvg):
     reports : list of RoundReport
         One a round.
 
+    See Also
+    --------
+    flwr.serverapp.strategy.FedAvg : What it is without a defence.
+
     Examples
     --------
     >>> from flwr_faa import Policy

@@ -125,6 +125,10 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         What was fitted. A float32 or float64 matrix in C order is not copied.
     n_features_in_ : int
 
+    See Also
+    --------
+    pyod.models.base.BaseDetector : Whose methods and attributes it has.
+
     Examples
     --------
     >>> import numpy as np

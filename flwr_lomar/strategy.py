@@ -30,6 +30,10 @@ class LoMar(FAADL):
         If ``None``, the preset's.
     *args, **kwargs
         As in ``FAADL``.
+
+    See Also
+    --------
+    flwr.serverapp.strategy.FedAvg : What it is without a defence.
     """
 
     def __init__(

@@ -37,6 +37,11 @@ class OCSVM(Detector):
     ----------
     nu : float (default: 0.5)
         In (0, 1).
+
+    See Also
+    --------
+    pyod.models.ocsvm.OCSVM : What it calls.
+    sklearn.svm.OneClassSVM : What that calls.
     """
 
     nu: float = 0.5

@@ -64,6 +64,10 @@ class PyODDetector(Detector):
     components : int or None (default: None)
         Keep only the first principal coordinates. Detectors of distances (KNN, LOF, OCSVM) want all of them; those
         that look at one axis at a time (ECOD, COPOD, HBOS, IForest) drown in the last ones and want 2 to 5.
+
+    See Also
+    --------
+    pyod.models.base.BaseDetector : What a detector has to offer.
     """
 
     detector: Any

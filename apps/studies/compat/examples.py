@@ -32,7 +32,7 @@ DEFENCES = (UNDEFENDED, "FAADL()", "LoMar()", PROTECT)
 #: For one run of one example.
 SECONDS = 600
 PRELOAD = [
-    "apps.lab.local_run",
+    "apps.lab.running.local_run",
     "datasets",
     "flwr_datasets",
     "flwr_lomar.legacy",
