@@ -159,7 +159,7 @@ class IntegerLayer:
         import torch
 
         largest = np.abs(kernels.astype(np.float64)).reshape(len(kernels), -1).sum(1).max()
-        if not largest * np.abs(samples.astype(np.float64)).max(initial=0) < LIMIT:
+        if not largest * np.abs(samples.astype(np.float64)).max() < LIMIT:
             raise ArgumentValueError("expected weights whose outputs stay below 2^53, got larger ones")
         with torch.no_grad():
             z = exact(self._map, self._batch(samples), torch.from_numpy(kernels).double())
