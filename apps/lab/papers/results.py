@@ -1,6 +1,8 @@
-"""``python -m apps.lab.papers.results``: ``docs/results/results.md`` and ``timings.json`` from the runs in ``runs/``.
+"""``python -m apps.lab.papers.results``: pages of ``docs/results`` and ``timings.json`` from the runs in ``runs/``.
 
-Every claim of both papers, what is measured here, and whether it holds. No figure in the page is typed by hand.
+Every claim of both papers, what is measured here, and whether it holds: ``results.md`` from runs at size ``quick``,
+``paper-size.md`` from those at size ``paper``; ``heatmap.md`` is the table of what is harder than the papers. A page of
+which there are no runs stays as it is. No figure in them is typed by hand.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from apps.lab.markdown import untitled, write_region
 from apps.lab.papers.claims import Claim, all_claims, not_run
@@ -19,15 +22,20 @@ from apps.lab.papers.experiments import SIZES, Size, cells, folder, names, spec
 from apps.lab.papers.run import replace_file
 from apps.lab.papers.tables import Table, table, worst
 from apps.lab.scenario import CONF
+from flwr_faa import __version__
 
 DOCS = CONF.parent / "docs" / "results"
 #: A part of an experiment over all its rounds, for several nights; and its page.
 WHOLE, PART_OF, RUNNING = "faa/table2_whole", "faa/table2", "table2.md"
+#: Harder than the papers, and its page.
+HARDER, HARDER_PAGE = "harder/heatmap", "heatmap.md"
+PAGES: dict[Size, str] = {"quick": "results.md", "paper": "paper-size.md"}
 MEANING: dict[Size, str] = {
     "quick": "embedded data and small federations; what a name stands for is in `conf/experiment/axes.yaml`",
     "paper": "the paper's data, clients and model",
 }
 
+VERSION = f"Measured with version {__version__}."
 INTRODUCTION = """
 Written by `python -m apps.lab.papers.results`; change no figure by hand. Means over seeds, 95% intervals (Student's t).
 A claim holds if the whole interval is on the right side of its bound, and does not if all of it is on the wrong side.
@@ -46,17 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.whole:
         of = collect(options.runs, "paper")[WHOLE]
-        there = set(of.values("defence"))
-        claims = [c for c in all_claims() if c.experiment == PART_OF and c.defences <= there]
+        ran = set(of.values("defence"))
+        claims = [c for c in all_claims() if c.experiment == PART_OF and c.defences <= ran]
         judged = _claims([(claim, of) for claim in claims])
         write_region(options.docs / RUNNING, "whole", f"{_section(WHOLE, of)}\n\n**Claims**\n\n{judged}")
         return 0
-    found = {size: collect(options.runs, size) for size in SIZES}
-    replace_file(options.docs / "results.md", page(found))
-    replace_file(options.docs / "timings.json", json.dumps(timings(found["quick"]), indent=2) + "\n")
-    for name in ("results.md", "timings.json"):
+    written = {}
+    for size in SIZES:
+        there = collect(options.runs, size)
+        if size == "quick" and there:
+            took = _kept(options.docs) | timings(there)
+            written["timings.json"] = json.dumps(took, indent=2, sort_keys=True) + "\n"
+            if HARDER in there:
+                written[HARDER_PAGE] = heatmap(there[HARDER])
+        if papers := {name: of for name, of in there.items() if name not in (HARDER, WHOLE)}:
+            written[PAGES[size]] = page(size, papers)
+    for name, text in written.items():
+        replace_file(options.docs / name, text)
         print(options.docs / name)
     return 0
+
+
+def _kept(docs: Path) -> dict[str, Any]:
+    """Return the times of earlier runs: an experiment that was not run again keeps its own."""
+    path = docs / "timings.json"
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return kept
 
 
 def collect(runs: Path, size: Size) -> dict[str, Results]:
@@ -90,28 +113,29 @@ def verdict(claim: Claim, measured: Figure, unfinished: bool = False) -> str:
     return f"not decided: the interval crosses the bound{note}"
 
 
-def page(found: Mapping[Size, Mapping[str, Results]]) -> str:
-    """Return the page in Markdown."""
+def page(size: Size, found: Mapping[str, Results]) -> str:
+    """Return the page of a size in Markdown."""
+    there = [(claim, found[claim.experiment]) for claim in all_claims() if claim.experiment in found]
+    head = "# What the papers claim, and what is measured here"
+    parts = [f"{head}{', at their size' if size == 'paper' else ''}", f"{VERSION} {' '.join(INTRODUCTION.split())}"]
+    parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(there)]
+    if size == "paper":
+        for name, of in found.items():
+            parts += [f"## {of.spec.paper}: {of.spec.title}", _section(name, of)]
+    else:
+        parts += ["## Could not be run", untitled(["where", "claim", "why"], not_run())]
+    return "\n\n".join([*parts, "## What the runs took", _times(found)]) + "\n"
+
+
+def heatmap(harder: Results) -> str:
+    """Return the page of what is harder than the papers in Markdown."""
     parts = [
-        "# What the papers claim, and what is measured here",
-        " ".join(INTRODUCTION.split()),
+        "# Harder than the papers",
+        f"{VERSION} From `python -m apps.lab experiment={HARDER} seeds=5` by `python -m apps.lab.papers.results`; "
+        f"change no figure by hand. {_count(harder)}; {harder.spec.title.lower()}.",
+        *(_table(worst(harder, view)) for view in harder.spec.plots),
+        _times({HARDER: harder}),
     ]
-    for size in SIZES:
-        if found[size]:
-            there = [
-                (claim, found[size][claim.experiment]) for claim in all_claims() if claim.experiment in found[size]
-            ]
-            parts += [f"## Claims at size `{size}`: {MEANING[size]}", _claims(there)]
-    parts += [
-        "## Could not be run",
-        untitled(["where", "claim", "why"], not_run()),
-    ]
-    for name, of in found["paper"].items():
-        parts += [f"## {of.spec.paper} at size `paper`: {of.spec.title}", _section(name, of)]
-    if (harder := found["quick"].get("harder/heatmap")) is not None:
-        parts += ["## Harder than the papers", f"{_count(harder)}; {harder.spec.title.lower()}."]
-        parts += [_table(worst(harder, view)) for view in harder.spec.plots]
-    parts += ["## What the runs took", _times(found)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,21 +182,17 @@ def _claims(claims: Sequence[tuple[Claim, Results]]) -> str:
     return untitled(["where", "claim", "measured", "holds if", "here", "verdict"], lines)
 
 
-def _times(found: Mapping[Size, Mapping[str, Results]]) -> str:
-    lines = []
-    for size in SIZES:
-        for name, of in found[size].items():
-            minutes = of.runs.drop_duplicates(["cell", "seed"])["cpu_seconds"].sum() / 60
-            lines.append([f"`{name}`", size, _count(of), f"{minutes:.1f}"])
-    every = [of.runs[["cell", "seed", "cpu_seconds"]] for of in found["quick"].values()]
-    if every:
-        import pandas as pd
+def _times(found: Mapping[str, Results]) -> str:
+    import pandas as pd
 
-        once = pd.concat(every).drop_duplicates(["cell", "seed"])
-        lines.append(["all, shared runs once", "quick", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"])
+    runs = {name: of.runs.drop_duplicates(["cell", "seed"]) for name, of in found.items()}
+    lines = [[f"`{name}`", _count(found[name]), f"{of['cpu_seconds'].sum() / 60:.1f}"] for name, of in runs.items()]
+    once = pd.concat([of[["cell", "seed", "cpu_seconds"]] for of in runs.values()]).drop_duplicates(["cell", "seed"])
+    if len(lines) > 1:
+        lines.append(["all, shared runs once", f"{len(once)} runs", f"{once['cpu_seconds'].sum() / 60:.1f}"])
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     note = f"Minutes of one core ({machine}, a machine with other work to do)."
-    return note + "\n\n" + untitled(["experiment", "size", "runs", "minutes"], lines)
+    return note + "\n\n" + untitled(["experiment", "runs", "minutes"], lines)
 
 
 def _count(of: Results) -> str:

@@ -47,6 +47,11 @@ def test_the_page_has_a_line_a_claim_and_the_times(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     pd.DataFrame(rows(3)).to_csv(folder / "results.csv", index=False)
     pd.DataFrame([{"cell": "ideal", "seed": 0, "curve": "accuracy", "x": 0, "y": 0.1}]).to_csv(folder / "curves.csv")
+    before = {
+        "faa/fig9": {"cpu_seconds": 36.3, "runs": 30, "seeds": 5},
+        "faa/table2": {"cpu_seconds": 115.0, "runs": 170, "seeds": 5},
+    }
+    (tmp_path / "timings.json").write_text(json.dumps(before))
 
     # Execute
     assert results.main(["--runs", str(tmp_path / "runs"), "--docs", str(tmp_path)]) == 0
@@ -60,7 +65,10 @@ def test_the_page_has_a_line_a_claim_and_the_times(tmp_path: Path) -> None:
     assert any("KDDCup99 has to be downloaded" in line for line in lines)
     assert not any("Fashion-MNIST, ALIE" in line for line in lines)  # nobody ran it
     timings = json.loads((tmp_path / "timings.json").read_text())
-    assert timings == {"faa/table2": {"cpu_seconds": 360.0, "runs": 12, "seeds": 3}}
+    assert timings == {
+        "faa/fig9": {"cpu_seconds": 36.3, "runs": 30, "seeds": 5},  # not run again
+        "faa/table2": {"cpu_seconds": 360.0, "runs": 12, "seeds": 3},
+    }
 
 
 def test_the_experiment_of_several_nights_has_a_page_with_the_claims_that_its_defences_are_enough_for(
@@ -93,7 +101,8 @@ def test_a_papers_figure_is_not_held_against_runs_that_ended_early(
     pd.DataFrame(rows(3, "paper", planned)).to_csv(folder / "results.csv", index=False)
     pd.DataFrame([{"cell": "ideal", "seed": 0, "curve": "accuracy", "x": 0, "y": 0.1}]).to_csv(folder / "curves.csv")
     assert results.main(["--runs", str(tmp_path / "runs"), "--docs", str(tmp_path)]) == 0
-    page = (tmp_path / "results.md").read_text()
+    page = (tmp_path / "paper-size.md").read_text()
+    assert not (tmp_path / "results.md").exists()  # there are no quick runs
     assert gap in next(x for x in page.splitlines() if "FAA-DL: within .92 to 2.48 points of the ideal, MNIST" in x)
     assert own in next(x for x in page.splitlines() if "FAA-DL: best accuracy 89.95 %" in x)
     assert ("of 100 rounds all defences reached, and are compared at, 3." in page) == (planned == 100)
