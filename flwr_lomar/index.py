@@ -14,6 +14,7 @@ import math
 from importlib.util import find_spec
 
 import numpy as np
+import numpy.typing as npt
 
 from flwr_faa.errors import MissingExtraError
 from flwr_lomar.neighbourhood import Doubles, Floats
@@ -46,17 +47,35 @@ def nearest_by_index(x: Floats, seed: int) -> tuple[Doubles, Doubles]:
     n, d = x.shape
     if d == 0:
         return np.zeros(n), np.zeros(n)
-    low = x
-    if d > DIMENSIONS:
-        directions = np.random.default_rng(seed).standard_normal((d, DIMENSIONS), np.float32)
-        low = x @ directions.astype(x.dtype)
-    low = np.ascontiguousarray(low, np.float32)
+    low = projected(x, seed)
     cells = min(CELLS * math.isqrt(n), n // TRAINED)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(low.shape[1]), low.shape[1], max(1, cells))
     index.cp.niter, index.cp.max_points_per_centroid, index.nprobe = ROUNDS, TRAINED, PROBES
     index.train(low)
     index.add(low)
     _, found = index.search(low, CANDIDATES + 1)  # each finds itself, unless it has very many clones
+    return nearest_of(x, found)
+
+
+def projected(x: Floats, seed: int) -> npt.NDArray[np.float32]:
+    """Return points on ``DIMENSIONS`` random directions, or as they are if they have no more columns."""
+    d = x.shape[1]
+    if d > DIMENSIONS:
+        directions = np.random.default_rng(seed).standard_normal((d, DIMENSIONS), np.float32)
+        x = x @ directions.astype(x.dtype)
+    return np.ascontiguousarray(x, np.float32)
+
+
+def nearest_of(x: Floats, found: npt.NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+    """Return the mean distances of n points to the 1 and the 3 nearest of their candidates.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, d), d >= 1
+    found : ndarray of int, shape (n, at least 3)
+        The candidates of each, by row. A point itself and negative numbers are none, and infinitely far.
+    """
+    n, d = x.shape
     nearest = np.empty((n, 3))
     height = max(1, GATHERED // (found.shape[1] * d))
     for start in range(0, n, height):

@@ -114,7 +114,7 @@ def split_columns(label_blocks: Sequence[npt.ArrayLike] | None, d: int | None) -
         return [np.arange(d or 0)], np.empty(0, np.intp)
     blocks = [_columns(block) for block in label_blocks]
     if d is None:
-        d = 1 + max((int(block[-1]) for block in blocks if len(block)), default=0)
+        d = 1 + max((int(block[-1]) for block in blocks if len(block)), default=-1)
     for block in blocks:
         if len(block) and (block[0] < 0 or block[-1] >= d):
             raise ArgumentValueError(
@@ -169,14 +169,14 @@ def neighbours(squared: Doubles, k: int) -> Neighbourhoods:
     """Return the k nearest others of each of n updates, 1 <= k < n, from squared distances, shape (n, n). O(n^2)."""
     n, distance = len(squared), squared.copy()
     np.fill_diagonal(distance, np.inf)
-    mask = _nearest(distance, k)
+    mask = mark_nearest(distance, k)
     index = (np.flatnonzero(mask) % n).reshape(n, k)
     distance[...] = mask  # its memory is there, and mapping as much again costs more than filling it
     return Neighbourhoods(index, distance)
 
 
-def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
-    """Mark the k smallest of each row; ties go to the first."""
+def mark_nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
+    """Return where the k smallest of each row are; ties go to the first."""
     limit = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
     mask: npt.NDArray[np.bool_] = distance <= limit
     surplus = np.count_nonzero(mask, axis=1) - k

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from flwr_faa.errors import ArgumentValueError
 from flwr_faa.replies.threads import Each, shared_out
 from flwr_lomar.index import nearest_by_index
-from flwr_lomar.neighbourhood import Doubles, Floats, Indices, split_columns
+from flwr_lomar.neighbourhood import Doubles, Floats, Indices, mark_nearest, split_columns
 from flwr_lomar.paper.factor import (
     Factor,
     Kernel,
@@ -37,7 +37,16 @@ from flwr_lomar.paper.factor import (
     neighbourhood_size,
     relative_bandwidth,
 )
-from flwr_lomar.robust.views import STEPS, Centre, Profile, Sight, length_of, nearest_among, shared_with
+from flwr_lomar.robust.views import (
+    STEPS,
+    Centre,
+    Profile,
+    Sight,
+    geometric_median,
+    length_of,
+    nearest_among,
+    shared_with,
+)
 
 #: From so many updates on, what is n x n elsewhere would be more than a tile.
 LARGE = 3000
@@ -275,8 +284,8 @@ def _first_walk(
     looked_at: dict[str | int, Part] = dict(together.items())
     if watch and labels > 1:
         looked_at |= enumerate(points.parts[:labels])
-    centres = {name: _geometric_median(points.x[:, part.columns], part) for name, part in together.items()}
-    means = {name: _geometric_median(points.x[:, part.columns], part, steps=1) for name, part in together.items()}
+    centres = {name: centre_of(points.x[:, part.columns], part) for name, part in together.items()}
+    means = {name: centre_of(points.x[:, part.columns], part, steps=1) for name, part in together.items()}
     nearest = {name: np.zeros((3, n)) for name in looked_at}
     half, shared = {name: np.zeros(n) for name in together}, {name: np.zeros(n) for name in together}
     index, each, total = np.empty((n, k), np.int32), np.empty((n, labels)), reduce(add, points.parts)
@@ -297,7 +306,7 @@ def _first_walk(
         whole *= -2
         whole += total.centred[points.others]
         whole[same] = np.inf
-        mask = _nearest(whole, k)
+        mask = mark_nearest(whole, k)
         index[rows] = np.flatnonzero(mask).reshape(-1, k) % m
         for label in range(labels):
             each[rows, label] = seen[label][mask].reshape(-1, k).mean(axis=1, dtype=np.float64)
@@ -325,16 +334,6 @@ def _first_walk(
             )
             watch.add(which, profile)
     return index, each
-
-
-def _nearest(distance: Doubles, k: int) -> npt.NDArray[np.bool_]:
-    """Return the k smallest of each row, ties to the first."""
-    limit = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
-    mask: npt.NDArray[np.bool_] = distance <= limit
-    surplus = np.count_nonzero(mask, axis=1) - k
-    for i in np.flatnonzero(surplus):
-        mask[i, np.flatnonzero(distance[i] == limit[i])[-surplus[i] :]] = False
-    return mask
 
 
 def _canonical(updates: Floats) -> tuple[Indices, Indices]:
@@ -368,21 +367,15 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
     return Part(here, centred, squares, positive, noise)
 
 
-def _geometric_median(x: Floats, part: Part, steps: int = STEPS) -> Centre:
-    """Find the geometric median by Weiszfeld's algorithm, from the points, as ``robust.views`` from distances.
+def centre_of(x: Floats, part: Part, steps: int = STEPS) -> Centre:
+    """Find the geometric median from the points, as ``robust.views`` from distances; one step is the mean."""
 
-    One step is the mean.
-    """
-    n = len(x)
-    weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
-    for step in range(steps):
+    def measure(weights: Doubles) -> tuple[Doubles, float]:
         g = weights.astype(x.dtype) @ x
         square = float(np.dot(g, g))
-        inertia = float(weights @ part.centred) - square
-        away = np.maximum(part.centred - 2 * (x @ g) + square, 0.0)
-        if step < steps - 1 and away.any():
-            inverse = 1 / np.sqrt(np.maximum(away, 1e-12 * away.max()))
-            weights = inverse / inverse.sum()
+        return np.maximum(part.centred - 2 * (x @ g) + square, 0.0), float(weights @ part.centred) - square
+
+    weights, away, inertia = geometric_median(len(x), measure, steps)
     return Centre(weights, inertia, away, max(float(weights @ part.squares) - inertia, 0.0))
 
 

@@ -13,7 +13,6 @@ REMEMBER = {
     "flwr_faa.verification.questioning.Clock",
     "flwr_faa.verification.spotcheck.binding.committed._Account",
     "flwr_faa.verification.spotcheck.verifier.SpotCheck",
-    "flwr_lomar.robust.views.Sight",
 }
 
 

@@ -56,8 +56,8 @@ class Theorem1:
     labels: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("k", self.k), ("h", self.h), ("volume", self.volume), ("labels", self.labels or 1)):
-            if not 0 < value < math.inf:
+        for name, value in vars(self).items():
+            if value is not None and not 0 < value < math.inf:
                 raise ArgumentValueError(f"expected a positive {name}, got {value!r}")
 
     @property

@@ -27,8 +27,8 @@ only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -131,14 +131,15 @@ OF_BLOCK = (
 MATTERS_FACTOR, MATTERS_NEAREST, MATTERS_DENSEST, LEAST_LABEL = 1.5, 5.0, 5.0, 0.25
 
 
-@dataclass(eq=False)
 class Sight:
     """Takes blocks of columns as they come and makes views of them. It keeps nothing of size n x n."""
 
-    _blocks: dict[str, Doubles] = field(default_factory=dict, repr=False)
-    _labels: dict[int, Doubles] = field(default_factory=dict, repr=False)
-    _widths: dict[str | int, int] = field(default_factory=dict, repr=False)
-    _half: tuple[Doubles, float] = field(init=False, repr=False)
+    _half: tuple[Doubles, float]
+
+    def __init__(self) -> None:
+        self._blocks = dict[str, Doubles]()
+        self._labels = dict[int, Doubles]()
+        self._widths = dict[str | int, int]()
 
     def add_label(self, label: int, nearest: tuple[Doubles, Doubles, Doubles], length: float, width: int) -> None:
         """Take what a label's columns say: distances as in `Profile`, and the length of the median update."""
@@ -281,19 +282,39 @@ def _logs(x: Sequence[Doubles], unit: float, least: float) -> list[Doubles]:
     return [np.log(np.maximum(each, max(least, ZERO * unit)) / unit) for each in x]
 
 
+def geometric_median(
+    n: int, measure: Callable[[Doubles], tuple[Doubles, float]], steps: int = STEPS
+) -> tuple[Doubles, Doubles, float]:
+    """Return the weights of n updates in their geometric median, and its measures, by Weiszfeld's algorithm.
+
+    Parameters
+    ----------
+    n : int
+    measure : callable
+        Takes weights, and returns squared distances from the weighted mean and its inertia (`Centre`).
+    steps : int
+        One step is the mean.
+    """
+    weights = np.full(n, 1 / n)
+    for _ in range(steps - 1):
+        away, _ = measure(weights)
+        if not away.any():
+            break
+        inverse = 1 / np.sqrt(np.maximum(away, 1e-12 * away.max()))
+        weights = inverse / inverse.sum()
+    return weights, *measure(weights)
+
+
 def _centre(squared: Floats, squares: Doubles) -> Centre:
-    """Find the geometric median by Weiszfeld's algorithm, from squared distances and squared lengths."""
-    n = len(squares)
-    weights, away, inertia = np.full(n, 1 / n), np.zeros(n), 0.0
-    for step in range(STEPS):
+    """Find the geometric median from squared distances and squared lengths."""
+
+    def measure(weights: Doubles) -> tuple[Doubles, float]:
         to_all = (squared @ weights.astype(squared.dtype)).astype(np.float64)
         inertia = float(weights @ to_all) / 2
-        away = np.maximum(to_all - inertia, 0.0)
-        if step < STEPS - 1 and away.any():
-            inverse = 1 / np.sqrt(np.maximum(away, 1e-12 * away.max()))
-            weights = inverse / inverse.sum()
-    square = max(float(weights @ squares) - inertia, 0.0)
-    return Centre(weights, inertia, away, square)
+        return np.maximum(to_all - inertia, 0.0), inertia
+
+    weights, away, inertia = geometric_median(len(squares), measure)
+    return Centre(weights, inertia, away, max(float(weights @ squares) - inertia, 0.0))
 
 
 def shared_with(squared: Floats, rows: Doubles, others: Doubles, same: tuple[Indices, Indices]) -> Doubles:

@@ -12,6 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from flwr_faa.replies import kernels
 from flwr_lomar import LoMarDetector, detector, index, tiles
+from flwr_lomar.paper.factor import log_density, malicious_factor, relative_bandwidth
+from flwr_lomar.robust.views import Sight
+from flwr_lomar.tiles import Part, Points, Sample, centre_of, cosine_to, tiled_factor
 
 SHAPES = {  # columns of each label, columns in none
     "logistic regression": ([8] * 5, 0),
@@ -109,6 +112,173 @@ def test_what_cannot_be_measured_is_refused(by_tile, wrong):
         by_tile(x, preset="paper")
 
 
+def test_rows_are_sorted_by_their_bytes_and_equal_ones_are_the_first():
+    """All end in the same number; 1.0 has smaller bytes than -1.0 and larger ones than 0.5 or 0.25."""
+    x = np.array([[-1, 7], [1, 7], [0.25, 7], [1, 7], [-1, 7], [0.5, 7]], ">f8").astype(np.float64)
+    order, first = tiles._canonical(x)
+    assert sorted(order) == [0, 1, 2, 3, 4, 5]
+    assert [x[i].tobytes() for i in order] == sorted(row.tobytes() for row in x)
+    for place, row in enumerate(order):
+        assert first[place] == min(k for k, i in enumerate(order) if (x[i] == x[row]).all())
+    assert tiles._canonical(x[:1])[1].tolist() == [0]
+
+
+def test_four_enormous_updates_of_nine_do_not_drown_the_distances_of_the_others():
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(9, 30)).astype(np.float32) + 5
+    x[:4] = 1e5 * rng.normal(size=(4, 30))
+    settings = {"k": 2, "kernel": "gaussian", "bandwidth": 3.0, "relative": False}
+    ours, alone = tiled_factor(x, **settings), malicious_factor(x[4:].astype(np.float64), **settings)
+    assert np.sort(ours.neighbours[4:] - 4).tolist() == np.sort(alone.neighbours).tolist()
+    np.testing.assert_allclose(ours.log_density[4:], alone.log_density, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_updates_are_taken_up_to_where_squares_may_overflow(dtype):
+    """They are centred by the half nearest to 0, so the squared length of the last is all that counts."""
+    x, limit = np.zeros((3, 1), dtype), np.sqrt(float(np.finfo(dtype).max) / 8)
+    x[2] = 0.999 * limit
+    found = tiled_factor(x, k=1, kernel="gaussian", bandwidth=1.0, relative=True)
+    assert np.isfinite(found.log_factor).all() and found.log_factor[2] > 0
+    x[2] = 1.001 * limit
+    with pytest.raises(ValueError, match="expected finite updates with finite squares"):
+        tiled_factor(x, k=1, kernel="gaussian", bandwidth=1.0, relative=True)
+
+
+class TestPoints:
+    @staticmethod
+    def of(x, columns=(), rest=(), sample=None):
+        order = np.arange(len(x))
+        return Points.of(x, order, order, [np.array(c) for c in columns], np.array(rest, int), sample)
+
+    @pytest.mark.parametrize(("room", "heights"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (99, [7]), (0.5, [1] * 7)])
+    def test_a_tile_is_no_larger_than_it_may_be(self, monkeypatch, room, heights):
+        """Four bytes for each distance: of two labels, of the other columns and of whole updates."""
+        monkeypatch.setattr(tiles, "TILE", int(room * 4 * 7 * 4))
+        found = list(self.of(np.eye(7)[:, :5], [[0, 1], [2]], [3, 4]).tiles())
+        assert [rows.stop - rows.start for rows in found] == heights
+        assert [rows.start for rows in found] == [0, *(rows.stop for rows in found[:-1])] and found[-1].stop == 7
+
+    @pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 9])
+    def test_inner_products_and_distances_are_those_of_vectors(self, monkeypatch, width):
+        """Columns four at a time, each four centred by themselves."""
+        monkeypatch.setattr(tiles, "WIDTH", 4)
+        x = np.random.default_rng(width).normal(size=(6, 2 + width)) + 1
+        others = Sample(np.array([1, 2, 5]), lambda x: None)
+        points = self.of(x, [range(1, 1 + width)], [0, 1 + width], others)
+        assert (points.x.shape, points.labels, points.others.tolist()) == (x.shape, 1, [1, 2, 5])
+        (label, rest), rows = points.parts, slice(2, 6)
+        for part, columns in ((label, range(1, 1 + width)), (rest, [0, 1 + width])):
+            assert part.width == len(columns)
+            inner = points.inner(rows, part.columns)
+            np.testing.assert_allclose(inner, points.x[2:, part.columns] @ points.x[[1, 2, 5], part.columns].T)
+            expected = ((x[2:, None, columns] - x[None, [1, 2, 5]][:, :, columns]) ** 2).sum(axis=2)
+            np.testing.assert_allclose(points.squared(rows, inner, part), expected, atol=1e-12)
+            np.testing.assert_allclose(part.squares, (x[:, columns] ** 2).sum(axis=1))
+            np.testing.assert_array_equal(part.positive, (x[:, columns] > 0).sum(axis=1))
+        both = label + rest
+        assert both.columns == slice(0, 2 + width) and both.noise == label.noise + rest.noise
+        np.testing.assert_allclose(both.squares, (x**2).sum(axis=1))
+        np.testing.assert_allclose(both.centred, (points.x**2).sum(axis=1))
+        assert {name: part.width for name, part in points.together.items()} == {
+            "update": 2 + width, "classifier": width, "backbone": 2
+        }  # fmt: skip
+
+    def test_distances_up_to_the_noise_are_0_and_those_of_equal_updates(self):
+        x = np.array([[0.0], [1.0], [2.0], [4.0]])
+        points = Points(x, np.array([0, 1, 2, 1]), [], 1, np.arange(4), x)
+        part = Part(slice(0, 1), (x**2)[:, 0], (x**2)[:, 0], np.zeros(4), 4.0)
+        found = points.squared(slice(0, 4), points.inner(slice(0, 4), part.columns), part)
+        assert points.with_clones and found.tolist() == [[0, 0, 0, 16], [0, 0, 0, 0], [0, 0, 0, 0], [16, 0, 0, 0]]
+        assert not self.of(x, [[0]]).with_clones
+
+    def test_one_step_to_the_geometric_median_is_the_mean_and_more_go_on(self):
+        x = np.array([[0.0, 3.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+        (part,) = self.of(x, [[0, 1]]).parts
+        part = Part(part.columns, (x**2).sum(axis=1), (x**2).sum(axis=1), part.positive, 0.0)
+        mean, median = centre_of(x, part, steps=1), centre_of(x, part)
+        np.testing.assert_allclose(mean.weights, 0.2)
+        np.testing.assert_allclose(mean.away, ((x - x.mean(axis=0)) ** 2).sum(axis=1))
+        np.testing.assert_allclose([mean.square, mean.inertia], [1.36, 5.2 - 1.36])
+        np.testing.assert_allclose(cosine_to(mean, part.squares), [0.6 / 1.36**0.5, 1 / 1.36**0.5, 0, 0, 1 / 1.36**0.5])
+        assert np.sqrt(median.away).sum() < 8.01 < np.sqrt(mean.away).sum()  # from the two at 0 it is 3 + 4 + 0 + 0 + 1
+        nothing = Part(part.columns, np.zeros(5), np.zeros(5), np.zeros(5), 0.0)
+        none = centre_of(np.zeros((5, 2)), nothing)
+        assert not none.away.any() and none.square == 0 and not cosine_to(none, np.zeros(5)).any()
+
+
+def exact_nearest(x):
+    """Mean distances to the 1 and the 3 nearest others."""
+    away = np.linalg.norm(x[:, None].astype(np.float64) - x, axis=2)
+    np.fill_diagonal(away, np.inf)
+    away.sort(axis=1)
+    return away[:, 0], away[:, :3].mean(axis=1)
+
+
+#: Of the robust preset, nearly.
+SETTINGS = {"k": 0.4, "kernel": "gaussian", "bandwidth": 0.8, "relative": True, "least": 0.05}
+
+
+class TestSample:
+    @pytest.mark.parametrize(("widths", "rest"), [([5, 3], 4), ([], 6)])
+    def test_all_updates_as_stand_ins_give_the_exact_answer(self, monkeypatch, widths, rest):
+        monkeypatch.setattr(tiles, "TILE", 7 * 4 * 40 * 4)
+        x = updates(40, sum(widths) + rest, dtype=np.float64)
+        found = []
+        for sample in (None, Sample(np.arange(40), exact_nearest)):
+            factor = tiled_factor(x, blocks(widths), **SETTINGS, watch=(sight := Sight()), sample=sample)
+            found.append((factor, sight.views(factor.log_factor, factor.place)))
+        (exact, views), (sampled, theirs) = found
+        np.testing.assert_array_equal(sampled.log_factor, exact.log_factor)
+        for ours, other in zip(views, theirs, strict=True):
+            assert ours.name == other.name
+            np.testing.assert_allclose(other.values, ours.values, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("relative", [True, False])
+    def test_neighbours_and_densities_are_those_among_the_stand_ins(self, monkeypatch, relative):
+        """Eqs. 5-9, where everybody's neighbours are the 4 nearest of ten, and the ten are among the thirty."""
+        monkeypatch.setattr(tiles, "TILE", 7 * 4 * 10 * 4)
+        x, columns = np.random.default_rng(4).normal(size=(30, 9)), [[0, 1, 2], [3, 4, 5, 6]]
+        place = np.array([0, 3, 4, 9, 12, 15, 20, 21, 28, 29])
+        order, _ = tiles._canonical(x)
+        settings = SETTINGS | {"relative": relative}
+        found = tiled_factor(x, columns, **settings, sample=Sample(place, exact_nearest))
+        stand_ins = order[place]
+        squared = ((x[:, None] - x[stand_ins]) ** 2).sum(axis=2)
+        squared[stand_ins, np.arange(10)] = np.inf
+        near = stand_ins[np.argsort(squared, axis=1)[:, :4]]
+        assert np.sort(found.neighbours).tolist() == np.sort(near).tolist()
+        total = np.zeros(30)
+        for r, c in enumerate(columns):
+            away = ((x[:, None, c] - x[near][:, :, c]) ** 2).sum(axis=2)
+            h = relative_bandwidth(away.mean(axis=1), 0.0, "gaussian", 0.8, 0.0) if relative else 0.8
+            np.testing.assert_allclose(found.bandwidth[r], h)
+            q = np.exp(log_density(away, "gaussian", h))
+            np.testing.assert_allclose(found.log_density[:, r], np.log(q))
+            np.testing.assert_allclose(found.log_factor_by_label[:, r], np.log(q[near].mean(axis=1) / q))
+            total += np.log(q[near].mean(axis=1) / q)
+        np.testing.assert_allclose(found.log_factor, total)
+
+    def test_a_relative_bandwidth_is_at_least_a_part_of_the_length(self):
+        x = 1e-3 * np.random.default_rng(0).normal(size=(20, 4)) + 1
+        found = tiled_factor(x, **SETTINGS)
+        np.testing.assert_allclose(found.bandwidth, 0.8 * 0.05 * np.median(np.linalg.norm(x, axis=1)))
+
+    def test_a_number_of_neighbours_means_nothing_among_stand_ins(self):
+        x, settings = updates(20, 3), SETTINGS | {"k": 5}
+        assert tiled_factor(x, **settings).neighbours.shape == (20, 5)
+        with pytest.raises(ValueError, match="expected k to be a share where the answer is approximate, got 5 neigh"):
+            tiled_factor(x, **settings, sample=Sample(np.arange(20), exact_nearest))
+
+    def test_stand_ins_are_drawn_by_the_seed_in_order_and_none_twice(self, monkeypatch):
+        monkeypatch.setattr(tiles, "SAMPLE", 50)
+        one, same, other = (Sample.drawn(100, seed) for seed in (1, 1, 2))
+        assert len(set(one.rows)) == 50 and (np.diff(one.rows) > 0).all() and one.rows[0] >= 0 and one.rows[-1] < 100
+        assert (one.rows == same.rows).all() and (one.rows != other.rows).any()
+        assert set(Sample.drawn(50, 7).rows) == set(range(50))
+        assert one.nearest.keywords == {"seed": 1}
+
+
 class TestApproximate:
     @WITH_FAISS
     @pytest.mark.parametrize("attack", ["none", "far", "clones", "group"])
@@ -137,17 +307,6 @@ class TestApproximate:
         x = updates(200, 30)
         exact, found = LoMarDetector().fit(x), LoMarDetector(approximate=True).fit(x)
         np.testing.assert_array_equal(found.decision_scores_, exact.decision_scores_)
-
-    @WITH_FAISS
-    def test_a_distance_is_never_too_small(self):
-        x = updates(600, 90)
-        one, three = index.nearest_by_index(x, 0)
-        away = np.linalg.norm(x[:, None].astype(np.float64) - x, axis=2)
-        np.fill_diagonal(away, np.inf)
-        away.sort(axis=1)
-        least = (1 - 1e-5) * away
-        assert (one >= least[:, 0]).all() and (three >= least[:, :3].mean(axis=1)).all()
-        assert (one[4:9] == 0).all() and (one[9:14] < 0.2).all()  # the equal ones, and the group, are found
 
     @WITH_FAISS
     def test_a_number_of_neighbours_is_refused(self):

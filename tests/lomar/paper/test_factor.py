@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_faa.detection import geometry
-from flwr_lomar.paper.factor import malicious_factor, neighbourhood_size
+from flwr_lomar.paper.factor import (
+    log_density,
+    log_ratio,
+    malicious_factor,
+    neighbourhood_size,
+    relative_bandwidth,
+)
 
 mp.mp.dps = 40
 
@@ -209,7 +215,9 @@ class TestDegenerate:
         np.testing.assert_array_equal(
             malicious_factor(updates, blocks, k=100).log_factor, malicious_factor(updates, blocks, k=5).log_factor
         )
-        assert [neighbourhood_size(k, 100) for k in (0.4, 0.29, 1.0, 1, 99, 1000)] == [40, 29, 99, 1, 99, 99]
+        shares = (0.4, 0.29, np.float32(0.29), 0.299, 0.001, 1.0, 1, 99, 1000)
+        assert [neighbourhood_size(k, 100) for k in shares] == [40, 29, 29, 29, 1, 99, 1, 99, 99]
+        assert [neighbourhood_size(k, n) for n in (1, 2, 3) for k in (0.4, 2)] == [0, 0, 1, 1, 1, 2]
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
     @pytest.mark.parametrize("n", [1, 2, 9])
@@ -226,6 +234,7 @@ class TestDegenerate:
         "arguments",
         [
             {"k": 0}, {"k": 1.5}, {"k": True}, {"k": np.nan}, {"bandwidth": 0}, {"bandwidth": np.inf},
+            {"bandwidth": True}, {"bandwidth": "1"}, {"bandwidth": -1.0}, {"bandwidth": 1e-160}, {"bandwidth": 1e160},
             {"kernel": "cosine"}, {"label_blocks": [[0, 1], [1, 2]]}, {"label_blocks": [[0, 99]]},
             {"label_blocks": [[-1]]},
         ],
@@ -233,3 +242,76 @@ class TestDegenerate:
     def test_arguments_out_of_range(self, arguments):
         with pytest.raises(ValueError, match="expected"):
             malicious_factor(draw(1, 9, 1)[0], **arguments)
+
+    @pytest.mark.parametrize(
+        "updates", [np.zeros(4), np.zeros((2, 2, 2)), np.zeros((0, 3)), np.zeros((3, 0)), np.eye(3, dtype=int)]
+    )
+    def test_what_is_no_matrix_of_floats(self, updates):
+        with pytest.raises(ValueError, match=r"expected a matrix of float32 or float64, got (float|int)64 of shape \("):
+            malicious_factor(updates)
+        assert malicious_factor(np.zeros((1, 1), np.float32)).log_factor.tolist() == [0]
+
+    @pytest.mark.parametrize(("blocks", "labels"), [(None, 1), ([[0]], 1), ([[0], [2], [1, 3]], 3)])
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    def test_shapes(self, n, blocks, labels):
+        found = malicious_factor(np.random.default_rng(n).normal(size=(n, 4)), blocks, k=2)
+        shapes = {name: value.shape for name, value in vars(found).items()}
+        assert shapes == {
+            "log_factor": (n,), "log_factor_by_label": (n, labels), "log_density": (n, labels), "bandwidth": (labels,),
+            "neighbours": (n, min(2, n - 1)), "place": (n,),
+        }  # fmt: skip
+        assert sorted(found.place) == list(range(n))
+
+    def test_what_is_not_said_is_four_tenths_a_gaussian_and_a_relative_bandwidth_without_a_floor(self):
+        updates, blocks = draw(6, 15, 2)
+        said = malicious_factor(updates, blocks, k=6, kernel="gaussian", bandwidth=1.0, relative=True, least=0.0)
+        np.testing.assert_array_equal(malicious_factor(updates, blocks).log_factor, said.log_factor)
+        floored = malicious_factor(updates, blocks, least=10.0).bandwidth
+        lengths = [np.median(np.linalg.norm(updates[:, columns], axis=1)) for columns in blocks]
+        np.testing.assert_allclose(floored, 10 * np.array(lengths))
+
+
+class TestByHand:
+    @pytest.mark.parametrize(
+        ("kernel", "noise", "least", "h"),
+        [
+            ("gaussian", 0.0, 0.0, 0.5 * 2),
+            ("printed", 3.9, 0.0, 0.5 * 2),
+            ("appendix", 3.9, 0.0, 0.5 * 4),
+            ("gaussian", 4.0, 0.0, 0.5 * 3),  # the median may be rounding: the mean, 9
+            ("gaussian", 8.9, 0.0, 0.5 * 3),
+            ("gaussian", 9.0, 0.0, 0.0),
+            ("gaussian", 9.0, 7.0, 0.0),
+            ("gaussian", 0.0, 1.9, 0.5 * 2),
+            ("gaussian", 0.0, 5.0, 0.5 * 5),
+            ("appendix", 4.0, 5.0, 0.5 * 25),
+        ],
+    )
+    def test_a_relative_bandwidth(self, kernel, noise, least, h):
+        """Mean squared distances whose median is 4 and whose mean is 9, and c = 1/2."""
+        assert relative_bandwidth(np.array([1.0, 22.0, 4.0]), noise, kernel, 0.5, least) == h
+
+    @pytest.mark.parametrize(
+        ("kernel", "exponents"),
+        [("gaussian", (4 / 18, 36 / 18)), ("printed", (2 / 6, 1.0)), ("appendix", (4 / 6, 6.0))],
+    )
+    def test_a_density(self, kernel, exponents):
+        """Squared distances 4 and 36, and h = 3."""
+        found = log_density(np.array([[4.0, 36.0], [36.0, 36.0]]), kernel, 3.0)
+        np.testing.assert_allclose(found, [np.log(np.exp(np.negative(exponents)).mean()), -exponents[1]])
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_densities_of_the_extremes(self, dtype):
+        squared = np.array([[0, 1], [1, 1]], dtype)
+        assert log_density(squared, "gaussian", 0.0).tolist() == [0, 0]
+        # A bandwidth whose square float32 has not: whom nothing separates is all that counts.
+        np.testing.assert_allclose(log_density(squared, "gaussian", 1e-30), [np.log(0.5), -0.5e60])
+
+    def test_a_ratio(self):
+        """Two updates have the neighbours 1, 2 and 0, 2. In the second label, 1 and 2 lie e^1000 times sparser."""
+        theirs = np.log([[4.0, 1.0], [1.0, 1.0], [3.0, 1.0]])
+        theirs[1:, 1] = [-1000, -1001]
+        index, member = np.array([[1, 2], [2, 0]]), np.array([[0, 1, 1], [1, 0, 1.0]])
+        found = log_ratio(index, member, theirs, np.array([[0.5, -7.0], [0.0, 3.0]]))
+        np.testing.assert_allclose(found[:, 0], [np.log(2) - 0.5, np.log(3.5)])
+        np.testing.assert_allclose(found[:, 1], [-1000 + np.log((1 + np.exp(-1)) / 2) + 7, np.log(0.5) - 3])
