@@ -32,7 +32,7 @@ LEAST_CHANCE = 0.25
 Rule = Callable[[Batch, Sequence[int]], npt.NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pipeline:
     """One round of FAA-DL over a detector and, where there is one, a verifier.
 

@@ -118,7 +118,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
     factor_ : Factor
         log F and what it comes from.
     views_ : list of View
-        What the scores of ``robust`` come from; empty for a single update.
+        What the scores of ``robust`` come from; empty for a single update, and under ``paper``.
     evidence_ : list of str, length n
         Why each update has its score: the view of its largest ``|z|``, or log F.
     updates_ : ndarray, shape (n, d)
@@ -217,8 +217,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
 
     def _keep(self, found: Judged) -> LoMarDetector:
         self.factor_, self.decision_scores_, self.evidence_ = found.factor, found.scores, found.evidence
-        if self.preset == "robust":
-            self.views_ = found.views
+        self.views_ = found.views
         self._process_decision_scores()  # PyOD: threshold_ and labels_ by contamination, and what predict_proba needs
         if self.threshold != "contamination":
             self.threshold_ = found.limit
@@ -295,15 +294,15 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
         }
 
     def _verdict(self, factor: Factor, sight: Sight, statistics: npt.NDArray[Any]) -> Judged:
-        n = len(factor.place)
-        if self.preset != "robust":
-            scores = 0.0 - factor.log_factor
-            return Judged(factor, [], self._limit(n, 1), scores, [f"log F = {f:.4g}" for f in factor.log_factor])
-        views = sight.views(factor.log_factor, factor.place) if n > 1 else []
-        if n >= FEWEST and statistics.size:
+        n, robust = len(factor.place), self.preset == "robust"
+        views = sight.views(factor.log_factor, factor.place) if robust and n > 1 else []
+        if robust and n >= FEWEST and statistics.size:
             views.append(statistics_view(statistics))
         chances = number_of_chances(views)
         limit = self._limit(n, chances)
+        if not robust:
+            lines = [f"log F = {f:.4g}" for f in factor.log_factor]
+            return Judged(factor, views, limit, 0.0 - factor.log_factor, lines)
         unit = largest_z(max(n, FEWEST), chances) if self.threshold == "contamination" else limit
         z = look_again(views, limit, unit) if views else np.zeros((0, n))
         top = np.abs(z).argmax(axis=0) if len(z) else ()
@@ -334,8 +333,7 @@ class LoMarDetector(BaseDetector):  # type: ignore[misc]  # pyod has no types
             raise ArgumentValueError(f"expected threshold to be positive, contamination or None, got {given!r}")
         if not (isinstance(self.statistics, Integral) and self.statistics >= 0):
             raise ArgumentValueError(f"expected statistics to be a number of columns, got {self.statistics!r}")
-        if not (_is_number(self.contamination) and 0 < self.contamination <= 0.5):
-            raise ArgumentValueError(f"expected contamination in (0, 0.5], got {self.contamination!r}")
+        expected.number("contamination", self.contamination, above=0, most=0.5)
         split_columns(self.label_blocks, None)
         expected.flag("approximate", self.approximate)
         if self.random_state is not None:

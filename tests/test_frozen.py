@@ -3,6 +3,10 @@
 import dataclasses
 import importlib
 import pkgutil
+import typing
+
+import numpy as np
+import torch
 
 import flwr_faa
 import flwr_lomar
@@ -16,12 +20,30 @@ REMEMBER = {
 }
 
 
-def test_every_dataclass_is_frozen() -> None:
+def ours() -> list[type]:
+    """All dataclasses of both packages."""
     walks = (pkgutil.walk_packages(package.__path__, f"{package.__name__}.") for package in (flwr_faa, flwr_lomar))
     names = [found.name for walk in walks for found in walk if not found.name.endswith("__main__")]
     made = {
         thing for name in names for thing in vars(importlib.import_module(name)).values() if isinstance(thing, type)
     }
-    ours = [c for c in made if c.__module__ in names and dataclasses.is_dataclass(c)]
-    thawed = {f"{c.__module__}.{c.__qualname__}" for c in ours if not c.__dataclass_params__.frozen}  # type: ignore[attr-defined]
-    assert len(ours) > 80 and thawed == REMEMBER
+    found = [c for c in made if c.__module__ in names and dataclasses.is_dataclass(c)]
+    assert len(found) > 80
+    return found
+
+
+def test_every_dataclass_is_frozen() -> None:
+    thawed = {f"{c.__module__}.{c.__qualname__}" for c in ours() if not c.__dataclass_params__.frozen}  # type: ignore[attr-defined]
+    assert thawed == REMEMBER
+
+
+def test_what_holds_arrays_is_compared_by_identity() -> None:
+    """By value, ``==`` and ``in`` would raise, as arrays have no one truth, and nothing could be a key."""
+
+    def holds_arrays(hint: object) -> bool:
+        return typing.get_origin(hint) is np.ndarray or any(map(holds_arrays, typing.get_args(hint)))
+
+    names = {"torch": torch, "nn": torch.nn}
+    hints = {c: typing.get_type_hints(c, localns=names) for c in ours()}
+    holding = [c for c, by_name in hints.items() if any(holds_arrays(by_name[f.name]) for f in dataclasses.fields(c))]
+    assert len(holding) > 25 and not [c for c in holding if c.__eq__ is not object.__eq__]

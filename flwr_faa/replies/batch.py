@@ -17,7 +17,7 @@ from flwr_faa.replies.layout import Arrays, Layout
 from flwr_faa.replies.rows import Differences, Matrix, Rows, hashed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reply:
     """What one node sent, before anybody looked at it.
 

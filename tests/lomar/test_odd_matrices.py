@@ -79,11 +79,6 @@ def test_nonsense_is_refused_in_one_line_where_it_is_said(nonsense):
             LoMarDetector().set_params(**nonsense).fit(np.eye(8))
 
 
-def test_statistics_that_leave_no_columns_are_refused():
-    with pytest.raises(ValueError, match="expected"):
-        LoMarDetector(statistics=9).fit(np.eye(8))
-
-
 @pytest.mark.parametrize("shape", [(40, 20), (30, 200), (60, 4)])
 def test_new_rows_from_the_same_distribution_are_no_outliers(shape):
     """Seven of eight were: their distance to the fitted rows' centre is not that of the fitted."""

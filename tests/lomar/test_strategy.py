@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flwr_faa import FAADL
+from flwr_faa import FAADL, Policy
 from flwr_faa.report import Outcome
 from flwr_lomar import LoMar, LoMarDetector
 from flwr_lomar import legacy as lomar_legacy
@@ -41,3 +41,20 @@ def test_an_outlier_is_left_out_and_nobody_banned() -> None:
     assert run.grid.node_ids[3] in removed
     assert len(removed) <= 3
     assert not any(v.banned for r in run.reports for v in r.nodes)
+
+
+@pytest.mark.parametrize("strategy_class", [LoMar, lomar_legacy.LoMar])
+def test_a_preset_stands_for_a_detector_and_a_policy_unless_these_are_given(strategy_class: type) -> None:
+    """``paper`` averages as Eq. 3 is printed: by the weights that clients report, which need not sum to one."""
+    for settings, preset, weighting, renormalise in (
+        ({}, "robust", Policy().weighting, True),
+        ({"preset": "robust"}, "robust", Policy().weighting, True),
+        ({"preset": "paper"}, "paper", "reported", False),
+        ({"preset": "paper", "detector": LoMarDetector("robust", k=3)}, "robust", "reported", False),
+        ({"preset": "paper", "policy": Policy(max_strikes=5)}, "paper", Policy().weighting, True),
+    ):
+        defence = strategy_class(**settings).defence
+        assert defence.detector.detector.preset == preset
+        assert (defence.policy.weighting, defence.policy.renormalise) == (weighting, renormalise)
+        assert defence.detector.detector.k == (3 if "detector" in settings else None)
+        assert defence.policy.max_strikes == (5 if "policy" in settings else Policy().max_strikes)
