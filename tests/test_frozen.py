@@ -47,3 +47,9 @@ def test_what_holds_arrays_is_compared_by_identity() -> None:
     hints = {c: typing.get_type_hints(c, localns=names) for c in ours()}
     holding = [c for c, by_name in hints.items() if any(holds_arrays(by_name[f.name]) for f in dataclasses.fields(c))]
     assert len(holding) > 25 and not [c for c in holding if c.__eq__ is not object.__eq__]
+
+
+def test_what_holds_points_of_a_group_is_compared_by_identity() -> None:
+    """Two points are brought to one form to be compared, and a back end need not be able to hash one."""
+    holding = [c for c in ours() if any("Point" in str(field.type) for field in dataclasses.fields(c))]
+    assert len(holding) > 4 and not [c for c in holding if c.__eq__ is not object.__eq__]

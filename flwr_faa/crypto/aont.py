@@ -43,7 +43,8 @@ def transform(x: Integers, lam: int = LAMBDA) -> npt.NDArray[np.int64]:
     Raises
     ------
     ValueError
-        Not integers, fewer than two axes, M singular (lambda = n - 1), or values that could leave int64.
+        Not integers, fewer than two axes, M singular (lambda = n - 1), or values that could leave int64: the largest
+        size times ``2 n + |lambda|`` is 2^63 or more.
     """
     _check(x, lam)
     u = x.astype(np.int64)

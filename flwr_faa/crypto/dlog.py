@@ -88,14 +88,14 @@ class DiscreteLog:
             return self._solve(points, bound)
 
     def _solve(self, points: Sequence[Point], bound: int) -> npt.NDArray[np.int64]:
-        table = self._grow(bound)
         result = np.zeros(len(points), np.int64)
-        if not len(points):
+        if not points:
             return result
-        near = table.find(self.group.fingerprints(points))
-        hits = np.flatnonzero(near >= 0)
+        near = self._grow(bound).find(self.group.fingerprints(points))
+        seen = near >= 0
+        hits = np.flatnonzero(seen)
         result[hits], sure = self._settle([points[i] for i in hits.tolist()], near[hits])
-        for i in np.flatnonzero(near < 0).tolist() + hits[~sure].tolist():
+        for i in np.flatnonzero(~seen).tolist() + hits[~sure].tolist():
             result[i] = value = self._far(points[i], bound)
             if value > bound:
                 break
@@ -186,7 +186,7 @@ def _cache() -> Path:
 
 
 def _blocks(bound: int) -> int:
-    """Return the blocks of the table for a bound: all of it up to 2^16, then fewer, to 2^20 entries at 2^28."""
+    """Return the blocks of the table for a bound: all of it up to 2^16, then twice as many for 3 bits more, to 2^20."""
     bits = max(bound - 1, 1).bit_length()
     return 1 << max(0, (bits if bits <= 16 else min(20, 16 + -(-(bits - 16) // 3))) - 9)
 

@@ -255,9 +255,10 @@ def _integers(x: Sequence[int] | npt.NDArray[Any], key: PublicKey | MasterKey) -
         raise ArgumentValueError(f"expected a vector of length {n}, got length {len(values)}")
     if bad := [v for v in values if type(v) is not int and not isinstance(v, np.integer)]:
         raise ArgumentValueError(f"expected integers, got {bad[0]!r}")
-    if max(values) >= key.group.order // 2 or min(values) <= -key.group.order // 2:
+    whole = tuple(map(int, values))
+    if max(map(abs, whole)) >= key.group.order // 2:
         raise ArgumentValueError("expected integers below half the group's order, got a larger one")
-    return tuple(map(int, values))
+    return whole
 
 
 def _common(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey]) -> Group:

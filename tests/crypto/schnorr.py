@@ -64,6 +64,12 @@ def _challenge(name: str, digest: bytes, mask: Affine, masked: int) -> int:
     return int(hashlib.sha512(said).hexdigest(), 16) % curve.q
 
 
+def weights(seed: bytes, purpose: bytes, count: int) -> list[int]:
+    stream = hashlib.shake_256(b"flwr-anomaly/linear/1\n" + len(purpose).to_bytes(8, "big") + purpose + seed)
+    digest = stream.hexdigest(16 * count)
+    return [1 + int(digest[i : i + 32], 16) for i in range(0, 32 * count, 32)]
+
+
 def prove(
     name: str, points: list[Affine], x: list[list[int]], r: list[int], weights: list[int], function: list[int],
     context: bytes, draw: Scalars,

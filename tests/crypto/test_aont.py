@@ -77,6 +77,22 @@ def test_values_that_could_overflow(value: int) -> None:
             act(np.full((4, 2), value))
 
 
+@pytest.mark.parametrize(("rows", "lam"), [(1, 2), (4, 2), (4, -5)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_values_are_exact_and_larger_ones_are_refused(rows: int, lam: int, sign: int) -> None:
+    most = (2**63 - 1) // (2 * rows + abs(lam))
+    x = np.full((rows, 1), sign * most)
+    assert transform(x, lam)[:, 0].tolist() == [2 * sign * most] * (rows - 1) + [(rows - 1 + lam) * sign * most]
+    for act in (transform, inverse):
+        with pytest.raises(ValueError, match=f"whose transform fits int64, got {most + 1}"):
+            act(x + sign, lam)
+
+
+def test_no_samples_and_no_columns() -> None:
+    for shape in [(0, 4, 2), (4, 0)]:
+        assert transform(np.zeros(shape, int)).shape == inverse(np.zeros(shape, int)).shape == shape
+
+
 def test_input_is_not_changed() -> None:
     x = np.arange(8).reshape(4, 2)
     inverse(transform(x))

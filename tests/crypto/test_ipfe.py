@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_faa.crypto import ipfe
+from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.crypto.dlog import OutOfRange
 from flwr_faa.crypto.group import Group
@@ -94,14 +94,29 @@ def test_encryption_is_randomised(group: Group) -> None:
     assert setup(group, 3)[0].to_bytes() != public.to_bytes()
 
 
+def test_every_row_has_randomness_of_its_own(group: Group) -> None:
+    public, master = setup(group, 2)
+    rows = encrypt_rows(public, [[1, 2], [3, 4], [1, 2]])
+    assert len(set(group.coordinates([row.points[0] for row in rows]))) == 3
+    assert [row.n for row in rows] == [2] * 3
+    assert decrypt_rows(rows, [derive_key(master, [10, 1])], 34)[:, 0].tolist() == [12, 34, 12]
+
+
 def test_no_rows(group: Group) -> None:
     assert encrypt_rows(setup(group, 3)[0], np.zeros((0, 3), int)) == ()
 
 
-@pytest.mark.parametrize("n", [0, -1, ipfe.MAX_WIDTH + 1])
+@pytest.mark.parametrize("n", [0, -1, 2**16 + 1])
 def test_widths_that_are_refused(group: Group, n: int) -> None:
-    with pytest.raises(ValueError, match=f"expected vectors of length 1 to {ipfe.MAX_WIDTH}, got {n}"):
+    with pytest.raises(ValueError, match=f"expected vectors of length 1 to 65536, got {n}"):
         setup(group, n)
+
+
+def test_the_largest_width_has_keys(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipfe, "MAX_WIDTH", 3)  # 65,536 take seconds
+    assert setup(group, 3)[0].n == 3
+    with pytest.raises(ValueError, match="of length 1 to 3, got 4"):
+        setup(group, 4)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +130,18 @@ def test_vectors_that_are_refused(group: Group, x: list[int]) -> None:
 
 
 def test_values_beyond_half_the_order_are_refused(group: Group) -> None:
-    public, master = setup(group, 1)
-    for value in (group.order // 2, -group.order // 2, group.order):
-        with pytest.raises(ValueError, match="below half the group's order"):
-            encrypt(public, [value])
-        with pytest.raises(ValueError, match="below half the group's order"):
-            derive_key(master, [value])
+    public, master = setup(group, 2)
+    half = group.order // 2
+    for value in (half, -half, group.order):
+        for vector in ([value, 0], [0, value]):
+            with pytest.raises(ValueError, match="below half the group's order"):
+                encrypt(public, vector)
+            with pytest.raises(ValueError, match="below half the group's order"):
+                derive_key(master, vector)
+    largest = encrypt(public, [half - 1, 1 - half])
+    assert decrypt(largest, derive_key(master, [1, 1]), 0) == 0
+    assert claim_holds([largest], [1], derive_key(master, [0, 1]), 1 - half)
+    assert decrypt(encrypt(public, [1, 1]), derive_key(master, [half - 1, 2 - half]), 1) == 1
 
 
 def test_secrets_are_not_shown(group: Group) -> None:
@@ -128,6 +149,7 @@ def test_secrets_are_not_shown(group: Group) -> None:
     key = derive_key(master, [1, 2])
     shown = repr(master) + str(master) + repr(key)
     assert not any(str(s) in shown or f"{s:x}" in shown for s in (*master.scalars, key.secret))
+    assert dataclasses.replace(master) != master  # nor compared, by a comparison that takes longer the more is equal
 
 
 # What a cheat may try: an error or a wrong value, never a crash, and never the right value.
@@ -193,10 +215,49 @@ def test_claims(group: Group) -> None:
         assert not claim_holds(ciphertexts, weights, key, wrong)
     assert not claim_holds(ciphertexts[::-1], weights, key, claim)
     assert not claim_holds(ciphertexts, weights[::-1], key, claim)
-    with pytest.raises(ValueError, match="below half the group's order"):
-        claim_holds(ciphertexts, weights, key, claim + group.order)
-    with pytest.raises(ValueError, match="expected 6 weights, got 5"):
-        claim_holds(ciphertexts, weights[1:], key, claim)
+    for count in (5, 7):
+        with pytest.raises(ValueError, match=f"expected 6 weights, got {count}"):
+            claim_holds(ciphertexts, [*weights, 1][:count], key, claim)
+    with pytest.raises(ValueError, match="expected at least one claim, got none"):
+        ipfe.claims_hold([])
+
+
+def test_a_claim_has_one_value_modulo_the_order(group: Group) -> None:
+    public, master = setup(group, 1)
+    one, key, half = encrypt(public, [1]), derive_key(master, [-2]), group.order // 2
+    for value in (half - 1, 1 - half):
+        assert claim_holds([one], [(group.order - value) // 2 if value % 2 else -value // 2], key, value)
+    for value in (half, -half, group.order - 2, -2 - group.order):
+        bits = value.bit_length()
+        with pytest.raises(ValueError, match=f"below half the group's order, got one of {bits} bits"):
+            claim_holds([one], [1], key, value)
+
+
+def test_many_claims_at_once(group: Group) -> None:
+    """Of several keys and widths: one that is false is noticed, wherever it stands."""
+    claims = []
+    for n in (1, 3):
+        public, master = setup(group, n)
+        x, y = RNG.integers(0, 256, (2, n)), RNG.integers(-50, 50, n)
+        value = int((np.array([3, -5]) @ x) @ y)
+        claims.append(ipfe.Claim(encrypt_rows(public, x), [3, -5], derive_key(master, y), value))
+    assert ipfe.claims_hold(claims)
+    for i, claim in enumerate(claims):
+        other_key = dataclasses.replace(claim.key, secret=1)
+        for change in ({"value": claim.value + 1}, {"weights": [3, -4]}, {"key": other_key}):
+            wrong = [*claims[:i], dataclasses.replace(claim, **change), *claims[i + 1 :]]
+            assert not ipfe.claims_hold(wrong)
+
+
+def test_claims_are_of_one_back_end() -> None:
+    pytest.importorskip("charm_lite")
+    claims = []
+    for name in ("arkworks", "charm"):
+        public, master = setup(open_group(name), 1)
+        claims.append(ipfe.Claim([encrypt(public, [4])], [1], derive_key(master, [2]), 8))
+    assert all(ipfe.claims_hold([claim]) for claim in claims)
+    with pytest.raises(ValueError, match="expected claims of one back end, got several"):
+        ipfe.claims_hold(claims)
 
 
 # On the wire
@@ -273,12 +334,23 @@ def test_one_kind_is_not_taken_for_another(group: Group, sent: dict[str, bytes])
         read(group, "K", bytes([1, 3 - group.code]) + sent["K"][2:])
 
 
-@pytest.mark.parametrize(("m", "n"), [(0, 3), (1, 0), (2**32 - 1, 2**32 - 1), (1, 2**16 + 1)])
-def test_sizes_that_lie(group: Group, m: int, n: int, sent: dict[str, bytes]) -> None:
-    with pytest.raises(ValueError, match="expected at least one row"):  # a key is one row
+@pytest.mark.parametrize("kind", ["K", "C"])
+@pytest.mark.parametrize(("m", "n"), [(0, 1), (0, 3), (1, 0), (2, 0), (2**32 - 1, 2**32 - 1), (1, 2**16 + 1)])
+def test_sizes_that_lie(group: Group, kind: str, m: int, n: int) -> None:
+    """Even if as many points follow."""
+    body = groups.encode(group, [group.generator] * (m * (n + (kind == "C")) if m < 9 else 0))
+    with pytest.raises(ValueError, match=f"expected at least one row of 1 to 65536 values, got {m} of {n}"):
+        read(group, kind, ipfe._HEADER.pack(1, group.code, kind.encode(), m, n) + body)
+
+
+def test_a_key_is_one_row_and_a_header_more_than_nothing(group: Group, sent: dict[str, bytes]) -> None:
+    with pytest.raises(ValueError, match="got 3 of 1"):
         PublicKey.from_bytes(group, ipfe._HEADER.pack(1, group.code, b"K", 3, 1) + sent["K"][11:])
-    with pytest.raises(ValueError, match=r"expected .*, got"):
-        ciphertexts_from_bytes(group, ipfe._HEADER.pack(1, group.code, b"C", m, n) + bytes(200))
+    for n in (1, 2**16):
+        with pytest.raises(ValueError, match=f"expected {11 + (n + 1) * group.point_size} bytes, got 11"):
+            ciphertexts_from_bytes(group, ipfe._HEADER.pack(1, group.code, b"C", 1, n))
+    with pytest.raises(ValueError, match="expected at least 11 bytes, got 10"):
+        PublicKey.from_bytes(group, sent["K"][:10])
 
 
 def test_what_cannot_be_written(group: Group) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -79,14 +80,6 @@ def test_a_commitment_is_the_sum_it_is_defined_as(name: str, samples: list[list[
         assert group.coordinates([point]) == [schnorr.commit(name, x, r)]
 
 
-@pytest.mark.parametrize(
-    "rows", [np.zeros(3, int), np.full((1, 3), -1), np.full((1, 3), 2**31), np.zeros((1, 3)), np.zeros((2, 3), int)]
-)
-def test_what_cannot_be_committed_to_is_refused(group: Group, rows: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        pedersen.commit_rows(group, rows, [1])
-
-
 @given(
     st.lists(st.lists(st.integers(0, 255), min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4),
     st.sampled_from(["value", "weight", "function", "context", "order", "nothing"]),
@@ -145,14 +138,70 @@ def test_other_bytes_raise_value_error_alone(name: str, raw: bytes) -> None:
             Proof.from_bytes(group, data, WIDTH)
 
 
-def test_a_scalar_has_one_encoding(group: Group) -> None:
+@pytest.mark.parametrize("at", range(WIDTH + 2))
+def test_a_scalar_has_one_encoding(group: Group, at: int) -> None:
     _, proof = _proved(group, [[1, 2, 3]])
-    raw = bytearray(proof.to_bytes(group))
-    (z,) = proof.response[:1]
-    if z + group.order < 2**256:
-        raw[-32 * WIDTH : -32 * (WIDTH - 1)] = (z + group.order).to_bytes(32, "big")
-        with pytest.raises(ValueError, match="below the group's order"):
-            Proof.from_bytes(group, bytes(raw), WIDTH)
+    raw, start = bytearray(proof.to_bytes(group)), group.point_size + 32 * at
+    for value in (group.order - 1, group.order):
+        raw[start : start + 32] = value.to_bytes(32, "big")
+        if value < group.order:
+            assert Proof.from_bytes(group, bytes(raw), WIDTH).to_bytes(group) == raw
+        else:
+            with pytest.raises(ValueError, match="below the group's order"):
+                Proof.from_bytes(group, bytes(raw), WIDTH)
+
+
+def test_a_proof_has_one_length(group: Group) -> None:
+    _, proof = _proved(group, [[1, 2, 3]])
+    raw = proof.to_bytes(group)
+    for data in (raw[:-1], raw + b"\0", raw[:-32], raw + bytes(32)):
+        with pytest.raises(ValueError, match=f"expected a proof of {len(raw)} bytes, got {len(data)}"):
+            Proof.from_bytes(group, data, WIDTH)
+
+
+@given(st.binary(max_size=70), st.sampled_from([b"", b"sigma", b"rho"]), st.integers(0, 20))
+def test_weights_are_those_of_the_second_implementation(seed: bytes, purpose: bytes, count: int) -> None:
+    found = linear.challenge_weights(seed, purpose, count)
+    assert found == schnorr.weights(seed, purpose, count)
+    assert all(1 <= weight <= 2**128 for weight in found)
+
+
+def test_a_weight_is_at_least_one_and_at_most_two_to_the_128(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Constant:
+        def digest(self, size: int) -> bytes:
+            return (bytes(16) + b"\xff" * 16)[:size]
+
+    monkeypatch.setattr(linear.hashlib, "shake_256", lambda said: Constant())
+    assert linear.challenge_weights(b"", b"", 2) == [1, 2**128]
+
+
+@pytest.mark.parametrize("vectors", [[[1, 2, 3], [0, 255, 7]], [[2**70, 0, -1], [5, 2**200, -(2**90)]]])
+def test_folding_is_exact_for_samples_and_for_any_integers(group: Group, vectors: list[list[int]]) -> None:
+    weights = [2**127 + 3, 5]
+    expected = [(weights[0] * a + weights[1] * b) % group.order for a, b in zip(*vectors, strict=True)]
+    assert linear.fold(group, weights, vectors) == expected
+    assert linear.fold(group, weights, np.array(vectors, object)) == expected
+    blindings = [groups.random_scalar(group) for _ in vectors]
+    bases = generators(group, 3)
+    points = [groups.msm(group, bases, [r, *x]) for x, r in zip(vectors, blindings, strict=True)]
+    value = sum(a * b for a, b in zip(expected, [3, -1, 2**100], strict=True)) % group.order
+    statement = Statement(group, points, weights, [3, -1, 2**100], value, b"")
+    assert linear.verify([statement], [linear.prove(statement, vectors, blindings)]) == [True]
+
+
+def test_what_is_in_commitments_is_shown_by_one_number(group: Group) -> None:
+    samples = np.array([[1, 2, 3], [0, 255, 7], [4, 4, 4]])
+    blindings = [groups.random_scalar(group) for _ in samples]
+    points = pedersen.commit_rows(group, samples, blindings)
+    weights = linear.challenge_weights(b"seed", b"sigma", 3)
+    folded = sum(w * r for w, r in zip(weights, blindings, strict=True)) % group.order
+    other = samples.copy()
+    other[2, 0] += 1
+    cases = [(points, samples, folded), (points, other, folded), (points, samples, folded + 1)]
+    cases.append(([points[1], points[0], points[2]], samples, folded))
+    shown = [linear.opening(group, where, weights, what, told) for where, what, told in cases]
+    assert linear.hold([*shown, None]) == [True, False, False, False, False]
+    assert linear.hold([None, None]) == [False, False] and linear.hold([]) == []
 
 
 def test_a_mask_outside_the_subgroup_is_refused() -> None:
@@ -212,11 +261,36 @@ def test_a_proof_tells_nothing_but_its_statement(group: Group, monkeypatch: pyte
 
 def test_forms_that_do_not_fit_are_no_proofs(group: Group) -> None:
     statement, proof = _proved(group, [[1, 2, 3]])
-    short = replace(proof, response=proof.response[:-1])
-    assert linear.verify([statement, replace(statement, weights=[])], [short, proof]) == [False, False]
+    odd = [replace(proof, response=response) for response in (proof.response[:-1], (*proof.response, 0))]
+    assert linear.verify([statement, statement], odd) == [False, False]
+    weights = [replace(statement, weights=weights) for weights in ([], [*statement.weights, 0])]
+    assert linear.verify([*weights, statement], [proof] * 3) == [False, False, True]
     assert linear.verify([], []) == []
-    with pytest.raises(ValueError, match="expected 1 proofs"):
-        linear.verify([statement], [])
+    for proofs in ([], [proof, proof]):
+        with pytest.raises(ValueError, match=f"expected 1 proofs, got {len(proofs)}"):
+            linear.verify([statement], proofs)
+
+
+def test_statements_of_several_groups_or_widths_are_not_mixed(group: Group) -> None:
+    cases = [_proved(group, [[1, 2, 3]]), _proved(group, [[1, 2]])]
+    other = open_group("arkworks" if group.name == "charm" else "charm") if _both() else None
+    cases += [_proved(other, [[1, 2, 3]])] if other else []
+    for statement, proof in cases:
+        assert linear.verify([statement], [proof]) == [True]
+    for statement, proof in cases[1:]:
+        with pytest.raises(ValueError, match="expected statements of one group and one width, got several"):
+            linear.verify([cases[0][0], statement], [cases[0][1], proof])
+
+
+def test_weights_of_the_verifier_are_never_zero(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight of zero would let anything pass."""
+    statement, proof = _proved(group, [[1, 2, 3]])
+    monkeypatch.setattr(linear.secrets, "randbits", lambda bits: 0)
+    assert linear.verify([statement], [replace(proof, blinding=proof.blinding ^ 1)]) == [False]
+
+
+def _both() -> bool:
+    return importlib.util.find_spec("charm_lite") is not None
 
 
 def _open(name: str) -> Group:
