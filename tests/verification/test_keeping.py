@@ -87,8 +87,50 @@ def test_a_run_that_does_not_come_back_is_no_evidence(tmp_path: Path) -> None:
 def test_the_disk_is_kept_unless_the_other_way_is_cheaper_and_fits_in_memory() -> None:
     cheap = Keeping(same=True, size=10**6, write=2.0, train=1.0)
     assert cheap.again and "by training again" in str(cheap)
-    assert not replace(cheap, train=3.0).again
-    assert not replace(cheap, size=keeping.MEMORY + 1).again
+    for train, again in ((0.0, True), (1.999, True), (2.0, False), (3.0, False)):
+        assert replace(cheap, train=train).again is again
+    for size, again in ((0, True), (2**28, True), (2**28 + 1, False)):
+        assert replace(cheap, size=size).again is again
+    assert not replace(cheap, same=False).again
+    assert str(replace(cheap, size=1234567)) == (
+        "checkpoints of a round: 1.23 MB, written in 2 s; trained again in 1 s, bit for bit the same: kept by training "
+        "again"
+    )
+
+
+@pytest.mark.parametrize("count", [200, 45])
+def test_what_is_measured_is_scaled_to_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """By a clock of which every training takes 8 seconds and every write 6."""
+    clock, written, steps = [0.0], [], []
+    train = commitments.train
+
+    def training(*asked: Any, **more: Any) -> Any:
+        clock[0] += 8
+        steps.append(PLAN.steps(len(asked[2][1])))
+        return train(*asked, **more)
+
+    def syncing(file: int) -> None:
+        clock[0] += 6
+        written.append(keeping.os.fstat(file).st_size)
+
+    monkeypatch.setattr(commitments, "train", training)
+    monkeypatch.setattr(keeping.os, "fsync", syncing)
+    monkeypatch.setattr(keeping.time, "perf_counter", lambda: clock[0])
+    data = slice_of(0, count)
+    found = measure(PLAN, data, Device(tmp_path))
+    train(PLAN, PLAN.initial_arrays(0), data, 7, tmp_path / "run", again=True)
+    layout = Run.find(PLAN, tmp_path / "run", found_root(tmp_path / "run")).layout
+    assert found.same and found.size == (PLAN.steps(count) + 1) * layout.size
+    assert found.train == pytest.approx(8 / steps[0] * PLAN.steps(count)) and len(steps) == 2
+    assert steps[0] == min(PLAN.steps(count), PLAN.steps(5 * PLAN.batch_size))
+    assert found.write == pytest.approx(6 * found.size / written[0])
+    assert trains_again(Device(tmp_path), PLAN) is found.again
+
+
+def found_root(folder: Path) -> bytes:
+    """The root of the only run in a folder."""
+    (path,) = folder.iterdir()
+    return bytes.fromhex(path.stem.split("-")[1])
 
 
 def test_a_decision_is_for_one_plan_and_a_damaged_one_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,5 +139,8 @@ def test_a_decision_is_for_one_plan_and_a_damaged_one_for_none(tmp_path: Path, m
     slow_disk(monkeypatch)
     measure(PLAN, slice_of(0), device)
     assert trains_again(device, PLAN) and not trains_again(device, replace(PLAN, lr=0.2))
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.__version__", "1.0")  # which may round in another way
+        assert not trains_again(device, PLAN)
     (tmp_path / "keeping.json").write_text('{"again": tr')
     assert not trains_again(device, PLAN)

@@ -1,13 +1,73 @@
 """The training contract: one nonce, one result; and the measure by which a claim is compared with its replay."""
 
+import math
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from flwr_faa.verification import plan as module
 from flwr_faa.verification.plan import TrainingPlan
 from flwr_faa.verification.training import find_first_layer
-from tests.helpers.toy import PLANS, slice_of
+from tests.helpers.toy import PLANS, Logistic, slice_of
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside", "says"),
+    [
+        ("lr", [5e-324, 1, np.float32(0.5)], [0, -1.0, math.nan, math.inf, "0.1", True], "finite number above 0"),
+        ("scale", [5e-324, 300], [0, -1, math.inf], "finite number above 0"),
+        ("momentum", [0, 0.999, 1 - 2**-53], [1, -5e-324, math.nan], "finite number at least 0 and below 1"),
+        ("weight_decay", [0, 1e3], [-5e-324, math.inf], "finite number at least 0"),
+        ("batch_size", [1, np.int64(7)], [0, 1.0, True], "an integer of at least 1"),
+        ("epochs", [1, 2], [0, -1, 2.0], "an integer of at least 1"),
+        ("bits", [0, 32], [33], "finite number at most 32"),
+        ("bits", [0, 32], [-1, 3.0], "an integer of at least 0"),
+        ("loss", [None, torch.nn.functional.mse_loss], ["mse", 0], "to be a callable or None"),
+        ("model", [Logistic], [3, "Logistic"], "to be a callable that returns a torch module"),
+        ("model", [Logistic], [Logistic()], "got the module Logistic: give its class"),
+    ],
+)
+def test_settings_are_refused_beyond_their_bounds(name: str, inside: list[Any], outside: list[Any], says: str) -> None:
+    for value in inside:
+        assert getattr(replace(PLANS["mlp"], **{name: value}), name) is value
+    for value in outside:
+        with pytest.raises(ValueError, match=f"expected {name} .*{says}"):
+            replace(PLANS["mlp"], **{name: value})
+
+
+def test_a_plan_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"expected torch for a TrainingPlan, which trains and replays by it, got none"
+    ):
+        replace(PLANS["mlp"])
+
+
+@pytest.mark.parametrize(
+    ("plan", "factor", "more", "says"),
+    [
+        ("mlp", 1, {}, None),
+        ("mlp", 15.9375, {}, None),  # up to 255
+        ("mlp", 16, {}, r"samples from 0 to 255, got 256"),
+        ("mlp", 16, {"max_value": 256}, None),
+        ("cnn", 1, {}, "dense first layer, got a convolution"),
+        ("cnn", 1, {"allow_convolution": True}, None),
+    ],
+)
+def test_a_check_is_of_a_dense_layer_and_of_pixels_unless_it_is_told(
+    plan: str, factor: float, more: dict[str, Any], says: str | None
+) -> None:
+    samples, labels = slice_of(0, 40)
+    data = (samples.astype(float) * factor).astype(int), labels
+    if says is None:
+        PLANS[plan].check(data, budget=1.0, **more)
+    else:
+        with pytest.raises(ValueError, match=rf"that can be verified; to change:\n  1\. .*{says}"):
+            PLANS[plan].check(data, budget=1.0, **more)
 
 
 @pytest.mark.parametrize("name", PLANS)

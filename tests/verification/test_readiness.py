@@ -107,6 +107,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("tests.helpers.toy:WIDE", "has no attribute 'WIDE'"),
         ("tests.helpers.toy", "expected a plan as MODULE:ATTRIBUTE"),
         ("nowhere:plan", "No module named 'nowhere'"),
+        (":plan", "got ':plan': Empty module name"),
         ("tests.helpers.toy:Narrow", "expected plan to be a TrainingPlan, got the class Narrow"),
     ],
 )
@@ -115,13 +116,14 @@ def test_a_plan_is_named_by_module_and_attribute(file: Path, name: str, says: st
     assert (found == [] and "checkpoints of a round" in kept) if says is None else (says in found[0] and not kept)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
-def test_a_file_that_holds_no_samples(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text", "images", "objects", None])
+def test_a_file_that_holds_no_samples(tmp_path: Path, content: bytes | str | None) -> None:
     path = tmp_path / "0.npz"
-    if content is not None:
+    if isinstance(content, bytes):
         path.write_bytes(content)
-    else:
-        np.savez(path, images=X)
+    elif content is not None:
+        objects = {"samples": np.array([{}, {}]), "labels": Y[:2]}  # they would be unpickled
+        np.savez(path, **({"images": X} if content == "images" else objects))
     (found,), _ = try_plan("tests.helpers.toy:NARROW", str(path), str(tmp_path), 1.0, False, 16, False)
     assert found.startswith("expected an .npz file with 'samples' and 'labels', got ")
 

@@ -12,7 +12,7 @@ import pytest
 from flwr_faa.verification import replay
 from flwr_faa.verification.base import Case
 from flwr_faa.verification.replay import Replay, judge_data
-from flwr_faa.verification.wire import WireError, pack, unpack
+from flwr_faa.verification.wire import WireError, unpack
 from tests.helpers.toy import PLANS, slice_of
 
 PLAN, (X, Y) = PLANS["logistic"], slice_of(0)
@@ -65,8 +65,8 @@ def test_a_client_answers_with_its_data_to_a_request_of_this_kind() -> None:
         (X, Y[:, None], "integer samples"),
         (Y, Y, "integer samples"),  # samples without an axis of their own
         (X[:, 0, 0], Y, "got RuntimeError"),
-        (X, np.where(Y == Y[0], -1, Y), "got ArgumentValueError"),
-        (X, np.where(Y == Y[0], 10, Y), "got ArgumentValueError"),
+        (X, np.where(Y[0] == Y, -1, Y), "got ArgumentValueError"),
+        (X, np.where(Y[0] == Y, 10, Y), "got ArgumentValueError"),
     ],
 )
 def test_what_cannot_be_trained_on_is_no_evidence(samples: Any, labels: Any, says: str) -> None:

@@ -80,10 +80,10 @@ def test_every_setting_that_differs_is_named_with_both_values(changed: dict[str,
 
 def test_a_setting_that_one_side_does_not_know_differs() -> None:
     told = json.loads(settings_of(PLAN))
-    with pytest.raises(ValueError, match="got another one: nesterov: server true, client null. Give"):
+    with pytest.raises(ValueError, match=r"got another one: nesterov: server true, client null. Give"):
         check_agreement(PLAN, json.dumps({**told, "nesterov": True}))
     del told["bits"]
-    with pytest.raises(ValueError, match="got another one: bits: server null, client 9. Give"):
+    with pytest.raises(ValueError, match=r"got another one: bits: server null, client 9. Give"):
         check_agreement(PLAN, json.dumps(told))
     with pytest.raises(ValueError, match="expected the settings of a plan, got list"):
         check_agreement(PLAN, "[1]")
