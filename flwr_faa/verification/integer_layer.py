@@ -101,8 +101,9 @@ def integer_first_layer(samples: npt.NDArray[Any], scale: float, bits: int) -> F
         x = torch.from_numpy(samples[rows].astype(np.float64))
         if isinstance(layer, nn.Linear):
             x = x.reshape(len(rows), layer.in_features)
-        elif getattr(layer, "padding_mode", "zeros") != "zeros":
-            raise ArgumentValueError(f"expected a convolution padded with zeros, got {layer.padding_mode!r}")
+        elif layer.padding_mode != "zeros" or isinstance(layer.padding, str):  # torch has no gradient for "same"
+            got = f"{layer.padding_mode!r}, {layer.padding!r}"
+            raise ArgumentValueError(f"expected a convolution padded with zeros, and how many in numbers, got {got}")
         z: torch.Tensor = Product.apply(layer.weight, layer.bias, x, layer)
         return z
 

@@ -27,6 +27,13 @@ class TestNeighbours:
         assert found.member.tolist() == [[float(j in near) for j in range(n)] for near in expected]
         assert (squared == before).all()
 
+    @pytest.mark.parametrize("k", [1, 2, 30, 79])
+    def test_of_many(self, k):
+        x = np.random.default_rng(k).normal(size=(80, 3))
+        squared = squared_distances(x)
+        expected = [sorted({*range(80)} - {i}, key=lambda j, i=i: squared[i, j])[:k] for i in range(80)]
+        assert np.sort(neighbours(squared, k).index, axis=1).tolist() == [sorted(near) for near in expected]
+
 
 class TestSplitColumns:
     @pytest.mark.parametrize(
@@ -53,6 +60,7 @@ class TestSplitColumns:
         [
             (3, 5, "a sequence of columns, got int"),
             ([[5]], 5, "columns from 0 to 4 in label_blocks, got 5 to 5"),
+            ([[0, 9]], 5, "columns from 0 to 4 in label_blocks, got 0 to 9"),
             ([[0], [1, -1]], 5, "columns from 0 to 4 in label_blocks, got -1 to 1"),
             ([[-1]], None, "got -1 to -1"),
             ([[0, 1], [2, 1], [1]], 5, "disjoint label_blocks, got column 1 3 times"),

@@ -123,14 +123,15 @@ def test_rows_are_sorted_by_their_bytes_and_equal_ones_are_the_first():
     assert tiles._canonical(x[:1])[1].tolist() == [0]
 
 
-def test_four_enormous_updates_of_nine_do_not_drown_the_distances_of_the_others():
+def test_enormous_updates_do_not_drown_the_distances_of_the_others():
+    """They are nearly half."""
     rng = np.random.default_rng(9)
-    x = rng.normal(size=(9, 30)).astype(np.float32) + 5
-    x[:4] = 1e5 * rng.normal(size=(4, 30))
+    x = rng.normal(size=(41, 30)).astype(np.float32) + 5
+    x[:20] = 1e5 * rng.normal(size=(20, 30))
     settings = {"k": 2, "kernel": "gaussian", "bandwidth": 3.0, "relative": False}
-    ours, alone = tiled_factor(x, **settings), malicious_factor(x[4:].astype(np.float64), **settings)
-    assert np.sort(ours.neighbours[4:] - 4).tolist() == np.sort(alone.neighbours).tolist()
-    np.testing.assert_allclose(ours.log_density[4:], alone.log_density, rtol=1e-4)
+    ours, alone = tiled_factor(x, **settings), malicious_factor(x[20:].astype(np.float64), **settings)
+    assert np.sort(ours.neighbours[20:] - 20).tolist() == np.sort(alone.neighbours).tolist()
+    np.testing.assert_allclose(ours.log_density[20:], alone.log_density, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -191,6 +192,16 @@ class TestPoints:
         found = points.squared(slice(0, 4), points.inner(slice(0, 4), part.columns), part)
         assert points.with_clones and found.tolist() == [[0, 0, 0, 16], [0, 0, 0, 0], [0, 0, 0, 0], [16, 0, 0, 0]]
         assert not self.of(x, [[0]]).with_clones
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_the_noise_is_more_than_what_rounding_does_and_far_less_than_a_distance(self, dtype):
+        x = np.random.default_rng(0).normal(size=(50, 900)).astype(dtype)
+        points = self.of(x, [range(900)])
+        (part,) = points.parts
+        found = points.squared(slice(0, 50), points.inner(slice(0, 50), part.columns), part)
+        exact = ((points.x[:, None].astype(np.longdouble) - points.x) ** 2).sum(axis=2)
+        off = np.abs(found - exact).max()
+        assert 0 < off < part.noise < 100 * np.finfo(dtype).eps * np.median(exact)
 
     def test_one_step_to_the_geometric_median_is_the_mean_and_more_go_on(self):
         x = np.array([[0.0, 3.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])

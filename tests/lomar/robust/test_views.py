@@ -19,6 +19,7 @@ from flwr_lomar.robust.views import (
     Centre,
     Profile,
     Sight,
+    _centre,
     length_of,
     look_again,
     nearest_among,
@@ -290,6 +291,21 @@ class TestWhatMatters:
         sparse = np.ones(N), first(np.ones(N), 9.0), first(np.ones(N), 1.0)
         assert np.abs(seen_of(ALIKE, labels=(sparse, sparse))[name].among(5.0)).max() <= 5
 
+    @pytest.mark.parametrize(("away", "odd"), [(0.049, False), (0.051, True)])
+    def test_who_is_nearer_to_the_crowd_than_a_twentieth_of_its_length_shares_nothing_odd(self, away, odd):
+        name = "update, part of its difference from the crowd that others share"
+        found = seen_of(changed(away=away**2, shared=1.0))[name]
+        assert (np.abs(found.among(5.0)[0]) > 5) == odd and found.values[0] == (0 if odd else found.values[1])
+
+
+def test_no_squared_distance_from_the_geometric_median_is_below_0():
+    """As rounding makes them, where many are equal."""
+    for seed in range(30):
+        x = np.random.default_rng(seed).normal(size=(9, 3))
+        x[:5] = x[0]
+        squared = ((x[:, None] - x) ** 2).sum(axis=2)
+        assert (_centre(squared, (x**2).sum(axis=1)).away >= 0).all()
+
 
 class TestSight:
     @pytest.mark.parametrize("unit", [1e-9, 1e-3, 1e9])
@@ -350,7 +366,7 @@ class TestSight:
         )
         assert found[2].explain(0).startswith("update: nearest neighbour ")
 
-    @pytest.mark.parametrize("n", [2, 3, 4, 5, 11])
+    @pytest.mark.parametrize("n", [2, 3, 4, 5, 11, 40])
     @pytest.mark.parametrize("copies", [1, 2])
     def test_measured_distances_are_those_of_vectors(self, n, copies):
         """To the 1, 3 and .6n nearest others, or to as many as there are, and to half of them; copies are at 0."""
@@ -369,22 +385,22 @@ class TestSight:
         usual = np.median(half[half > 1e-7]) if (half > 1e-7).any() else 1.0
         np.testing.assert_allclose(reach.values, np.log(np.maximum(half, length) / usual))
 
-    @pytest.mark.parametrize("n", [7, 20])
+    @pytest.mark.parametrize("n", [2, 7, 20])
     def test_what_others_share_is_a_mean_of_squared_cosines(self, n):
         x, g = np.random.default_rng(n).normal(size=(n, 5)), np.ones(5)
-        x[2] = g
+        x[2:3] = g
         away = ((x - g) ** 2).sum(axis=1)
         unit = (x - g) / np.sqrt(np.where(away > 0, away, 1))[:, None]
         cosines = (unit @ unit.T) ** 2
         expected = (cosines.sum(axis=1) - np.where(away > 0, 1, 0)) / (n - 1)
         squared, everybody = ((x[:, None] - x) ** 2).sum(axis=2), np.arange(n)
         np.testing.assert_allclose(shared_with(squared, away, away, (everybody, everybody)), expected, atol=1e-12)
-        # A few of them, compared with others than themselves: the first two with the last three.
-        part = shared_with(squared[:2, -3:], away[:2], away[-3:], (np.empty(0, int), np.empty(0, int)))
-        np.testing.assert_allclose(part, cosines[:2, -3:].mean(axis=1))
+        # A few of them, compared with others than themselves: the first with the last.
+        part = shared_with(squared[:1, -3:], away[:1], away[-3:], (np.empty(0, int), np.empty(0, int)))
+        np.testing.assert_allclose(part, cosines[:1, -3:].mean(axis=1))
         # In a tile, who is compared with itself stands elsewhere in its row.
-        tile = shared_with(squared[3:6], away[3:6], away, (np.arange(3), np.arange(3, 6)))
-        np.testing.assert_allclose(tile, expected[3:6])
+        tile = shared_with(squared[1:4], away[1:4], away, (np.arange(n - 1)[:3], np.arange(1, n)[:3]))
+        np.testing.assert_allclose(tile, expected[1:4], atol=1e-12)
         alone = shared_with(np.zeros((1, 1)), np.ones(1), np.ones(1), (np.zeros(1, int), np.zeros(1, int)))
         assert alone.tolist() == [0.0]
 
@@ -403,7 +419,8 @@ class TestLooks:
         ],
     )
     def test_the_kinder_look_counts_of_who_is_above_the_limit(self, first, second, kinder):
-        z = pick_kinder(np.array(first)[:, None], np.array(second)[:, None], 5.0)
+        with np.errstate(all="raise"):
+            z = pick_kinder(np.array(first)[:, None], np.array(second)[:, None], 5.0)
         assert z[:, 0].tolist() == kinder
 
     @staticmethod
