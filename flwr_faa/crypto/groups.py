@@ -13,8 +13,9 @@ from __future__ import annotations
 import functools
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,23 +57,42 @@ def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int
     shift = sum(half << (width * i) for i in range(count))  # makes signed digits plain ones
     digits = _digits([k + shift for k in scalars], width, count) - half
     columns = zip(*rows, *([group.neg(p) for p in row] for row in rows), strict=True)
-    buckets = [[[i + m * (d < 0) for i, d in enumerate(ds) if abs(d) == v] for v in range(half, 0, -1)]
-               for ds in reversed(digits.T.tolist())]  # fmt: skip
-    add, combined = group.add, []
-    for column in columns:
-        result: Point = None  # adding to the identity is slow
-        for window in buckets:
-            for _ in range(width if result is not None else 0):
-                result = add(result, result)
-            running: Point = None
-            for bucket in window:  # from the largest digit down: each running sum counts once more
-                if bucket:
-                    points = [column[i] for i in bucket]
-                    running = functools.reduce(add, points if running is None else [running, *points])
-                if running is not None:
-                    result = running if result is None else add(result, running)
-        combined.append(group.identity if result is None else result)
-    return combined
+    signed = [(buckets(np.abs(ds)), (np.arange(m) + m * (ds < 0)).tolist()) for ds in digits.T[::-1]]
+    windows = [[[where[i] for i in bucket] for bucket in window] for window, where in signed]
+    return [bucketed(group, column, windows, width) for column in columns]
+
+
+def buckets(digits: npt.NDArray[np.integer[Any]]) -> list[list[int]]:
+    """Return which of these digits have each value, from the largest value down to 1."""
+    order, ends = np.argsort(digits).tolist(), np.cumsum(np.bincount(digits, minlength=1)).tolist()
+    return [order[ends[v - 1] : ends[v]] for v in range(len(ends) - 1, 0, -1)]
+
+
+def bucketed(group: Group, points: Sequence[Point], windows: Iterable[Sequence[Sequence[int]]], width: int) -> Point:
+    """Return a sum of multiples from the buckets of each digit, the highest digit first (Pippenger's method).
+
+    Parameters
+    ----------
+    group : Group
+    points : sequence of Point
+    windows : iterable of sequences, see :func:`buckets`
+        For every digit which points are taken how often.
+    width : int
+        Bits of a digit.
+    """
+    add = group.add
+    result: Point = None  # adding to the identity is slow
+    for window in windows:
+        for _ in range(width if result is not None else 0):
+            result = add(result, result)
+        running: Point = None
+        for bucket in window:  # from the largest value down: each running sum counts once more
+            if bucket:
+                more = [points[i] for i in bucket]
+                running = functools.reduce(add, more if running is None else [running, *more])
+            if running is not None:
+                result = running if result is None else add(result, running)
+    return group.identity if result is None else result
 
 
 def multiples(group: Group, base: Point, scalars: Sequence[int]) -> list[Point]:
@@ -177,21 +197,9 @@ def _generator_windows(group: Group) -> _Windows:
 
 def _pippenger(group: Group, points: Sequence[Point], scalars: Sequence[int]) -> Point:
     """Sum multiples by the bucket method, for positive scalars, in Python over the back end's additions."""
-    add, bits = group.add, max(scalars).bit_length()
+    bits = max(scalars).bit_length()
     cost, width = min((-(-bits // w) * (len(points) + 2 ** (w + 1)) + bits, w) for w in range(1, 17))
     if cost >= len(points) * group.mul_cost:
         return total(group, [group.mul(p, k) for p, k in zip(points, scalars, strict=True)])
-    result = group.identity
-    for digits in reversed(_digits(scalars, width, -(-bits // width)).T.tolist()):
-        for _ in range(width):
-            result = add(result, result)
-        buckets: dict[int, Point] = {}
-        for p, d in zip(points, digits, strict=True):
-            if d:
-                buckets[d] = add(buckets[d], p) if d in buckets else p
-        running = group.identity
-        for d in range(max(buckets, default=0), 0, -1):  # sum of d * bucket[d]: add each running sum once
-            if d in buckets:
-                running = add(running, buckets[d])
-            result = add(result, running)
-    return result
+    digits = _digits(scalars, width, -(-bits // width))
+    return bucketed(group, points, map(buckets, digits.T[::-1]), width)

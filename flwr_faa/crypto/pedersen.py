@@ -12,7 +12,6 @@ which is what the proofs of ``linear.py`` use.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto.generators import generators
 from flwr_faa.crypto.group import Group, Point
-from flwr_faa.crypto.groups import multiples
+from flwr_faa.crypto.groups import bucketed, buckets, multiples
 from flwr_faa.errors import ArgumentValueError
 
 #: Values above this are not samples (``authority.registration.MAX_TOP``).
@@ -61,19 +60,6 @@ def commit_rows(group: Group, rows: npt.NDArray[np.integer], blindings: Sequence
 
 
 def _weighted(group: Group, bases: Sequence[Point], values: npt.NDArray[np.integer]) -> Point:
-    """``sum values[j] * bases[j]``, base-16 digit by digit from the highest: one bucket for every value of a digit."""
-    add, result = group.add, group.identity
-    top = int(values.max(initial=0))
-    for shift in range(4 * ((max(top.bit_length(), 1) - 1) // 4), -1, -4):
-        for _ in range(4 if result != group.identity else 0):
-            result = add(result, result)
-        # Every running sum, from the largest digit down, is added once for every digit that is not larger.
-        digit = (values >> shift) & 15
-        order, ends = np.argsort(digit).tolist(), np.cumsum(np.bincount(digit, minlength=16)).tolist()
-        running: Point = None  # adding to the identity is slow
-        for value in range(int(digit.max(initial=0)), 0, -1):
-            bucket = [bases[j] for j in order[ends[value - 1] : ends[value]]]
-            if bucket or running is not None:
-                running = functools.reduce(add, bucket if running is None else [running, *bucket])
-                result = add(result, running)
-    return result
+    """``sum values[j] * bases[j]``, base-16 digit by digit from the highest."""
+    shifts = range(0, int(values.max(initial=0)).bit_length(), 4)
+    return bucketed(group, bases, (buckets((values >> shift) & 15) for shift in reversed(shifts)), 4)

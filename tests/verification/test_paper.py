@@ -10,6 +10,7 @@ from torch import nn
 
 from flwr_faa.authority import AuthorityUnavailable, LocalAuthority
 from flwr_faa.crypto import aont, ipfe
+from flwr_faa.report import DataDisclosure
 from flwr_faa.verification import paper, replay
 from flwr_faa.verification.base import Case, Exhausted
 from flwr_faa.verification.paper import Paper
@@ -132,6 +133,108 @@ def test_malformed_answers_are_no_evidence() -> None:
             tampered(change)
     with contextlib.suppress(WireError):  # a flipped byte may still be some point, which decrypts to something else
         assert tampered(flip_byte).convicted
+
+
+FEW = slice_of(0, 3)
+
+
+def few(plan=PLANS["logistic"], data=FEW, max_value: int = 16) -> tuple[Paper, Case]:
+    """A verifier, and the honest update of a node that holds three samples."""
+    start = plan.initial_arrays(0)
+    authority = LocalAuthority("arkworks")
+    verifier = Paper(plan, SHAPE, authority=authority, max_value=max_value)
+    return verifier, Case(1, 7, NONCE, start, plan.train(start, data, NONCE), len(data[1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: {"labels": f["labels"].astype(np.int32)}, r"got int32 \(3,\), int32"),
+        (lambda f: {"labels": f["labels"][:, None]}, r"got int64 \(3, 1\), int32"),
+        (lambda f: {"labels": f["labels"][:0]}, r"got int64 \(0,\), int32"),
+        (lambda f: {"clear": f["clear"].astype(np.int64)}, r"got int64 \(3,\), int64"),
+        (lambda f: {"clear": f["clear"][:2]}, r"rows of shape \(m, 7, 8\), got \(2, 7, 8\) with 3 labels"),
+        (lambda f: {"clear": f["clear"][:, :6]}, r"rows of shape \(m, 7, 8\), got \(3, 6, 8\) with 3 labels"),
+        (lambda f: {"clear": f["clear"][:, :, :7]}, r"rows of shape \(m, 7, 8\), got \(3, 7, 7\) with 3 labels"),
+        (lambda f: {"clear": f["clear"].reshape(3, -1)}, r"rows of shape \(m, 7, 8\), got \(3, 56\)"),
+        (lambda f: {"labels": f["labels"][:2], "clear": f["clear"][:2]}, "expected 2 ciphertexts of width 8, got"),
+        (lambda f: {"encrypted": f["encrypted"][:-1]}, r"expected \d+ bytes, got"),
+        (lambda f: {"encrypted": b""}, "expected at least 11 bytes, got 0"),
+    ],
+)
+def test_evidence_of_another_form_is_none(change, says: str) -> None:
+    verifier, case = few()
+    evidence = paper.answer(FEW, verifier.challenge(case))
+    fields = unpack(evidence, paper.EVIDENCE, {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray})
+    with pytest.raises(WireError, match=says):
+        verifier.judge(case, pack(paper.EVIDENCE, {**fields, **change(fields)}))
+    assert verifier.disclosure(case.node_id) is None  # nothing was opened
+
+
+@pytest.mark.parametrize(("width", "count"), [(7, 3), (9, 3), (8, 2), (8, 4)])
+def test_ciphertexts_of_another_number_or_width_are_no_evidence(width: int, count: int) -> None:
+    verifier, case = few()
+    evidence = paper.answer(FEW, verifier.challenge(case))
+    fields = unpack(evidence, paper.EVIDENCE, {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray})
+    public, _ = ipfe.setup(verifier.authority.group, width)
+    fields["encrypted"] = ipfe.ciphertexts_to_bytes(ipfe.encrypt_rows(public, np.zeros((count, width), int)))
+    with pytest.raises(WireError, match="expected 3 ciphertexts of width 8, got others"):
+        verifier.judge(case, pack(paper.EVIDENCE, fields))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"), [((0, 16), None), ((16, 16), None), ((0, 17), "got 0 to 17"), ((-1, 16), "got -1 to 16")]
+)
+def test_samples_are_integers_from_zero_to_the_largest(values: tuple[int, int], says: str | None) -> None:
+    samples = np.full((2, *SHAPE), 16)
+    samples[1, 0, 0] = 0  # or 17 would not pass as the transform of such samples
+    samples[1, 0, 3, 4:6] = values
+    data = samples, FEW[1][:2]
+    verifier, case = few(data=data)
+    finding = verifier.judge(case, paper.answer(data, verifier.challenge(case)))
+    if says is None:
+        assert not finding.convicted
+    else:
+        assert finding.convicted and np.isnan(finding.error) and finding.threshold == verifier.tau
+        expected = f"encrypted rows do not decrypt to samples: expected values from 0 to 16, {says}"
+        assert finding.reason == expected
+
+
+def test_the_settings_of_the_paper_s_verifier() -> None:
+    plain = Paper(PLANS["logistic"], SHAPE)
+    assert (plain.tau, plain.max_value, plain.name, plain.simulation_only) == (0.05, 255, "paper", False)
+    assert plain.affordable(7) == float("inf")
+    assert Paper(PLANS["logistic"], [1, 8, 8], max_value=1, tau=1e-9).sample_shape == SHAPE
+    with pytest.raises(ValueError, match="expected max_value to be an integer of at least 1, got 0"):
+        Paper(PLANS["logistic"], SHAPE, max_value=0)
+    with pytest.raises(ValueError, match="expected tau to be a finite number above 0, got 0"):
+        Paper(PLANS["logistic"], SHAPE, tau=0)
+    with pytest.raises(TypeError, match="expected plan to be a TrainingPlan"):
+        Paper(PLANS["logistic"].model, SHAPE)
+    with pytest.raises(TypeError, match="expected authority with public_key"):
+        Paper(PLANS["logistic"], SHAPE, authority="https://there")
+
+
+def test_it_remembers_the_most_that_a_node_has_shown() -> None:
+    verifier, _ = few()
+    assert verifier.disclosure(7) is None
+    for count, shown in ((2, 2), (3, 3), (1, 3)):
+        _, case = few(data=slice_of(0, count))
+        assert not verifier.judge(case, paper.answer(slice_of(0, count), verifier.challenge(case))).convicted
+        told = {"samples": shown, "samples_opened": shown, "max_rank": 64, "dimension": 64, "budget": 64}
+        assert verifier.disclosure(7) == DataDisclosure(7, "", **told, remaining=0, enrolments=0, keys_issued=8)
+    assert verifier.disclosure(8) is None
+    twin = replace(verifier)
+    assert twin == verifier and twin.disclosure(7) is None and "_shown" not in repr(verifier)
+
+
+def test_a_client_refuses_rows_that_its_samples_do_not_have() -> None:
+    verifier, case = few()
+    asked = unpack(verifier.challenge(case), paper.REQUEST, {"group": str, "public_key": bytes, "rows": int})
+    assert asked["rows"] == 8 and asked["group"] == "arkworks"
+    for rows in (7, 9, 0):
+        with pytest.raises(WireError):
+            paper.answer(FEW, pack(paper.REQUEST, {**asked, "rows": rows}))
 
 
 def test_a_client_refuses_a_malformed_challenge() -> None:
