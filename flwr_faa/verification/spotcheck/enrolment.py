@@ -178,9 +178,9 @@ def _place(device: Device, data: Data, key: bytes) -> Path:
 
 def _bind(device: Device, data: Data, binding: str, group: Group, parameters: bytes) -> Enrolment:
     samples, labels = data
-    flat = samples.reshape(len(samples), -1).astype(np.int64)
-    if not len(flat):
+    if not len(samples):
         raise WireError("expected samples, got none")
+    flat = samples.reshape(len(samples), -1).astype(np.int64)
     logger.warning("enrolment: binding %d samples of %d values once, by %s", *flat.shape, binding)
     try:
         rows = BONDS[binding].bind(device, group, parameters, flat)

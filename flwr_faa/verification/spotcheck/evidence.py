@@ -41,7 +41,7 @@ class Bound:
     registration: Registration
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Shown:
     """An answer, beside the challenge that it answers.
 

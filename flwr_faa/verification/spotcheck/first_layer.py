@@ -36,7 +36,7 @@ LARGEST = 256
 CALM = LARGEST // 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class IntegerLayer:
     """The first layer of a plan's model.
 

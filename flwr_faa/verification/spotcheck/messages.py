@@ -133,7 +133,7 @@ class Commitment:
         return cls(*hashes, moves)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Challenge:
     """Server to client: open these steps.
 

@@ -117,7 +117,7 @@ class StateLayout:
     def encode(self, checkpoint: Checkpoint) -> bytes:
         """A checkpoint as bytes."""
         every = (*checkpoint.arrays, *checkpoint.momentum)
-        return b"".join([a.astype(d, copy=False).tobytes() for a, d in zip(every, self.dtypes, strict=True)])
+        return b"".join([np.asarray(a, d).tobytes() for a, d in zip(every, self.dtypes, strict=True)])
 
     def decode(self, data: bytes) -> Checkpoint:
         """The inverse of ``encode``, for bytes of the right length."""

@@ -402,7 +402,7 @@ class SpotCheck:
         return Finding(False, error, tau, f"steps agree to {error:.3g}, tolerance {tau:g}; {told}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Opened:
     """An answer that keeps what was promised: what is left is to test its claims and to recompute its steps."""
 
