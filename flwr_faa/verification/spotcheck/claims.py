@@ -37,8 +37,8 @@ def check_range(projections: Integers, vectors: Integers, max_value: int) -> Non
     """
     s = vectors.reshape(len(vectors), -1).astype(np.float64)
     likely = DEVIATIONS * VECTOR_MAX * max_value * math.sqrt(s.shape[1])
-    top = np.minimum(max_value * np.where(s > 0, s, 0).sum(1), likely)
-    bottom = np.maximum(max_value * np.where(s < 0, s, 0).sum(1), -likely)
+    top = np.minimum(max_value * np.maximum(s, 0).sum(1), likely)
+    bottom = np.maximum(max_value * np.minimum(s, 0).sum(1), -likely)
     flat = projections.reshape(len(projections), len(vectors), -1)
     if (flat.max(axis=(0, 2)) > top).any() or (flat.min(axis=(0, 2)) < bottom).any():
         raise Contradiction(f"the enrolled data are not from 0 to {max_value}")

@@ -16,11 +16,13 @@ from flwr_faa.authority.information import of_step
 from flwr_faa.errors import RunError
 from flwr_faa.verification.spotcheck import commitments, enrolment, merkle
 from flwr_faa.verification.spotcheck.answer import answer, opened_checkpoints
+from flwr_faa.verification.spotcheck.binding.committed import CommittedBinding
 from flwr_faa.verification.spotcheck.commitments import Run
+from flwr_faa.verification.spotcheck.device import Device
 from flwr_faa.verification.spotcheck.first_layer import sizes_of
-from flwr_faa.verification.spotcheck.messages import Answer, Challenge
+from flwr_faa.verification.spotcheck.messages import Answer, Challenge, Enrolled
 from flwr_faa.verification.wire import WireError
-from tests.helpers.toy import slice_of
+from tests.helpers.toy import PLANS, slice_of
 from tests.verification.spotcheck.spot import BINDINGS, Node
 
 #: Six samples in batches of four and two, twice.
@@ -145,6 +147,21 @@ def test_weights_that_would_tell_too_much_are_refused(node: Node) -> None:
     with pytest.raises(WireError, match=r"^expected a first layer whose weights' sizes sum to at most 256 in every"):
         node.answer(replace(asked(node, 0), run=sent.root).to_bytes())
     assert told(node) == {}
+
+
+def test_outputs_that_no_float_holds_are_not_claimed(tmp_path: Path) -> None:
+    """Weights of 24 fractional bits, and samples of 31: 250 in a unit are allowed, and outputs are beyond 2^53."""
+    plan, device = replace(PLANS["logistic"], bits=24, batch_size=4), Device(tmp_path, 1.0)
+    data = np.full((6, 64), 2**31 - 1), SAMPLES[1]
+    server = CommittedBinding("arkworks")
+    request = server.enrolment(3, 64)
+    said = Enrolled.from_bytes(enrolment.enrol(device, data, request.to_bytes())).registration
+    start = plan.initial_arrays(0)
+    start[0][3] = 250 / 64
+    _, sent = commitments.train(plan, start, data, 23, device.checkpoints)
+    question = Challenge(sent.root, said.root, server.promise(3, 64)[0], (0,), bytes(32))
+    with pytest.raises(WireError, match=r"^expected weights whose outputs stay below 2\^53, got larger ones$"):
+        answer(plan, data, device, question.to_bytes())
 
 
 def test_a_device_tells_what_its_budget_holds_and_nothing_beyond(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,9 @@ from torch.nn.functional import linear
 
 from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification.plan import TrainingPlan
+from flwr_faa.verification.spotcheck import plan_check
+from flwr_faa.verification.spotcheck.first_layer import IntegerLayer
+from flwr_faa.verification.spotcheck.plan_check import check_recomputable
 from flwr_faa.verification.spotcheck.verifier import SpotCheck
 from tests.helpers.toy import PLANS
 from tests.verification.spotcheck.spot import SHAPE, Node
@@ -151,3 +157,87 @@ def test_what_may_be_trained_leaves_the_generator_alone(name: str) -> None:
     before = torch.get_rng_state()
     SpotCheck(PLANS[name], SHAPE, LocalAuthority("arkworks", 1.0), max_value=16, allow_convolution=True)
     assert torch.equal(before, torch.get_rng_state())
+
+
+# By itself
+
+
+def checked(tau: float = 1e-3, loss: Any = None, model: Callable[[], nn.Module] = Base) -> None:
+    plan = TrainingPlan(model=model, lr=0.1, batch_size=20, epochs=3, momentum=0.9, scale=1 / 255, loss=loss)
+    check_recomputable(plan, IntegerLayer.of(plan), tau)
+
+
+def test_an_honest_step_may_differ_by_half_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine rounds in another way, so the other half is left to it."""
+    error_of, errors = plan_check.step_error, []
+    monkeypatch.setattr(plan_check, "step_error", lambda *what: errors.append(error_of(*what)) or errors[-1])  # type: ignore[func-returns-value]
+    checked()
+    assert len(errors) > 1  # more steps than one, so that what the first leaves behind is seen
+    worst = max(errors)
+    assert 0 < worst < 1e-5
+    checked(2 * worst)
+    refusal = "^expected steps that can be recomputed from the outputs of the first layer, got a step that differs by "
+    with pytest.raises(ValueError, match=rf"{refusal}{worst:.2g}: the model uses the sample again"):
+        checked(float(np.nextafter(2 * worst, 0)))
+    monkeypatch.setattr(plan_check, "step_error", lambda *what: math.nan)
+    with pytest.raises(ValueError, match="differs by nan"):
+        checked()
+
+
+FAILURES = (IndexError, RuntimeError, TypeError, ValueError)
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_plan_that_cannot_train_is_refused_with_its_own_words(kind: type[Exception]) -> None:
+    def loss(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        raise kind("no such thing")
+
+    with pytest.raises(ValueError, match=rf"^expected a plan that can train, got {kind.__name__}: no such thing$"):
+        checked(loss=loss)
+
+
+@pytest.mark.parametrize("kind", [IndexError, RuntimeError, ValueError])
+def test_a_plan_that_cannot_be_repeated_is_refused_with_its_own_words(kind: type[Exception]) -> None:
+    """A loss that fails as soon as both runs are over."""
+    calls = []
+
+    def loss(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(labels)
+        if len(calls) > trained:
+            raise kind("no more")
+        return torch.nn.functional.cross_entropy(output, labels)
+
+    trained = 10**6
+    checked(loss=loss)
+    trained = len(calls) // 3 * 2  # two runs, and each step once again
+    calls.clear()
+    wanted = (
+        r"^expected steps that can be recomputed from the first layer: no step can be taken on these labels: no more$"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        checked(loss=loss)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 13])
+def test_labels_are_those_of_the_model(classes: int) -> None:
+    """More classes than the samples that are tried, or one alone; and outputs that have no classes."""
+    seen: set[int] = set()
+
+    def loss(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.update(labels.tolist())
+        assert labels.min() >= 0 and (labels.max() < classes)
+        return torch.nn.functional.cross_entropy(output, labels)
+
+    checked(loss=loss, model=lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, classes)))
+    assert (len(seen) > 1) == (classes > 1)
+
+    def squared(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (output - labels).square().mean()
+
+    checked(loss=squared, model=lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 1), nn.Flatten(0)))
+
+
+def test_a_large_buffer_that_changes_is_named() -> None:
+    at = list(Base().state_dict()).index("seen")
+    with pytest.raises(ValueError, match=f"large buffers that training leaves alone, got array {at} changed by it"):
+        checked(model=Writes)

@@ -304,7 +304,7 @@ def test_nobody_is_asked_where_devices_might_refuse(sign: int) -> None:
         assert check.challenge(case(check, model=[weight, *start[1:]]))
         weight[unit, 2] = 0.25
         wanted = (
-            f"^the global model's first layer has weights whose sizes sum to 128 in a unit, expected at most "
+            "^the global model's first layer has weights whose sizes sum to 128 in a unit, expected at most "
             r"128 \(devices refuse above 256\): take a lower"
         )
         with pytest.raises(Exhausted, match=wanted):

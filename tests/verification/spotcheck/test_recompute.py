@@ -292,6 +292,20 @@ def test_labels_that_the_model_does_not_know_are_a_contradiction(label: int) -> 
         DENSE.error(DENSE.after(DENSE.before), labels=labels)
 
 
+@pytest.mark.parametrize("kind", [IndexError, RuntimeError, ValueError])
+def test_a_loss_that_takes_no_such_labels_is_a_contradiction_too(kind: type[Exception]) -> None:
+    def loss(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if labels.max() > 1:
+            raise kind("no such label")
+        return torch.nn.functional.cross_entropy(output[:, :1].repeat(1, 3), labels)
+
+    step = Step(lambda: nn.Linear(5, 3))
+    step.__dict__["plan"] = replace(step.plan, loss=loss)
+    assert step.error(step.after(step.before)) < 1e-5
+    with pytest.raises(Contradiction, match=r"^no step can be taken on these labels: no such label$"):
+        step.error(step.before, labels=np.array([0, 1, 2, 0]))
+
+
 class Uses(nn.Module):
     """Uses its first layer so many times."""
 

@@ -149,6 +149,16 @@ def test_samples_that_cannot_be_bound_are_refused(value: int, device: Device) ->
     assert not (device.folder / "enrolments").exists() or not list((device.folder / "enrolments").iterdir())
 
 
+def test_a_group_that_is_not_installed_is_said_to_the_server(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bond:
+        def accept(self, *asked: Any) -> Any:
+            raise ImportError("expected Charm to be installed")
+
+    monkeypatch.setitem(enrolment.BONDS, "commitments", Bond())  # type: ignore[arg-type]
+    with pytest.raises(WireError, match=r"^expected parameters to bind data under: expected Charm to be installed$"):
+        enrol(device)
+
+
 def test_of_two_processes_that_bind_the_firsts_counts(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each commits by its own; here the first one's root is another."""
     rename = os.rename
