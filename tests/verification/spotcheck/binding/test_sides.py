@@ -19,8 +19,7 @@ from flwr_faa.crypto import groups, ipfe
 from flwr_faa.crypto.backends import open_group
 from flwr_faa.verification.base import Exhausted
 from flwr_faa.verification.plan import TrainingPlan
-from flwr_faa.verification.spotcheck.binding import claim_proofs, encrypted
-from flwr_faa.verification.spotcheck.binding.base import Tested
+from flwr_faa.verification.spotcheck.binding import base, claim_proofs, encrypted
 from flwr_faa.verification.spotcheck.binding.committed import CommittedBinding, CommittedBond
 from flwr_faa.verification.spotcheck.binding.encrypted import Ask, EncryptedBinding, EncryptedBond, positive
 from flwr_faa.verification.spotcheck.binding.step_claims import StepClaims
@@ -69,11 +68,11 @@ class Bound:
             found.append(StepClaims(self.layer, step, rows, kernels, claimed + (step == wrong)))
         return found
 
-    def tested(self, wrong: int | None = None, **other: Any) -> Tested:
+    def tested(self, wrong: int | None = None, **other: Any) -> base.Tested:
         device, samples = self.device.identity().public_key().public_bytes_raw(), self.samples
         proofs = self.bond.prove(self.device, self.group, self.asked, self.claims(), samples, self.bound)
         context = self.asked.context(device, 6)
-        return replace(Tested(NODE, ROOT, context, self.claims(wrong), self.bound, proofs), **other)
+        return replace(base.Tested(NODE, ROOT, context, self.claims(wrong), self.bound, proofs), **other)
 
 
 def bound(name: str, folder: Path, layer: IntegerLayer = DENSE, budget: float = 1.0) -> Bound:
@@ -198,7 +197,9 @@ def test_the_server_counts_what_each_row_was_opened_for(tmp_path: Path) -> None:
         steps = [
             StepClaims(layer, i, rows, kernels, np.zeros((len(rows), 3), np.int64)) for i, rows in enumerate(batches)
         ]
-        binding.test([Tested(NODE, ROOT, b"", steps, {}, np.zeros((len(steps), 1), np.uint8))])  # whether true or not
+        binding.test(
+            [base.Tested(NODE, ROOT, b"", steps, {}, np.zeros((len(steps), 1), np.uint8))]
+        )  # whether true or not
         return binding.disclosure(NODE)
 
     known = opens([*range(10)])
