@@ -120,7 +120,7 @@ class DiscreteLog:
         table = self._grow(bound)
         stride = 2 * len(table.keys) - 1
         count = -(-(bound - len(table.keys) + 1) // stride)
-        centre = self.group.coordinates([point])[0]
+        (centre,) = self.group.coordinates([point])
         for start in range(0, count, _CHUNK):
             steps = self._giant_steps(min(start + _CHUNK, count), stride)[start:]
             near = table.find(_neighbours(self.group.prime, centre, steps))
@@ -135,7 +135,7 @@ class DiscreteLog:
 
     def _giant_steps(self, count: int, stride: int) -> list[tuple[int, int]]:
         if len(self._steps) < count:
-            step = multiples(self.group, self.group.generator, [stride])[0]
+            (step,) = multiples(self.group, self.group.generator, [stride])
             more = list(accumulate(repeat(step, count - len(self._steps)), self.group.add, initial=self._last))[1:]
             self._steps += self.group.coordinates(more)
             self._last = more[-1]
@@ -198,12 +198,13 @@ def _size(blocks: int) -> int:
 def _build(group: Group, blocks: int) -> _Table:
     offsets = list(accumulate(repeat(group.generator, _SPAN), group.add))
     pairs = group.coordinates(offsets)
-    centre = step = multiples(group, group.generator, [2 * _SPAN + 1])[0]
+    (step,) = multiples(group, group.generator, [2 * _SPAN + 1])
+    centre = step
     keys, values = [np.array([0] + [x & _MASK for x, _ in pairs], np.uint64)], [np.arange(_SPAN + 1)]
     near = np.arange(1, _SPAN + 1)
     for block in range(1, blocks + 1):
-        xy = group.coordinates([centre])[0]
-        keys += [np.array([xy[0] & _MASK], np.uint64), _neighbours(group.prime, xy, pairs)]
+        ((x, y),) = group.coordinates([centre])
+        keys += [np.array([x & _MASK], np.uint64), _neighbours(group.prime, (x, y), pairs)]
         values.append(block * (2 * _SPAN + 1) + np.concatenate([[0], -near, near]))
         centre = group.add(centre, step)
     flat = np.concatenate(keys)

@@ -56,7 +56,8 @@ class PublicKey:
     @classmethod
     def from_bytes(cls, group: Group, data: bytes) -> PublicKey:
         """Undo ``to_bytes``; raise ValueError for anything else."""
-        return cls(group, _read(group, b"K", data)[0])
+        (points,) = _read(group, b"K", data)
+        return cls(group, points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,8 @@ def setup(group: Group, n: int) -> tuple[PublicKey, MasterKey]:
 
 def encrypt(public: PublicKey, x: Sequence[int] | npt.NDArray[Any]) -> Ciphertext:
     """Encrypt one integer vector, shape (n,); for many, ``encrypt_rows`` is faster."""
-    return encrypt_rows(public, [_integers(x, public)])[0]
+    (ciphertext,) = encrypt_rows(public, [x])
+    return ciphertext
 
 
 def encrypt_rows(public: PublicKey, rows: Sequence[Sequence[int]] | npt.NDArray[Any]) -> tuple[Ciphertext, ...]:
@@ -146,7 +148,7 @@ def derive_key(master: MasterKey, y: Sequence[int] | npt.NDArray[Any]) -> Functi
 
 def decrypt(ciphertext: Ciphertext, key: FunctionalKey, bound: int) -> int:
     """Return <x, y>, see ``decrypt_rows``."""
-    return int(decrypt_rows([ciphertext], [key], bound)[0, 0])
+    return int(decrypt_rows([ciphertext], [key], bound).item())
 
 
 def decrypt_rows(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey], bound: int) -> npt.NDArray[np.int64]:
@@ -232,8 +234,8 @@ def claims_hold(claims: Sequence[Claim]) -> bool:
             points += rest
             scalars += claim.key.y
         right = group.add(right, group.mul(first, claim.key.secret))
-    right = group.add(right, multiples(group, group.generator, [sum(claim.value for claim in claims)])[0])
-    return bool(msm(group, points, scalars) == right)
+    (stated,) = multiples(group, group.generator, [sum(claim.value for claim in claims)])
+    return bool(msm(group, points, scalars) == group.add(right, stated))
 
 
 def ciphertexts_to_bytes(ciphertexts: Sequence[Ciphertext]) -> bytes:

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from flwr_faa.authority import BUDGET, LocalAuthority
+from flwr_faa.authority import LocalAuthority
 from flwr_faa.verification.base import Misconfigured
 from flwr_faa.verification.keeping import measure
 from flwr_faa.verification.settings import check_given, data_problems
@@ -24,12 +24,7 @@ from flwr_faa.verification.training import Data, Training, check_labels
 
 
 def problems(
-    plan: Training,
-    data: Data,
-    budget: float = BUDGET,
-    allow_convolution: bool = False,
-    max_value: int = 255,
-    authority: bool = False,
+    plan: Training, data: Data, budget: float, allow_convolution: bool, max_value: int, authority: bool
 ) -> list[str]:
     """Return what must change before this plan can be verified on these data by ``SpotCheck``; empty if nothing.
 

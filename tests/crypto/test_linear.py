@@ -218,6 +218,19 @@ def test_a_false_statement_cannot_be_proved(group: Group) -> None:
         linear.prove(replace(statement, value=statement.value + 1), [[1, 2, 3]], blindings)
 
 
+def test_a_proof_is_of_all_openings(group: Group) -> None:
+    statement, blindings = _case(group, [[1, 2, 3], [4, 5, 6]])
+    for vectors, secrets in (
+        ([[1, 2, 3]], blindings),
+        ([[1, 2, 3], [4, 5, 6]], blindings[:1]),
+        ([[1, 2]] * 2, blindings),
+    ):
+        with pytest.raises(ValueError):
+            linear.prove(statement, vectors, secrets)
+    with pytest.raises(ValueError):
+        linear.fold(group, [1, 2], [[2**70, 1], [3]])
+
+
 def test_the_guilty_are_named_wherever_they_stand(group: Group) -> None:
     proved = [_proved(group, [[i, 2, 3]], b"%d" % i) for i in range(9)]
     for guilty in ({0}, {8}, {3, 4}, {1, 6, 7}, set(range(9))):

@@ -98,15 +98,17 @@ def test_the_disk_is_kept_unless_the_other_way_is_cheaper_and_fits_in_memory() -
     )
 
 
-@pytest.mark.parametrize("count", [200, 45])
-def test_what_is_measured_is_scaled_to_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+@pytest.mark.parametrize(("epochs", "count"), [(2, 200), (1, 45)])
+def test_what_is_measured_is_scaled_to_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, count: int
+) -> None:
     """By a clock of which every training takes 8 seconds and every write 6."""
-    clock, written, steps = [0.0], [], []
-    train = commitments.train
+    clock, written, steps = [100.0], [], []
+    train, plan = commitments.train, replace(PLAN, epochs=epochs)
 
     def training(*asked: Any, **more: Any) -> Any:
         clock[0] += 8
-        steps.append(PLAN.steps(len(asked[2][1])))
+        steps.append(plan.steps(len(asked[2][1])))
         return train(*asked, **more)
 
     def syncing(file: int) -> None:
@@ -117,14 +119,14 @@ def test_what_is_measured_is_scaled_to_a_round(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(keeping.os, "fsync", syncing)
     monkeypatch.setattr(keeping.time, "perf_counter", lambda: clock[0])
     data = slice_of(0, count)
-    found = measure(PLAN, data, Device(tmp_path))
-    train(PLAN, PLAN.initial_arrays(0), data, 7, tmp_path / "run", again=True)
-    layout = Run.find(PLAN, tmp_path / "run", found_root(tmp_path / "run")).layout
-    assert found.same and found.size == (PLAN.steps(count) + 1) * layout.size
-    assert found.train == pytest.approx(8 / steps[0] * PLAN.steps(count)) and len(steps) == 2
-    assert steps[0] == min(PLAN.steps(count), PLAN.steps(5 * PLAN.batch_size))
+    found = measure(plan, data, Device(tmp_path))
+    train(plan, plan.initial_arrays(0), data, 7, tmp_path / "run", again=True)
+    layout = Run.find(plan, tmp_path / "run", found_root(tmp_path / "run")).layout
+    assert found.same and found.size == (plan.steps(count) + 1) * layout.size
+    assert found.train == pytest.approx(8 / steps[0] * plan.steps(count)) and len(steps) == 2
+    assert steps[0] == min(plan.steps(count), plan.steps(5 * plan.batch_size))
     assert found.write == pytest.approx(6 * found.size / written[0])
-    assert trains_again(Device(tmp_path), PLAN) is found.again
+    assert trains_again(Device(tmp_path), plan) is found.again
 
 
 def found_root(folder: Path) -> bytes:

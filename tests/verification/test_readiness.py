@@ -29,6 +29,9 @@ X, Y = slice_of(0, 200)
 LARGE = np.tile(X.reshape(200, 8, 8), (1, 4, 4))[:, :28, :28]
 
 
+USUAL = {"budget": 1.0, "allow_convolution": False, "max_value": 255, "authority": False}
+
+
 def of(*layers: nn.Module) -> Any:
     return lambda: deepcopy(nn.Sequential(nn.Flatten(), *layers))
 
@@ -48,6 +51,17 @@ NORMED = replace(WIDE, model=of(nn.Linear(784, 2), nn.BatchNorm1d(2), nn.Linear(
         (PLAN, (torch.from_numpy(X), torch.from_numpy(Y)), {}, [r"samples.numpy\(\)", r"labels.numpy\(\)"]),
         (PLAN, torch.utils.data.TensorDataset(torch.from_numpy(X)), {}, ["two NumPy arrays"]),
         (PLAN, (X, Y[:-1]), {}, ["one label for each sample"]),
+        (PLAN, (X[:0], Y[:0]), {}, ["one label for each sample"]),
+        (PLAN, (X[:, 0, 0, 0], Y), {}, ["one label for each sample"]),
+        (PLAN, (np.array(3), Y), {}, ["one label for each sample"]),
+        (PLAN, (X, Y, Y), {}, ["two NumPy arrays"]),
+        (PLAN, (X, Y + 3), {}, ["labels from 0 to 9, got 3 to 12"]),
+        (PLAN, (X * 300.0, Y), {}, ["expected samples as integers"]),
+        (PLAN, (X.reshape(200, 64), Y), {}, []),
+        (PLAN, (X.reshape(200, 64)[:, 1:], Y), {}, [r"samples that the first layer takes, got shape \(63,\)"]),
+        (PLAN, (X * 0, Y), {"max_value": 1}, []),
+        (PLAN, ((X > 8).astype(int), Y), {"max_value": 1}, []),
+        (replace(PLAN, model=lambda: {}["net"]), (X, Y), {}, ["^KeyError: 'net'$"]),
         (PLAN, (X.astype(int) - 8, Y - 1), {}, ["samples of at least 0, got -8", "labels from 0 to 9, got -1 to 8"]),
         (WIDE, (LARGE, Y), {"budget": 0.5}, []),
         (WIDE, (LARGE, Y), {"budget": 0.4}, []),
@@ -71,9 +85,10 @@ NORMED = replace(WIDE, model=of(nn.Linear(784, 2), nn.BatchNorm1d(2), nn.Linear(
     ],
 )  # fmt: skip
 def test_everything_that_must_change_is_named_at_once(plan: Any, data: Any, more: Any, says: list[str]) -> None:
-    found = problems(plan, data, **{"budget": 1.0, **more})
+    found = problems(plan, data, **{**USUAL, **more})
     assert len(found) == len(says), found
     assert all(re.search("|".join(says), problem) for problem in found), found
+    assert not any(re.match(r"(\w*Value\w*|Misconfigured):", problem) for problem in found)  # they say it themselves
 
 
 def test_check_raises_with_a_list_or_says_nothing() -> None:
@@ -86,7 +101,7 @@ def test_check_raises_with_a_list_or_says_nothing() -> None:
 
 def test_what_it_finds_nothing_in_is_cleared_by_the_verifier(tmp_path: Path) -> None:
     data = slice_of(0)
-    assert problems(NARROW, seen_by(NARROW, data), budget=1.0, max_value=FINE) == []
+    assert problems(NARROW, seen_by(NARROW, data), **{**USUAL, "max_value": FINE}) == []
     verifier, own = SpotCheck(NARROW, authority=LocalAuthority(budget=1.0), max_value=FINE), Device(tmp_path, 1.0)
     run = run_message(NARROW, nodes=3, rounds=1, verifier=verifier, detector=Everyone(), device=own)
     assert [v.verdict for v in run.reports[0].nodes] == ["cleared"] * 3
