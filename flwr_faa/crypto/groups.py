@@ -149,8 +149,6 @@ def decode(group: Group, data: bytes, *, subgroup: bool = True) -> list[Point]:
 
 def _centred(group: Group, scalar: int) -> int:
     """Return the representative mod order nearest to 0."""
-    if -4096 < scalar < 4096:  # most are
-        return scalar
     scalar %= group.order
     return scalar - group.order if scalar > group.order // 2 else scalar
 
@@ -158,9 +156,9 @@ def _centred(group: Group, scalar: int) -> int:
 def _digits(scalars: Sequence[int], width: int, count: int) -> npt.NDArray[np.int64]:
     """Return base-2^width digits, (len(scalars), count), lowest first, of integers in [0, 2^(width * count))."""
     size = -(-width * count // 8)
-    raw = np.frombuffer(b"".join([k.to_bytes(size, "little") for k in scalars]), np.uint8).reshape(-1, size)
+    raw = np.frombuffer(b"".join([k.to_bytes(size, "little") for k in scalars]), np.uint8).reshape(len(scalars), size)
     bits = np.unpackbits(raw, axis=1, bitorder="little", count=width * count)
-    return bits.reshape(-1, count, width) @ (1 << np.arange(width))
+    return bits.reshape(len(scalars), count, width) @ (1 << np.arange(width))
 
 
 def _windows(bits: int, width: int) -> int:

@@ -105,7 +105,7 @@ def setup(group: Group, n: int) -> tuple[PublicKey, MasterKey]:
 
 def encrypt(public: PublicKey, x: Sequence[int] | npt.NDArray[Any]) -> Ciphertext:
     """Encrypt one integer vector, shape (n,); for many, ``encrypt_rows`` is faster."""
-    (ciphertext,) = encrypt_rows(public, [x])
+    (ciphertext,) = encrypt_rows(public, [_integers(x, public)])
     return ciphertext
 
 

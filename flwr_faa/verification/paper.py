@@ -79,9 +79,10 @@ class Paper:
         check_plan(self.plan, self.sample_shape)
 
     def challenge(self, case: Case) -> bytes:
+        n, w = self._rows
         with translated():
-            key, group = self.authority.public_key(case.node_id, self._rows[1]), self.authority.group.name
-        return pack(REQUEST, {"group": group, "public_key": key.to_bytes(), "rows": self._rows[0]})
+            key, group = self.authority.public_key(case.node_id, w), self.authority.group.name
+        return pack(REQUEST, {"group": group, "public_key": key.to_bytes(), "rows": n})
 
     def judge(self, case: Case, evidence: bytes) -> Finding:
         expected = {"clear": np.ndarray, "encrypted": bytes, "labels": np.ndarray}
@@ -108,8 +109,8 @@ class Paper:
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
         """Return everything, of every sample ever shown: the clear rows of the transform are enough for that."""
-        shown, n = self._shown.get(node_id), math.prod(self._rows)
-        return None if shown is None else DataDisclosure(node_id, "", shown, shown, n, n, n, 0, 0, self._rows[1])
+        shown, (n, w) = self._shown.get(node_id), self._rows
+        return None if shown is None else DataDisclosure(node_id, "", shown, shown, n * w, n * w, n * w, 0, 0, w)
 
     def affordable(self, node_id: int) -> float:
         """Nothing is limited where nothing is hidden."""
@@ -119,14 +120,15 @@ class Paper:
         self, keys: list[ipfe.FunctionalKey], clear: npt.NDArray[np.int64], ciphertexts: tuple[ipfe.Ciphertext, ...]
     ) -> npt.NDArray[np.int64]:
         """Open the samples from clear and encrypted rows: unit functionals, then M^-1."""
-        bound = (self._rows[0] - 1 + aont.LAMBDA) * self.max_value
+        n, _ = self._rows
+        bound = (n - 1 + aont.LAMBDA) * self.max_value
         last = ipfe.decrypt_rows(ciphertexts, keys, bound)
         samples = aont.inverse(np.concatenate([clear.astype(np.int64), last[:, None, :]], axis=1))
         if samples.min() < 0 or samples.max() > self.max_value:
             raise ArgumentValueError(
                 f"expected values from 0 to {self.max_value}, got {samples.min()} to {samples.max()}"
             )
-        return samples.reshape(-1, *self.sample_shape)
+        return samples.reshape(len(samples), *self.sample_shape)
 
     @property
     def _rows(self) -> tuple[int, int]:

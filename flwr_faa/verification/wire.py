@@ -51,10 +51,10 @@ def pack(kind: str, fields: Mapping[str, Value]) -> bytes:
         elif isinstance(value, bytes):
             parts.append(b"b" + _blob(value))
         else:
-            little = value.astype(value.dtype.newbyteorder("<"), copy=False)
+            little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
             shape = struct.pack(f"<B{value.ndim}Q", value.ndim, *value.shape)
             code = struct.pack("<B", _DTYPES.index(little.dtype.str))
-            parts.append(b"a" + code + shape + np.ascontiguousarray(little).tobytes())
+            parts.append(b"a" + code + shape + little.tobytes())
     return b"".join(parts)
 
 
@@ -123,7 +123,8 @@ class _Reader:
         return self.take(1)[0]
 
     def integer(self, code: str) -> int:
-        return int(struct.unpack(code, self.take(8))[0])
+        (value,) = struct.unpack(code, self.take(8))
+        return int(value)
 
     def decode(self, raw: bytes) -> str:
         try:

@@ -150,6 +150,8 @@ def few(plan=PLANS["logistic"], data=FEW, max_value: int = 16) -> tuple[Paper, C
     ("change", "says"),
     [
         (lambda f: {"labels": f["labels"].astype(np.int32)}, r"got int32 \(3,\), int32"),
+        (lambda f: {"labels": f["labels"].astype(float)}, r"got float64 \(3,\), int32"),
+        (lambda f: {"clear": f["clear"].astype(np.int16)}, r"got int64 \(3,\), int16"),
         (lambda f: {"labels": f["labels"][:, None]}, r"got int64 \(3, 1\), int32"),
         (lambda f: {"labels": f["labels"][:0]}, r"got int64 \(0,\), int32"),
         (lambda f: {"clear": f["clear"].astype(np.int64)}, r"got int64 \(3,\), int64"),
