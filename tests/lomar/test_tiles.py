@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from flwr_faa.detection import pyod
 from flwr_faa.replies import kernels
 from flwr_lomar import LoMarDetector, detector, index, tiles
 from flwr_lomar.paper.factor import log_density, malicious_factor, relative_bandwidth
@@ -66,6 +67,9 @@ def test_the_answer_is_that_of_all_at_once(by_tile, widths, rest, dtype, preset)
     np.testing.assert_allclose(tiled.decision_scores_, once.decision_scores_, rtol=rtol, atol=rtol)
     for name in ("log_factor", "log_factor_by_label", "log_density", "bandwidth"):
         np.testing.assert_allclose(getattr(tiled.factor_, name), getattr(once.factor_, name), rtol=rtol, atol=rtol)
+    for ours, theirs in zip(tiled.views_, once.views_, strict=True):
+        assert ours.name == theirs.name
+        np.testing.assert_allclose(ours.values, theirs.values, rtol=rtol, atol=10 * rtol)
     if dtype == np.float64:  # in float32 the k-th neighbour and the next may be as near
         np.testing.assert_array_equal(np.sort(tiled.factor_.neighbours), np.sort(once.factor_.neighbours))
 
@@ -126,12 +130,12 @@ def test_rows_are_sorted_by_their_bytes_and_equal_ones_are_the_first():
 def test_enormous_updates_do_not_drown_the_distances_of_the_others():
     """They are nearly half."""
     rng = np.random.default_rng(9)
-    x = rng.normal(size=(41, 30)).astype(np.float32) + 5
-    x[:20] = 1e5 * rng.normal(size=(20, 30))
+    x = rng.normal(size=(801, 8)).astype(np.float32) + 5
+    x[:400] = 1e5 * rng.normal(size=(400, 8))
     settings = {"k": 2, "kernel": "gaussian", "bandwidth": 3.0, "relative": False}
-    ours, alone = tiled_factor(x, **settings), malicious_factor(x[20:].astype(np.float64), **settings)
-    assert np.sort(ours.neighbours[20:] - 20).tolist() == np.sort(alone.neighbours).tolist()
-    np.testing.assert_allclose(ours.log_density[20:], alone.log_density, rtol=1e-4)
+    ours, alone = tiled_factor(x, **settings), malicious_factor(x[400:].astype(np.float64), **settings)
+    assert np.sort(ours.neighbours[400:] - 400).tolist() == np.sort(alone.neighbours).tolist()
+    np.testing.assert_allclose(ours.log_density[400:], alone.log_density, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -144,6 +148,14 @@ def test_updates_are_taken_up_to_where_squares_may_overflow(dtype):
     x[2] = 1.001 * limit
     with pytest.raises(ValueError, match="expected finite updates with finite squares"):
         tiled_factor(x, k=1, kernel="gaussian", bandwidth=1.0, relative=True)
+
+
+def test_the_adapter_trusts_lomar_from_as_many_updates_on_as_it_works_by_tile():
+    assert pyod.MANY == tiles.LARGE == detector.LARGE
+
+
+def test_the_documentation_says_how_many_stand_for_all():
+    assert f"Beyond ``tiles.SAMPLE`` ({tiles.SAMPLE:,}) updates" in LoMarDetector.__doc__
 
 
 class TestPoints:
@@ -213,6 +225,11 @@ class TestPoints:
         np.testing.assert_allclose([mean.square, mean.inertia], [1.36, 5.2 - 1.36])
         np.testing.assert_allclose(cosine_to(mean, part.squares), [0.6 / 1.36**0.5, 1 / 1.36**0.5, 0, 0, 1 / 1.36**0.5])
         assert np.sqrt(median.away).sum() < 8.01 < np.sqrt(mean.away).sum()  # from the two at 0 it is 3 + 4 + 0 + 0 + 1
+        # On a line it is the update in the middle, whose distance rounding must not make negative.
+        for seed in range(30):
+            points = self.of(np.random.default_rng(seed).normal(size=(9, 1)), [[0]])
+            away = centre_of(points.x, points.parts[0]).away
+            assert (away >= 0).all() and away.argmin() == np.argsort(points.x[:, 0])[4]
         nothing = Part(part.columns, np.zeros(5), np.zeros(5), np.zeros(5), 0.0)
         none = centre_of(np.zeros((5, 2)), nothing)
         assert not none.away.any() and none.square == 0 and not cosine_to(none, np.zeros(5)).any()
@@ -274,6 +291,8 @@ class TestSample:
         x = 1e-3 * np.random.default_rng(0).normal(size=(20, 4)) + 1
         found = tiled_factor(x, **SETTINGS)
         np.testing.assert_allclose(found.bandwidth, 0.8 * 0.05 * np.median(np.linalg.norm(x, axis=1)))
+        by_default = {name: value for name, value in SETTINGS.items() if name != "least"}
+        assert tiled_factor(x, **by_default).bandwidth == tiled_factor(x, **SETTINGS | {"least": 0.0}).bandwidth < 0.01
 
     def test_a_number_of_neighbours_means_nothing_among_stand_ins(self):
         x, settings = updates(20, 3), SETTINGS | {"k": 5}

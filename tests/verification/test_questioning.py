@@ -232,6 +232,21 @@ def test_the_log_says_how_many_could_not_be_asked_and_what_to_change(caplog: pyt
     ]
 
 
+def test_a_verifier_that_judges_fewer_answers_than_it_got_is_at_fault_and_no_node() -> None:
+    class Short(Collected):
+        def judge_all(self, answers: Sequence[tuple[Case, bytes]]) -> list[Any]:
+            return super().judge_all(answers)[1:]
+
+    with pytest.raises(ValueError, match="zip"):
+        question(round_of(4, echo), Named(), Short(), suspecting([1, 2]))
+
+
+def test_a_detector_says_something_of_everybody() -> None:
+    short = replace(suspecting([1]), evidence=("odd",) * 3)
+    with pytest.raises(ValueError, match="zip"):
+        question(round_of(4, echo), Named(), Scripted(), short)
+
+
 class TestBenefitOfTheDoubt:
     """Suspects that could not be asked are judged as without a verifier, unless somebody was convicted."""
 

@@ -298,13 +298,19 @@ class TestWhatMatters:
         assert (np.abs(found.among(5.0)[0]) > 5) == odd and found.values[0] == (0 if odd else found.values[1])
 
 
-def test_no_squared_distance_from_the_geometric_median_is_below_0():
-    """As rounding makes them, where many are equal."""
+def test_the_geometric_median_on_a_line_is_the_update_in_the_middle():
+    """Rounding must not make its squared distance negative."""
     for seed in range(30):
-        x = np.random.default_rng(seed).normal(size=(9, 3))
-        x[:5] = x[0]
-        squared = ((x[:, None] - x) ** 2).sum(axis=2)
-        assert (_centre(squared, (x**2).sum(axis=1)).away >= 0).all()
+        x = np.random.default_rng(seed).normal(size=9)
+        away = _centre((x[:, None] - x) ** 2, x**2).away
+        assert (away >= 0).all() and away.argmin() == np.argsort(x)[4]
+
+
+def test_the_nearest_of_many():
+    squared = np.random.default_rng(0).random((5, 1000))
+    near = np.sort(np.sqrt(squared), axis=1)
+    for ours, k in zip(nearest_among(squared, 1000), (1, 3, 600), strict=True):
+        np.testing.assert_allclose(ours, near[:, :k].mean(axis=1))
 
 
 class TestSight:
