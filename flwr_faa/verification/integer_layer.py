@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flwr_faa.crypto.fixedpoint import encode
 from flwr_faa.errors import ArgumentValueError
-from flwr_faa.verification.training import FirstLayer, Training, contract, find_first_layer
+from flwr_faa.verification.training import FirstLayer, Training, find_first_layer
 
 if TYPE_CHECKING:
     import torch
@@ -130,8 +130,7 @@ def check_plan(plan: Training, sample_shape: tuple[int, ...]) -> None:
     arrays = plan.initial_arrays(0)
     try:
         plain = plan.predict(arrays, samples)
-        with contract(0):
-            model = plan.build(arrays).eval()
+        model = plan.build(arrays).eval()
         layer = find_first_layer(model)
         first = integer_first_layer(samples, plan.scale, FINE)
         layer.forward = lambda _: first(layer, np.arange(4))

@@ -96,7 +96,7 @@ class Training:
         try:
             model = copy.deepcopy(self.template)  # initial numbers would be drawn for nothing: 4 ms of 400,000
         except (RuntimeError, TypeError):  # as torch and Python refuse to copy what some module holds
-            model = self._new()
+            model = self.blank()
         names = model.state_dict().keys()
         model.load_state_dict({k: torch.from_numpy(np.array(a)) for k, a in zip(names, arrays, strict=True)})
         return model

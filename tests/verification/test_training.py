@@ -38,8 +38,10 @@ def with_dropout() -> nn.Module:
 class Uncopied(nn.Linear):
     """A module that refuses to be copied, as some that hold handles do."""
 
+    why: Exception = TypeError("cannot copy")
+
     def __deepcopy__(self, memo: object) -> Uncopied:
-        raise TypeError("cannot copy")
+        raise self.why
 
 
 MODELS = {**PLANS, "dropout": TrainingPlan(model=with_dropout, lr=0.1, batch_size=10, scale=1 / 16)}
@@ -70,10 +72,14 @@ def test_what_one_call_raises_is_its_own() -> None:
     assert side_by_side([]) == []
 
 
-def test_a_model_that_cannot_be_copied_is_made_again() -> None:
+@pytest.mark.parametrize("why", [TypeError("cannot copy"), RuntimeError("a graph is attached")])
+def test_a_model_that_cannot_be_copied_is_made_again(why: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Uncopied, "why", why)
     plan = TrainingPlan(model=lambda: Uncopied(64, 10), lr=0.1, batch_size=10)
     arrays = plan.initial_arrays(0)
+    before = torch.get_rng_state()
     assert all((a == b).all() for a, b in zip(to_arrays(plan.build(arrays)), arrays, strict=True))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_models_of_one_plan_share_nothing() -> None:
@@ -277,6 +283,20 @@ def test_a_run_starts_from_arrays_of_the_models_shapes_in_its_dtypes() -> None:
     assert built.w.tolist() == given[0].tolist() and given[0][0, 0] == 0  # nothing is shared
 
 
+def test_what_is_not_all_there_is_refused() -> None:
+    plan = replace(PLANS["mlp"])
+    arrays, (samples, labels) = plan.initial_arrays(0), slice_of(0, 4)
+    begun = plan.start(arrays)
+    for act in (
+        lambda: plan.build(arrays[:-1]),
+        lambda: plan.step(replace(begun, momentum=begun.momentum[:-1]), (samples, labels), 1, 0),
+        lambda: plan.error(arrays, arrays[:-1], arrays),
+        lambda: plan.error(arrays, arrays, arrays[:-1]),
+    ):
+        with pytest.raises(ValueError, match="zip"):
+            act()
+
+
 def test_models_are_made_by_their_seed_and_leave_torchs_generator_alone() -> None:
     plan = PLANS["mlp"]
     before = torch.get_rng_state()
@@ -465,6 +485,10 @@ def test_calls_share_the_cores_if_there_are_several_of_both(
     before = state()
     assert side_by_side([where] * calls) == [(shared, 1, shared)] * calls
     assert state() == before and not training._SHARED.contract
+
+
+def test_the_threads_are_kept() -> None:
+    assert training._threads() is training._threads()
 
 
 def test_who_draws_is_called_again_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
