@@ -249,6 +249,14 @@ def test_many_claims_at_once(group: Group) -> None:
             assert not ipfe.claims_hold(wrong)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(300, 1), (1, 300)])
+def test_hundreds_of_rows_and_of_values(group: Group, rows: int, width: int) -> None:
+    public, master = setup(group, width)
+    ciphertexts, key = encrypt_rows(public, np.full((rows, width), 2)), derive_key(master, [3] * width)
+    assert claim_holds(ciphertexts, [5] * rows, key, 30 * rows * width)
+    assert decrypt(ciphertexts[-1], key, 6 * width) == 6 * width
+
+
 def test_claims_are_of_one_back_end() -> None:
     pytest.importorskip("charm_lite")
     claims = []

@@ -284,6 +284,13 @@ def test_forms_that_do_not_fit_are_no_proofs(group: Group) -> None:
             linear.verify([statement], proofs)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(300, 1), (1, 300)])
+def test_hundreds_of_commitments_and_of_values(group: Group, rows: int, width: int) -> None:
+    statement, proof = _proved(group, [[7] * width] * rows)
+    raw = proof.to_bytes(group)
+    assert linear.verify([statement], [Proof.from_bytes(group, raw, width)]) == [True]
+
+
 def test_statements_of_several_groups_or_widths_are_not_mixed(group: Group) -> None:
     cases = [_proved(group, [[1, 2, 3]]), _proved(group, [[1, 2]])]
     other = open_group("arkworks" if group.name == "charm" else "charm") if _both() else None

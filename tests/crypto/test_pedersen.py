@@ -44,6 +44,11 @@ def test_every_size_of_values(group: Group, top: int) -> None:
     assert blinded == [group.add(c, group.mul(bases[0], r)) for c, r in zip(expected, range(-3, 4), strict=True)]
 
 
+def test_hundreds_of_rows(group: Group) -> None:
+    (base,) = generators(group, 1)[1:]
+    assert pedersen.commit_rows(group, np.full((300, 1), 3), [0] * 300) == [group.mul(base, 3)] * 300
+
+
 def test_no_rows_and_no_values(group: Group) -> None:
     assert pedersen.commit_rows(group, np.zeros((0, 2), int), []) == []
     assert pedersen.commit_rows(group, np.zeros((1, 0), int), [5]) == [group.mul(generators(group, 0)[0], 5)]

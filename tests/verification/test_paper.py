@@ -202,6 +202,18 @@ def test_samples_are_integers_from_zero_to_the_largest(values: tuple[int, int], 
         assert finding.reason == expected
 
 
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_node_may_have_one_sample_or_hundreds(count: int) -> None:
+    data = slice_of(0, count)
+    verifier, case = few(data=data)
+    finding = verifier.judge(case, paper.answer(data, verifier.challenge(case)))
+    assert not finding.convicted
+    # The first layer is replayed from integers, as it was decrypted, so it rounds otherwise than the client's.
+    assert finding == replay.judge_data(verifier.plan, verifier.tau, case, data, encrypted=True)
+    assert replay.judge_data(verifier.plan, verifier.tau, case, data).error == 0
+    assert finding.error < 1e-5 and (finding.error > 0) == (count > 1)
+
+
 def test_the_settings_of_the_paper_s_verifier() -> None:
     plain = Paper(PLANS["logistic"], SHAPE)
     assert (plain.tau, plain.max_value, plain.name, plain.simulation_only) == (0.05, 255, "paper", False)

@@ -90,7 +90,11 @@ def test_other_numbers_of_samples_than_reported_convict(samples: int, labels: in
     assert found.reason == f"reported 40 examples, showed {samples} with {labels} labels"
 
 
-def test_samples_of_any_integers_are_replayed() -> None:
+def test_samples_of_any_integers_are_replayed_few_or_many() -> None:
+    for count in (1, 300):
+        data = slice_of(0, count)
+        case = replace(CASE, claimed=PLAN.train(START, data, 23), num_examples=count)
+        assert judge_data(PLAN, 0.05, case, data).error == 0
     for kind in (np.uint8, np.int16, np.int64):
         for encrypted in (False, True):
             assert not judge_data(PLAN, 0.05, CASE, (X.astype(kind), Y), encrypted).convicted

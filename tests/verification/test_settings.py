@@ -108,6 +108,7 @@ EACH = "expected one label for each sample, got "
     [
         ((X, Y), None),
         ([X, Y], None),
+        ((np.zeros((300, 2), int), np.zeros(300, int)), None),
         ((X.reshape(3, 1, 2, 2), Y), None),
         ((X.astype(np.uint8), Y.astype(np.uint8)), None),
         ((X * 0, Y - 1), None),  # labels have a check of their own, against the model's classes
