@@ -289,6 +289,7 @@ def test_hundreds_of_commitments_and_of_values(group: Group, rows: int, width: i
     statement, proof = _proved(group, [[7] * width] * rows)
     raw = proof.to_bytes(group)
     assert linear.verify([statement], [Proof.from_bytes(group, raw, width)]) == [True]
+    assert all(0 <= scalar < group.order for scalar in (proof.masked_value, proof.blinding, *proof.response))
 
 
 def test_statements_of_several_groups_or_widths_are_not_mixed(group: Group) -> None:

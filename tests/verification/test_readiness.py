@@ -93,6 +93,9 @@ def test_everything_that_must_change_is_named_at_once(plan: Any, data: Any, more
 
 def test_check_raises_with_a_list_or_says_nothing() -> None:
     PLAN.check((X, Y), budget=1.0)
+    WIDE.check((LARGE, Y), budget=0.4)  # no authority, unless it is told of one
+    with pytest.raises(ValueError, match=r"to change:\n  1\. .*345 of 784 dimensions"):
+        WIDE.check((LARGE, Y), budget=0.4, authority=True)
     with pytest.raises(ValueError, match=r"to change:\n  1\. expected samples as integers.*\n  2\. expected integer"):
         PLAN.check((X / 16, Y + 3), budget=1.0)
     with pytest.raises(ValueError, match="larger batches"):

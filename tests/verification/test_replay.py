@@ -63,6 +63,8 @@ def test_a_client_answers_with_its_data_to_a_request_of_this_kind() -> None:
         (X, Y / 2, "integer samples"),
         (X, Y.astype(np.uint64), "integer samples"),
         (X, Y[:, None], "integer samples"),
+        (X, np.array(3), "integer samples"),
+        (np.array(3), Y, "integer samples"),
         (Y, Y, "integer samples"),  # samples without an axis of their own
         (X[:, 0, 0], Y, "got RuntimeError"),
         (X, np.where(Y[0] == Y, -1, Y), "got ArgumentValueError"),
@@ -83,9 +85,10 @@ def test_whatever_torch_says_to_such_data_is_no_evidence(error: type[Exception])
         judge_data(replace(PLAN, loss=loss), 0.05, CASE, (X, Y))
 
 
-@pytest.mark.parametrize(("samples", "labels"), [(39, 40), (40, 39), (39, 39)])
+@pytest.mark.parametrize(("samples", "labels"), [(39, 40), (40, 39), (39, 39), (41, 40), (40, 41), (41, 41)])
 def test_other_numbers_of_samples_than_reported_convict(samples: int, labels: int) -> None:
-    found = judge_data(PLAN, 0.05, CASE, (X[:samples], Y[:labels]))
+    more = slice_of(0, 41)
+    found = judge_data(PLAN, 0.05, CASE, (more[0][:samples], more[1][:labels]))
     assert found.convicted and math.isnan(found.error)
     assert found.reason == f"reported 40 examples, showed {samples} with {labels} labels"
 
@@ -97,4 +100,5 @@ def test_samples_of_any_integers_are_replayed_few_or_many() -> None:
         assert judge_data(PLAN, 0.05, case, data).error == 0
     for kind in (np.uint8, np.int16, np.int64):
         for encrypted in (False, True):
-            assert not judge_data(PLAN, 0.05, CASE, (X.astype(kind), Y), encrypted).convicted
+            for shape in (X.shape, (40, 64)):
+                assert not judge_data(PLAN, 0.05, CASE, (X.astype(kind).reshape(shape), Y), encrypted).convicted
