@@ -30,6 +30,7 @@ from flwr_faa.errors import ArgumentValueError, FlwrAnomalyError
 #: Largest bound: 4,096 giant steps over the largest table, some 20 ms for a value that is not there.
 MAX_BOUND = 2**33
 _SPAN = 256  # the table grows in blocks of 2 * _SPAN + 1 values around a centre
+_BLOCK = 2 * _SPAN + 1
 _CHUNK = 128  # giant steps at a time: early ones are likelier
 _MASK = 2**64 - 1
 _MAGIC = b"flwr-faa dlog 1\n"
@@ -192,20 +193,20 @@ def _blocks(bound: int) -> int:
 
 
 def _size(blocks: int) -> int:
-    return 1 + _SPAN + blocks * (2 * _SPAN + 1)
+    return 1 + _SPAN + blocks * _BLOCK
 
 
 def _build(group: Group, blocks: int) -> _Table:
     offsets = list(accumulate(repeat(group.generator, _SPAN), group.add))
     pairs = group.coordinates(offsets)
-    (step,) = multiples(group, group.generator, [2 * _SPAN + 1])
-    centre = step
-    keys, values = [np.array([0] + [x & _MASK for x, _ in pairs], np.uint64)], [np.arange(_SPAN + 1)]
-    near = np.arange(1, _SPAN + 1)
+    (step,) = multiples(group, group.generator, [_BLOCK])
+    centre, small = step, np.arange(_SPAN + 1)
+    keys, values = [np.array([0] + [x & _MASK for x, _ in pairs], np.uint64)], [small]
+    near = small[1:]
     for block in range(1, blocks + 1):
         ((x, y),) = group.coordinates([centre])
         keys += [np.array([x & _MASK], np.uint64), _neighbours(group.prime, (x, y), pairs)]
-        values.append(block * (2 * _SPAN + 1) + np.concatenate([[0], -near, near]))
+        values.append(block * _BLOCK + np.concatenate([[0], -near, near]))
         centre = group.add(centre, step)
     flat = np.concatenate(keys)
     order = np.argsort(flat)

@@ -53,11 +53,8 @@ def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int
     """
     m, bits = len(rows), max(k.bit_length() for k in scalars)
     _, width = min((_windows(bits, w) * (m + 2**w + w), w) for w in range(2, 9))
-    half, count = 1 << (width - 1), _windows(bits, width)
-    shift = sum(half << (width * i) for i in range(count))  # makes signed digits plain ones
-    digits = _digits([k + shift for k in scalars], width, count) - half
     columns = zip(*rows, *([group.neg(p) for p in row] for row in rows), strict=True)
-    signed = [(buckets(np.abs(ds)), (np.arange(m) + m * (ds < 0)).tolist()) for ds in digits.T[::-1]]
+    signed = [(buckets(np.abs(ds)), (np.arange(m) + m * (ds < 0)).tolist()) for ds in _signed(scalars, width).T[::-1]]
     windows = [[[where[i] for i in bucket] for bucket in window] for window, where in signed]
     return [bucketed(group, column, windows, width) for column in columns]
 
@@ -161,6 +158,13 @@ def _digits(scalars: Sequence[int], width: int, count: int) -> npt.NDArray[np.in
     return bits.reshape(len(scalars), count, width) @ (1 << np.arange(width))
 
 
+def _signed(scalars: Sequence[int], width: int) -> npt.NDArray[np.int64]:
+    """Return the digits, from -2^(width - 1) to 2^(width - 1) - 1, lowest first, of integers of either sign."""
+    half, count = 1 << (width - 1), _windows(max(k.bit_length() for k in scalars), width)
+    shift = sum(half << (width * i) for i in range(count))  # makes signed digits plain ones
+    return _digits([k + shift for k in scalars], width, count) - half
+
+
 def _windows(bits: int, width: int) -> int:
     """Return signed digits of that width; two bits are spare, so that every sum of digits stays in range."""
     return -(-(bits + 2) // width)
@@ -177,14 +181,14 @@ class _Windows:
     def multiply(self, scalars: Sequence[int]) -> list[Point]:
         """Return ``k base`` for every k; small ones use, and build, only the low windows."""
         width, table, add = self.width, self.table, self.group.add
-        count = _windows(max(k.bit_length() for k in scalars), width)
+        half, digits = 1 << (width - 1), _signed(scalars, width)
+        _, count = digits.shape
         with self._lock:
             while len(table) < count << width:
-                run = list(accumulate(repeat(self.base, 2 ** (width - 1)), add))
+                run = list(accumulate(repeat(self.base, half), add))
                 table += [self.group.neg(p) for p in reversed(run)] + [self.group.identity] + run[:-1]
                 self.base = add(run[-1], run[-1])
-        shift = sum(1 << (width * i + width - 1) for i in range(count))  # makes signed digits plain ones
-        rows = _digits([k + shift for k in scalars], width, count) + (np.arange(count) << width)
+        rows = digits + half + (np.arange(count) << width)
         return [functools.reduce(add, [table[j] for j in row]) for row in rows.tolist()]
 
 
