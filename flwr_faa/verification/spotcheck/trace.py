@@ -104,10 +104,11 @@ class Trace:
         """What every step changed, one column a measure, shape (S, k) or (S, k + 1)."""
         with np.errstate(over="ignore"):
             lengths = np.linalg.norm(np.diff(self.positions.astype(np.float64), axis=0), axis=2)
-            changes = np.abs(np.diff(self.buffers, axis=0))
-            whole = changes.sum(0) + FLOOR * (np.abs(self.buffers[0]) + np.abs(self.buffers[-1]))
-            share = (changes / np.where(whole > 0, whole, 1.0)).max(axis=1, initial=0.0)
-            measures = [*lengths.T, share] if self.buffers.shape[1] else [*lengths.T]
+            measures = [*lengths.T]
+            if self.buffers.shape[1]:
+                changes = np.abs(np.diff(self.buffers, axis=0))
+                whole = changes.sum(0) + FLOOR * (np.abs(self.buffers[0]) + np.abs(self.buffers[-1]))
+                measures.append((changes / np.where(whole > 0, whole, 1.0)).max(axis=1))
             return np.asarray(np.stack(measures, axis=1).astype(np.float32))
 
     def differs(self, own: Trace) -> int | None:

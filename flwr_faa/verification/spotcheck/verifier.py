@@ -204,7 +204,7 @@ class SpotCheck:
             budget = allowance(width, self._binding.budget)
         except Exhausted:
             return "how often the budget allows it, the authority will say once it is there"
-        if need > budget < width:
+        if need > budget:
             raise ArgumentValueError(self._unaffordable(need, budget))
         return f"the budget of {budget} allows {budget // need}" if budget < width else "nothing is refused"
 
@@ -269,16 +269,15 @@ class SpotCheck:
         need = self._need_of(samples, top)
         budget = min(width if allowed is None else allowed, allowance(width, self._binding.budget))
         full = self._need(self.most, size, top)
-        if full > budget < width:
+        if full > budget:
             raise Misconfigured(self._unaffordable(full, budget))
-        if need > budget < width:
+        if need > budget:
             wider = next((b for b in range(smallest + 1, size) if self._need(self.most, b, top) <= budget), size)
             fewer = f"leave out {smallest} samples, " if smallest < samples else ""
-            add = f"{fewer}add {wider - smallest}, or change the batch size"
             raise Misconfigured(
                 f"expected samples that a check can be afforded of, got {samples} in batches of "
                 f"{size}, the last of an epoch of {smallest}: a check discloses {need} of {width} dimensions of these, "
-                f"the budget is {budget}; {add if smallest < size else 'take larger batches'}"
+                f"the budget is {budget}; {fewer}add {wider - smallest}, or change the batch size"
             )
 
     def samples(self, node_id: int) -> int | None:
@@ -286,17 +285,21 @@ class SpotCheck:
         return None if registration is None else registration.samples
 
     def disclosure(self, node_id: int) -> DataDisclosure | None:
-        known, registration = self._known.get(node_id), self._registered.get(node_id)
-        if known is None or registration is None:
+        registration = self._registered.get(node_id)
+        if registration is None:
             return None
+        known = self._known[node_id]
         return DataDisclosure(
             node_id, registration.root.hex(), known.samples, known.samples_opened, known.max_rank, known.dimension,
             known.budget, known.remaining, known.enrolments, known.keys_issued,
         )  # fmt: skip
 
     def affordable(self, node_id: int) -> float:
-        known, registration = self._known.get(node_id), self._registered.get(node_id)
-        if known is None or registration is None or known.budget >= known.dimension:
+        registration = self._registered.get(node_id)
+        if registration is None:
+            return math.inf
+        known = self._known[node_id]
+        if known.budget >= known.dimension:
             return math.inf
         return known.remaining / self._need_of(registration.samples, registration.top)
 
