@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from flwr_faa.verification.base import Case, Exhausted, Misconfigured, one_node, outcome, worst
+from flwr_faa.verification.base import (
+    Case,
+    Collective,
+    Disclosing,
+    Enrolling,
+    Exhausted,
+    Misconfigured,
+    one_node,
+    outcome,
+    worst,
+)
 from flwr_faa.verification.wire import WireError
 
 
@@ -61,3 +71,19 @@ def test_the_worst_error_is_infinite_if_one_is_no_number(errors: list[float], la
 
 def test_a_claim_may_come_without_a_commitment() -> None:
     assert Case(1, 7, 23, [], [], 40).commitment == b""
+
+
+@pytest.mark.parametrize(
+    ("ability", "names"),
+    [
+        (Collective, ["judge_all"]),
+        (Disclosing, ["disclosure", "affordable"]),
+        (Enrolling, ["enrol_timeout", "enrolment", "enrol", "samples"]),
+    ],
+)
+def test_a_verifier_says_by_its_methods_what_it_can_do(ability: type, names: list[str]) -> None:
+    able = type("Able", (), dict.fromkeys(names, lambda self: None))
+    assert isinstance(able(), ability) and not isinstance(object(), ability)
+    for name in names:
+        less = type("Less", (), dict.fromkeys(set(names) - {name}, lambda self: None))
+        assert not isinstance(less(), ability)

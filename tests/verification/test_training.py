@@ -395,6 +395,7 @@ def test_an_error_is_relative_to_what_the_replay_changed(
         (np.array([0.0, 1.0]), (2, 2), "0 to 1, got 0.0 to 1.0, float64"),
         (np.array([0.5, 7.0]), (2, 1), None),  # a single output is a number, and any number may be its label
         (np.array([0.5, 7.0]), (2,), None),
+        (np.array([0.5, 7.0]), (), None),
         (np.array([3, 2]), (2, 4, 5, 5), None),
         (np.array([4, 2]), (2, 4, 5, 5), "0 to 3, got 2 to 4, int64"),
     ],
