@@ -74,6 +74,17 @@ def test_the_answer_is_that_of_all_at_once(by_tile, widths, rest, dtype, preset)
         np.testing.assert_array_equal(np.sort(tiled.factor_.neighbours), np.sort(once.factor_.neighbours))
 
 
+def test_views_of_hundreds_are_those_of_all_at_once(monkeypatch):
+    """Among so many, a partition sorts nothing but what it is asked for."""
+    x = np.random.default_rng(0).normal(size=(601, 4)) + 1
+    once = LoMarDetector().fit(x)
+    monkeypatch.setattr(detector, "LARGE", 2)
+    monkeypatch.setattr(tiles, "TILE", 250 * 4 * 601 * 2)
+    tiled = LoMarDetector().fit(x)
+    for ours, theirs in zip(tiled.views_, once.views_, strict=True):
+        np.testing.assert_allclose(ours.values, theirs.values, rtol=1e-6, atol=1e-6, err_msg=ours.name)
+
+
 def test_a_zero_is_not_positive(by_tile):
     """Half of the clients learn nothing in some layers, and one has signs unlike all others'."""
     x = np.random.default_rng(0).normal(size=(40, 60))
