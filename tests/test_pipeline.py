@@ -1,18 +1,21 @@
 """The round without I/O: who is asked, what follows from the answers, and what is averaged."""
 
+import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
+from flwr_faa.detection import Everyone
 from flwr_faa.detection.base import Detection
 from flwr_faa.pipeline import Pipeline
 from flwr_faa.policy import Policy
 from flwr_faa.replies.updates import Batch, Reply
-from flwr_faa.report import Outcome, RoundReport
+from flwr_faa.report import DataDisclosure, Outcome, RoundReport
 from flwr_faa.verification import replay
+from flwr_faa.verification.base import Case, Finding
 from flwr_faa.verification.replay import Replay
 from flwr_faa.verification.wire import pack
 from tests.helpers.toy import PLANS, honest_replies, slice_of
@@ -235,3 +238,195 @@ def test_a_rule_gets_the_kept_rows_and_its_update_is_applied(honest: list[Reply]
 def test_a_rule_that_answers_nonsense_is_a_bug_of_the_rule(honest: list[Reply], answer: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected 1210 finite numbers"):
         run(honest, Largest(1), rule=lambda batch, rows: answer)
+
+
+# At the bounds: eight nodes with a model of three numbers
+
+W = [np.zeros(3, np.float32)]
+EIGHT = [Reply(i, [np.full(3, i + 1, np.float32)], 10) for i in range(8)]
+
+
+@dataclass(frozen=True)
+class Knows:
+    """A verifier that knows who is guilty, how many samples are enrolled, and what has been disclosed."""
+
+    guilty: frozenset[int] = frozenset()
+    enrolled: Mapping[int, int] = field(default_factory=dict)
+    ranks: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    checks: Mapping[int, float] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+    name = "knows"
+    simulation_only = True
+    notes = ()
+    enrol_timeout = 1.0
+
+    def challenge(self, case: Case) -> bytes:
+        self.cases.append(case)
+        return b"?"
+
+    def judge(self, case: Case, evidence: bytes) -> Finding:
+        guilty = case.node_id in self.guilty
+        return Finding(guilty, float(guilty), 0.5, "judged")
+
+    def enrolment(self, node_id: int) -> None:
+        return None
+
+    def enrol(self, node_id: int, answer: bytes) -> None:
+        raise AssertionError("nobody has to enrol")
+
+    def samples(self, node_id: int) -> int | None:
+        return self.enrolled.get(node_id)
+
+    def disclosure(self, node_id: int) -> DataDisclosure | None:
+        rank, budget = self.ranks.get(node_id, (None, 0))
+        return None if rank is None else DataDisclosure(node_id, "ab", 9, 9, rank, 64, budget, budget - rank, 1, 1)
+
+    def affordable(self, node_id: int) -> float:
+        return self.checks.get(node_id, math.inf)
+
+
+@dataclass(frozen=True)
+class Remembering(Everyone):
+    """Names everybody, and remembers what it was given."""
+
+    given: list[tuple[Batch, int]] = field(default_factory=list)
+
+    def detect(self, batch: Batch, seed: int = 0) -> Detection:
+        self.given.append((batch, seed))
+        return super().detect(batch, seed)
+
+
+def decide(
+    verifier=None, policy=Policy(), replies=EIGHT, silent=(), detector=None, strikes=None, **more
+) -> RoundReport:
+    pipeline = Pipeline(detector or Everyone(), verifier, policy, **more)
+    answers = lambda challenges: {n: b"!" for n in challenges if n not in silent}  # noqa: E731
+    arrays, report = pipeline.run(1, replies, W, answers, strikes=strikes)
+    assert report.accepted or np.array_equal(arrays[0], W[0])
+    return report
+
+
+def banned(report: RoundReport) -> list[int]:
+    return [v.node_id for v in report.nodes if v.banned]
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.5, 4), (0.25, 2), (0.0, 0), (1.0, 8)])
+def test_as_many_convictions_as_there_may_be_attackers_are_believed_and_one_more_is_a_mistake(share, most) -> None:
+    policy = Policy(assumed_share=share)
+    believed = decide(Knows(frozenset(range(most))), policy)
+    assert banned(believed) == list(range(most)) and not believed.failed_closed
+    assert len(believed.accepted) == 8 - most
+    if most < 8:
+        doubted = decide(Knows(frozenset(range(most + 1))), policy)
+        assert banned(doubted) == [] and doubted.failed_closed and not doubted.accepted
+        assert len(doubted.convicted) == most + 1
+
+
+@pytest.mark.parametrize(("silent", "expected"), [(3, [0, 1, 2, 7]), (4, [7])])
+def test_more_silent_nodes_than_there_may_be_attackers_are_nobody_s_fault(silent, expected) -> None:
+    """Together with the convicted, who are banned all the same."""
+    report = decide(Knows(frozenset({7})), Policy(max_strikes=1), silent=set(range(silent)))
+    assert banned(report) == expected
+    assert not report.failed_closed and len(report.accepted) == 7 - silent
+
+
+@pytest.mark.parametrize(
+    ("max_strikes", "before", "out"),
+    [(1, None, True), (2, None, False), (2, 1, True), (3, 1, False), (3, 2, True), (3, 5, True)],
+)
+def test_the_last_strike_bans(max_strikes: int, before: int | None, out: bool) -> None:
+    strikes = None if before is None else {3: before, 4: 9}
+    report = decide(Knows(), Policy(max_strikes=max_strikes), silent={3}, strikes=strikes)
+    assert banned(report) == [3] * out
+    assert banned(decide(Knows(), Policy(max_strikes=max_strikes, ban=False), silent={3}, strikes=strikes)) == []
+
+
+@pytest.mark.parametrize(("removed", "closed"), [(4, False), (5, True)])
+def test_failing_closed_counts_the_updates_of_this_round_alone(removed: int, closed: bool) -> None:
+    """Without a verifier the suspects are out; replies that were no update are not counted."""
+    broken = [Reply(100 + i, problem="no reply in time") for i in range(9)]
+    report = decide(None, Policy(fail_closed=True), [*EIGHT, *broken], detector=Largest(removed))
+    assert report.failed_closed is closed and len(report.accepted) == (0 if closed else 4)
+    assert len(report.having(Outcome.REJECTED)) == 9 and len(report.having(Outcome.REMOVED)) == removed
+    lenient = decide(None, Policy(), [*EIGHT, *broken], detector=Largest(removed))
+    assert not lenient.failed_closed and len(lenient.accepted) == 8 - removed
+
+
+@pytest.mark.parametrize(("limit", "dropped"), [(1.0, []), (0.99, list(range(8)))])
+def test_a_score_at_the_limit_is_not_above_it(limit: float, dropped: list[int]) -> None:
+    """Everyone's score is 1."""
+    report = decide(Knows(), Policy(drop_above=limit))
+    assert [v.node_id for v in report.having(Outcome.DROPPED)] == dropped
+    assert len(report.accepted) == 8 - len(dropped)
+
+
+def test_who_reports_another_number_of_examples_than_it_has_enrolled_is_rejected() -> None:
+    told = {0: 10, 1: 10.0, 2: 11, 3: 9, 4: -1, 5: "many", 6: 10, 7: 10}
+    replies = [Reply(r.node_id, r.arrays, told[r.node_id]) for r in EIGHT]
+    replies[7] = Reply(7, problem="no reply in time")
+    verifier = Knows(enrolled=dict.fromkeys([0, 1, 2, 3, 4, 5, 7], 10))  # 6 has not enrolled
+    report = decide(verifier, replies=replies)
+    why = {v.node_id: v.reason for v in report.having(Outcome.REJECTED)}
+    assert why.keys() == {2, 3, 4, 5, 7} and why[7] == "node 7: no reply in time"
+    assert why[2] == "node 2: num-examples: expected the 10 samples that it has enrolled, got 11"
+    assert "got 9" in why[3] and "enrolled" not in why[4] + why[5]
+    assert not any(case.node_id in why for case in verifier.cases)
+    watching = decide(Knows(enrolled=verifier.enrolled), replies=replies, observe=True)
+    assert {v.node_id for v in watching.having(Outcome.REJECTED)} == {4, 5, 7}
+
+
+def test_chances_of_an_audit_follow_from_what_is_known_and_the_last_check_is_kept() -> None:
+    """One less what is spent, at least a quarter; nothing where less than two checks are left."""
+    ranks = {0: (0, 16), 1: (4, 16), 2: (14, 16), 3: (1, 1), 4: (0, 0), 5: (4, 16), 6: (4, 16)}
+    seeing = Remembering()
+    report = decide(Knows(ranks=ranks, checks={5: 2.0, 6: 1.99}), detector=seeing)
+    ((batch, _),) = seeing.given
+    assert batch.chances.tolist() == [1.0, 0.75, 0.25, 0.25, 1.0, 0.75, 0.0, 1.0]
+    assert [d.node_id for d in report.disclosures] == [0, 1, 2, 3, 4, 5, 6]
+    assert report.verifier == "knows" and decide().verifier == ""
+
+
+def test_a_round_s_nonce_and_seed_go_where_they_belong_and_are_zero_unless_given() -> None:
+    for given, nonce, seed in (({}, 0, 0), ({"nonce": 5, "seed": 9}, 5, 9)):
+        verifier, seeing = Knows(), Remembering()
+        Pipeline(seeing, verifier).run(4, EIGHT, W, lambda challenges: {}, **given)
+        assert {(case.round, case.nonce) for case in verifier.cases} == {(4, nonce)}
+        assert [told for _, told in seeing.given] == [seed]
+
+
+def test_a_round_without_updates_has_no_threshold_and_no_phases_of_detection() -> None:
+    _, report = Pipeline(Everyone(), Knows()).run(1, [], W, lambda challenges: {}, seconds={"train": 2.0})
+    assert math.isnan(report.score_threshold) and report.nodes == () and not report.failed_closed
+    assert report.seconds.keys() == {"train", "aggregate"} and report.seconds["train"] == 2.0
+
+
+@pytest.mark.parametrize(("removed", "renormalise", "counter"), [(0, True, 19), (1, True, 25), (1, False, 19)])
+def test_a_rule_combines_parameters_and_counters_are_averaged(removed: int, renormalise: bool, counter: int) -> None:
+    """Of 25 batches of three examples and 1 batch of one; the one is left out, and then counts as the broadcast 1."""
+    model, rule = [np.zeros(2, np.float32), np.array(1)], lambda batch, rows: np.array([7.0, -1.0])
+    sent = enumerate([(4, 25, 3), (8, 1, 1)])
+    replies = [Reply(i, [np.full(2, value, np.float32), np.array(count)], e) for i, (value, count, e) in sent]
+    pipeline = Pipeline(Largest(removed), None, Policy(weighting="reported", renormalise=renormalise), rule)
+    arrays, _ = pipeline.run(1, replies, model, lambda challenges: {})
+    assert arrays[0].tolist() == [7, -1] and arrays[1] == counter
+
+
+@pytest.mark.parametrize(
+    "answer", [np.zeros(4), np.zeros((3, 1)), np.array([0, 0, math.nan]), np.array([0, math.inf, 0])]
+)
+def test_a_rule_s_answer_has_one_finite_number_a_column(answer: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected 3 finite numbers from the rule, got shape"):
+        decide(detector=Largest(0), rule=lambda batch, rows: answer)
+
+
+@pytest.mark.parametrize(
+    ("guilty", "silent", "withheld"), [({3}, (), "removed and banned"), (set(), (3,), "removed"), (set(), (), "")]
+)
+def test_observed_it_is_told_what_would_have_been_done(
+    guilty: set[int], silent: tuple[int, ...], withheld: str
+) -> None:
+    report = decide(Knows(frozenset(guilty)), silent=silent, observe=True, replies=[*EIGHT, Reply(9, problem="late")])
+    assert {v.node_id: v.withheld for v in report.nodes if v.withheld} == ({3: withheld} if withheld else {})
+    assert len(report.accepted) == 8 and banned(report) == []
+    (rejected,) = report.having(Outcome.REJECTED)
+    assert not rejected.accepted and rejected.withheld == ""

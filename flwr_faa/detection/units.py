@@ -49,17 +49,20 @@ class Unit:
         """
         if not np.isfinite(largest).all():
             raise ArgumentValueError("expected finite updates, got NaN or infinity")
-        usual = float(np.median(largest[largest > 0])) if largest.any() else 1.0
-        far = largest / FAR > usual
-        if SMALL <= usual <= LARGE and not far.any():
+        if not largest.any():
             return None
-        factors = np.where(far, 1 / np.where(far, largest, 1.0) * (FAR * usual), 1.0)
-        return cls(factors, 0 if SMALL <= usual <= LARGE else -int(np.frexp(usual)[1]))
+        usual = float(np.median(largest[largest > 0]))
+        fits, far = SMALL <= usual <= LARGE, largest / FAR > usual
+        if fits and not far.any():
+            return None
+        factors = np.ones(len(largest))
+        factors[far] = 1 / largest[far] * (FAR * usual)
+        return cls(factors, 0 if fits else -int(np.frexp(usual)[1]))
 
     def apply(self, x: Floats, rows: Sequence[int] | npt.NDArray[np.intp]) -> None:
         """Multiply some columns of these rows, in place."""
-        for part, factor in zip(x, self.factors[np.asarray(rows, np.intp)], strict=True):
-            part[:] = np.ldexp(part * factor, self.exponent)
+        for i, factor in enumerate(self.factors[np.asarray(rows, np.intp)]):
+            x[i] = np.ldexp(x[i] * factor, self.exponent)
 
 
 def measurable(updates: Floats) -> Floats:

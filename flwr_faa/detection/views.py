@@ -148,7 +148,7 @@ def robust_z(values: Vector, least: float = 0.0) -> Vector:
     return np.asarray((values - centre[..., None]) / spread[..., None])
 
 
-def centre_and_spread(values: Vector, least: float = 0.0) -> tuple[Vector, Vector]:
+def centre_and_spread(values: Vector, least: float) -> tuple[Vector, Vector]:
     """What ``robust_z`` measures with: the median, and 1.4826 MAD or its stand-in, along the last axis."""
     centre = middle(values)
     away = np.abs(values - centre[..., None])
@@ -219,7 +219,7 @@ def _views(cloud: Cloud, slack: float, same: float) -> list[View]:
     return views
 
 
-def block_views(block: Block, name: str, slack: float = 1.0, same: float = 0.0) -> list[View]:
+def block_views(block: Block, name: str, slack: float, same: float) -> list[View]:
     """Up to nine views of one block: distances to several numbers of neighbours, norm, direction, signs.
 
     ``same`` is the part of the usual length below which distances are floored.
@@ -304,7 +304,7 @@ def statistics_view(changes: Floats) -> View:
     return View("statistics", np.log1p(size), what, "closer", "farther", True, LEAST_STATISTICS, matters)
 
 
-def log_nearest(block: Block, k: int, least: float = 0.0) -> Vector:
+def log_nearest(block: Block, k: int, least: float) -> Vector:
     """Log of the mean distance to the ``k`` nearest others; distances below ``least`` are as good as that."""
     return _log_mean(block.nearest[:, :k], least)
 

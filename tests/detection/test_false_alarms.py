@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
 from sklearn.datasets import load_digits
 
 from apps.lab.attacks import Boosted, SignFlip
@@ -20,7 +19,7 @@ from flwr_faa import TrainingPlan
 from flwr_faa.detection import MultiView, as_detector
 from flwr_faa.detection.geometry import Cloud
 from flwr_faa.detection.multiview import RATE
-from flwr_faa.detection.threshold import largest_z, student_isf
+from flwr_faa.detection.threshold import largest_z
 from flwr_faa.detection.views import FAR, GROSS, LONG, harm_views, number_of_chances, pull_of
 from flwr_faa.pipeline import Pipeline
 from flwr_faa.replies.updates import Batch, Layout, Reply, read_replies
@@ -161,12 +160,6 @@ def test_scores_exceed_the_threshold_only_where_the_difference_matters():
         assert not (np.abs(view.among(4.0)) > 4.0)[(away > -below) & (away < above)].any()
     assert views[0].matters[1] == FAR
     assert harm_views(Cloud.of(batch_of(crowd(5))))[0].matters[1] == GROSS
-
-
-def test_the_quantile_is_students():
-    for p in (0.25, 0.01, 1e-4, 1e-6):
-        for freedom in (0.8, 2.0, 5.5, 16.0):
-            np.testing.assert_allclose(student_isf(p, freedom), t.isf(p, freedom), rtol=1e-5)
 
 
 def test_the_command_prints_both_tables(tmp_path, capsys):

@@ -6,7 +6,17 @@ from hypothesis.extra import numpy as hnp
 
 from flwr_faa.detection import MultiView
 from flwr_faa.detection.geometry import Cloud
-from flwr_faa.detection.views import View, block_views, log_nearest, robust_z, update_views
+from flwr_faa.detection.multiview import RATE
+from flwr_faa.detection.threshold import largest_z
+from flwr_faa.detection.views import (
+    View,
+    block_views,
+    harm_views,
+    log_nearest,
+    number_of_chances,
+    robust_z,
+    update_views,
+)
 from tests.detection.simulate import CROWD_SHAPES, batch_of, crowd
 
 
@@ -69,7 +79,7 @@ def test_neighbour_views_ignore_translation():
     updates = crowd(20, dtype=np.float64)
     for k in (1, 3, 12):
         one, other = (Cloud.of(batch_of(x)) for x in (updates, updates + 5))
-        a, b = (c.by_row(log_nearest(c.whole, k)) for c in (one, other))
+        a, b = (c.by_row(log_nearest(c.whole, k, 0.0)) for c in (one, other))
         np.testing.assert_allclose(a, b, atol=1e-9)
 
 
@@ -121,7 +131,8 @@ def test_names_are_unique_and_lines_read_well():
 
 def test_slack_only_widens_the_spread():
     cloud = Cloud.of(batch_of(crowd(20), CROWD_SHAPES))
-    for loose, tight in zip(block_views(cloud.whole, "update"), block_views(cloud.whole, "update", 0.0), strict=True):
+    ways = (block_views(cloud.whole, "update", slack, 0.0) for slack in (1.0, 0.0))
+    for loose, tight in zip(*ways, strict=True):
         assert (np.abs(loose.z) <= np.abs(tight.z)).all()
 
 
@@ -137,3 +148,35 @@ def test_views_can_be_replaced():
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="threshold to be a finite number above 0"):
             MultiView(threshold=wrong)
+
+
+@pytest.mark.parametrize("n", [3, 5, 6, 20])
+def test_without_a_threshold_it_is_that_of_two_false_alarms_in_a_hundred(n):
+    """Of six clients where there are fewer."""
+    batch = batch_of(crowd(n), CROWD_SHAPES)
+    chances = number_of_chances(harm_views(Cloud.of(batch)))
+    assert RATE == 0.02 and MultiView().detect(batch).threshold == largest_z(max(n, 6), chances, 0.02)
+
+
+@pytest.mark.parametrize(("threshold", "suspects"), [(3.0, ()), (2.99, (4,)), (0.5, (4,))])
+def test_a_score_at_the_threshold_is_not_above_it(threshold, suspects):
+    def one(cloud):
+        return [View("one", cloud.by_row(np.zeros(5)) + 3.0 * (cloud.whole.norms > 1), "it", "less", "more", least=1.0)]
+
+    updates = np.zeros((5, 3), np.float32)
+    updates[:, 0] = [0.5, 0.6, 0.7, 0.8, 2]
+    batch = batch_of(updates)
+    found = MultiView(threshold, views=one).detect(batch)
+    assert found.suspects == suspects and found.threshold == threshold
+    assert found.scores.tolist() == [0, 0, 0, 0, 3]
+
+
+def test_without_a_threshold_own_views_count_where_they_matter():
+    def one(cloud):
+        return [View("one", cloud.whole.norms, "it", "less", "more", log=False, matters=(np.inf, 40.0))]
+
+    updates = np.zeros((9, 3))
+    updates[:, 0] = np.arange(1, 10)
+    for last, suspects in ((44.9, ()), (45.1, (8,))):  # the median is 5
+        updates[8, 0] = last
+        assert MultiView(views=one).detect(batch_of(updates)).suspects == suspects

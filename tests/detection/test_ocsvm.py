@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from sklearn.svm import OneClassSVM
 
-from flwr_faa.detection import OCSVM, Everyone
+from flwr_faa.detection.ocsvm import OCSVM
 from tests.detection.simulate import attacked_round, batch_of, crowd
 
 
@@ -58,15 +60,46 @@ def test_identical_updates_still_give_half():
 
 
 def test_settings_are_checked_and_pyod_is_named_if_missing(monkeypatch):
-    with pytest.raises(ValueError, match="nu to be a finite number above 0 and below 1"):
-        OCSVM(nu=1.0)
+    assert repr(OCSVM()) == "OCSVM(nu=0.5)"
+    for wrong in (1.0, 0.0, 1.5, -0.5):
+        with pytest.raises(ValueError, match="nu to be a finite number above 0 and below 1"):
+            OCSVM(nu=wrong)
     monkeypatch.setitem(sys.modules, "pyod.models.ocsvm", None)
     with pytest.raises(ImportError, match=r"flwr-anomaly\[server\]"):
         OCSVM().detect(batch_of(crowd(5)))
 
 
-def test_everyone_is_everyone():
-    batch = batch_of(crowd(5))
-    found = Everyone().detect(batch)
-    assert sorted(found.suspects) == list(range(5)) and (found.scores > found.threshold).all()
-    assert repr(Everyone()) == "Everyone()" and repr(OCSVM()) == "OCSVM(nu=0.5)"
+def test_a_share_of_the_clients_is_rounded_down_but_not_by_rounding():
+    """.29 of a hundred are 29, which floats say is a little less."""
+    for nu, n, most in ((0.29, 100, 29), (0.5, 5, 2), (0.999, 3, 2), (0.001, 8, 0)):
+        assert len(OCSVM(nu).detect(batch_of(np.ones((n, 2), np.float32))).suspects) == most
+
+
+def test_each_side_of_the_boundary_is_told_and_on_it_the_farthest_come_first():
+    """The decision values are those of scikit-learn with the kernel of Eq. 13, c the median squared distance."""
+    updates = crowd(20, dtype=np.float64)
+    updates[[3, 8]] += 5
+    batch = batch_of(updates)
+    found = OCSVM().detect(batch)
+    squared = cdist(updates, updates) ** 2
+    c = np.median(squared[~np.eye(20, dtype=bool)])
+    svm = OneClassSVM(kernel="precomputed", nu=0.5, tol=1e-9).fit(np.exp(-squared / c))
+    np.testing.assert_allclose(found.scores, -svm.decision_function(np.exp(-squared / c)), atol=1e-6)
+    sides = {-1: "inside", 0: "on", 1: "outside"}
+    for score, line in zip(found.scores, found.evidence, strict=True):
+        assert line.startswith(f"one-class SVM: {sides[int(np.sign(score))]} the boundary (score ")
+    assert len({int(np.sign(score)) for score in found.scores}) == 3
+    far = squared.mean(axis=1)
+    order = sorted(range(20), key=lambda row: (-max(found.scores[row], -1), -far[row]))
+    assert found.suspects == tuple(order[:10])
+
+
+def test_where_most_pairs_are_clones_the_mean_distance_is_the_width():
+    updates = np.zeros((12, 4))
+    updates[3, 0], updates[7, 1] = 20.0, 30.0
+    found = OCSVM(0.2).detect(batch_of(updates))
+    assert found.suspects == (7, 3) and np.isfinite(found.scores).all()
+    squared = cdist(updates, updates) ** 2
+    c = squared.sum() / (12 * 11)
+    svm = OneClassSVM(kernel="precomputed", nu=0.2, tol=1e-9).fit(np.exp(-squared / c))
+    np.testing.assert_allclose(found.scores, -svm.decision_function(np.exp(-squared / c)), atol=1e-6)

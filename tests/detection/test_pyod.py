@@ -17,7 +17,8 @@ from pyod.models.rod import ROD
 from pyod.models.sos import SOS
 from sklearn.ensemble import IsolationForest
 
-from flwr_faa.detection import OCSVM, MultiView, PyODDetector, Sequential, as_detector
+from flwr_faa.detection import OCSVM, MultiView, PyODDetector, Sequential, as_detector, pyod
+from flwr_faa.replies.updates import Batch, Layout
 from tests.detection.simulate import CROWD_SHAPES, batch_of, crowd
 
 
@@ -162,3 +163,208 @@ def test_importing_detection_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Told:
+    """A detector with the scores, threshold and labels that a test chose, which it leaves or whose error it raises."""
+
+    def __init__(self, scores, threshold=1.0, error=None, **attributes):
+        self.scores, self.threshold, self.error = np.asarray(scores, float), threshold, error
+        self.seen = []
+        self.__dict__.update(attributes)
+
+    def __deepcopy__(self, memo):
+        made = Told(self.scores, self.threshold, self.error)
+        made.__dict__.update(self.__dict__)  # what is seen is seen by all copies
+        return made
+
+    def fit(self, x):
+        self.seen.append({"shape": x.shape, **{k: v for k, v in vars(self).items() if k != "seen"}})
+        if self.error is not None:
+            raise self.error
+        self.decision_scores_, self.threshold_ = self.scores[: len(x)], self.threshold
+        self.labels_ = (self.decision_scores_ > self.threshold).astype(int)
+
+
+def told(batch, scores, **more):
+    """A detection whose detector gave these scores to the rows of the batch."""
+    return PyODDetector(Told(np.asarray(scores, float)[list(batch.canonical)], **more)).detect(batch, 0)
+
+
+def test_scores_threshold_and_labels_are_reported_as_they_are():
+    batch = batch_of(crowd(4))
+    found = told(batch, [0.5, 3.0, -1.0, 2.0], threshold=1.25, evidence_=["near"] * 4)
+    assert found.scores.tolist() == [0.5, 3.0, -1.0, 2.0] and found.threshold == 1.25
+    assert found.suspects == (1, 3) and found.evidence[0] == "Told: 0.5 against 1.25; near"
+    assert told(batch, [0.5, 3.0, -1.0, 2.0]).evidence[1] == "Told: 3 against 1"
+    endless = told(batch, [0.5, np.inf, -1.0, 0.0])
+    assert endless.suspects == (1,) and endless.scores[1] == np.finfo(float).max
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold"),
+    [([0, 0, np.nan, 9, 0, 0, 0, 0], 1.0), ([0, 0, 0, 9, 0, 0, 0, 0], np.nan), ([0, 0, -np.inf, 9, 0, 0, 0, 0], 1.0)],
+)
+def test_a_score_or_a_threshold_that_is_no_number_is_enough_to_do_without_a_detector(scores, threshold):
+    """Although it has named somebody, and somebody else it has not."""
+    batch = batch_of(crowd(8))
+    broken = Told(scores, threshold)
+    with pytest.warns(
+        RuntimeWarning, match="Told failed on 8 updates .a score or the threshold is not a number., so MultiView"
+    ) as w:
+        found = PyODDetector(broken).detect(batch, 0)
+    assert found.threshold == MultiView().detect(batch).threshold
+    assert w[0].filename == __file__  # the warning points at who asked
+
+
+@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, IndexError, RuntimeError, np.linalg.LinAlgError])
+def test_what_numerics_raise_is_survived(error):
+    batch = batch_of(crowd(8))
+    with pytest.warns(RuntimeWarning, match=f"{error.__name__}: too odd.*MultiView decides"):
+        found = PyODDetector(Told(np.zeros(8), error=error("too odd"))).detect(batch, 0)
+    assert found.evidence[0].startswith("Told failed; ")
+
+
+def test_a_mistake_of_the_program_is_not_taken_for_odd_updates():
+    with pytest.raises(TypeError, match="not an array"):
+        PyODDetector(Told(np.zeros(8), error=TypeError("not an array"))).detect(batch_of(crowd(8)), 0)
+
+
+@pytest.mark.parametrize(("seed", "state"), [(0, 0), (7, 7), (2**32 - 1, 2**32 - 1), (2**32 + 5, 5), (-1, 2**32 - 1)])
+def test_a_random_state_that_is_left_open_is_the_round_s_seed(seed, state):
+    for given, expected in ((None, state), (3, 3)):
+        detector = Told(np.zeros(4), random_state=given)
+        PyODDetector(detector).detect(batch_of(crowd(4)), seed)
+        assert [seen["random_state"] for seen in detector.seen] == [expected]
+        assert detector.random_state == given
+
+
+@pytest.mark.parametrize(("components", "shape"), [(None, (6, 5)), (2, (6, 2)), (9, (6, 5))])
+def test_so_many_principal_coordinates_are_kept(components, shape):
+    detector = Told(np.zeros(6))
+    PyODDetector(detector, components).detect(batch_of(crowd(6, dtype=np.float64)), 0)
+    assert [seen["shape"] for seen in detector.seen] == [shape]
+
+
+def test_who_works_on_parameters_gets_statistics_only_if_it_asks():
+    layout = Layout((*CROWD_SHAPES, (2,)), (np.dtype(np.float32),) * 4, names=("a", "b", "c", "running_mean"))
+    updates = np.concatenate([crowd(5), np.ones((5, 2), np.float32)], axis=1)
+    batch = Batch(tuple(range(5)), updates, np.ones(5), layout, {})
+    for attributes, columns in (({}, 35), ({"statistics": None}, 37)):
+        detector = Told(np.zeros(5), label_blocks=None, **attributes)
+        PyODDetector(detector).detect(batch, 0)
+        (seen,) = detector.seen
+        assert seen["shape"] == (5, columns) and len(seen["label_blocks"]) == 3
+        assert "statistics" not in attributes or seen["statistics"] == 2
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_client_is_no_suspect_and_of_two_one_may_be(n):
+    detector = Told([5.0, 0.0])
+    found = PyODDetector(detector).detect(batch_of(crowd(n)), 0)
+    assert len(detector.seen) == n - 1 and len(found.suspects) == n - 1
+    if n == 1:
+        assert found.scores.tolist() == [0.0] and found.threshold == 0.0
+        assert found.evidence == ("Told: nobody to compare with",)
+
+
+def test_nobody_is_compared_with_nobody():
+    """Of two whose detector fails nobody is left out: one alone cannot be fitted."""
+    detector = Told([0.0, 0.0], error=ValueError("two"))
+    with pytest.warns(RuntimeWarning, match="MultiView decides"):
+        PyODDetector(detector).detect(batch_of(crowd(2)), 0)
+    assert len(detector.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "suspects", "sizes"),
+    [(12, 3, [3, 1, 2, 4]), (12, 0, [1, 2, 4]), (12, 6, [6, 1, 2, 4]), (12, 7, [1, 2, 4]), (16, 2, [2, 1, 4, 8]),
+     (15, 1, [1, 2, 4]), (2, 1, [1]), (3, 2, [1]), (1, 1, [])],
+)  # fmt: skip
+def test_the_suspects_are_left_out_first_then_the_oddest_and_at_most_half(n, suspects, sizes):
+    order = list(range(n))[::-1]
+    assert list(pyod._oddest(order, suspects)) == [order[:size] for size in sizes]
+
+
+class Blind:
+    """Finds the last odd, and nothing else; as LoMar it works on distances."""
+
+    def fit_cloud(self, cloud, places):
+        self.decision_scores_, self.threshold_ = np.eye(len(places))[-1], 0.5
+        self.labels_ = (self.decision_scores_ > 0.5).astype(int)
+
+
+class BlindMatrix(Blind):
+    """The same without distances."""
+
+    fit_cloud = property()  # hasattr is False
+
+    def fit(self, x):
+        Blind.fit_cloud(self, None, x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "many", "trusted"),
+    [(Blind, 13, False), (Blind, 12, True), (BlindMatrix, 13, False), (BlindMatrix, 12, False)],
+)
+def test_in_large_rounds_who_works_on_distances_is_trusted_to_see_who_is_far(monkeypatch, kind, many, trusted):
+    monkeypatch.setattr(pyod, "MANY", many)
+    updates = np.zeros((12, 35), np.float32)
+    updates[:, 0], updates[:, 1], updates[4] = 1, 1e-5 * np.arange(12), 1000
+    batch = batch_of(updates)
+    assert batch.canonical[-1] != 4  # whom the detector names
+    if trusted:
+        assert 4 not in PyODDetector(kind()).detect(batch, 0).suspects
+    else:
+        with pytest.warns(RuntimeWarning, match="finds nothing odd in an update far from equal ones"):
+            assert 4 in PyODDetector(kind()).detect(batch, 0).suspects
+
+
+class Short(Told):
+    """Fails on a full round, and finds nobody odd in others."""
+
+    def __deepcopy__(self, memo):
+        made = Short(self.scores, self.threshold)
+        made.seen = self.seen
+        return made
+
+    def fit(self, x):
+        super().fit(x)
+        if len(x) == len(self.scores):
+            raise ValueError("one too many")
+        self.labels_[:] = 0
+
+
+@pytest.mark.parametrize("highest", [-5.0, 0.0, 0.25, 7.0, 1e308])
+@pytest.mark.parametrize("threshold", [-8.0, 0.5, 20.0, np.inf, 1e308])
+def test_whoever_had_to_be_left_out_is_odder_than_all_others(highest, threshold):
+    updates = crowd(9)
+    updates[5] *= 50
+    with pytest.warns(RuntimeWarning, match="works without node 5"):
+        found = PyODDetector(Short(highest - np.arange(9.0), threshold)).detect(batch_of(updates), 0)
+    assert found.suspects[0] == 5 and np.isfinite(found.scores).all()
+    most = max(np.delete(found.scores, 5).max(), threshold if np.isfinite(threshold) else -np.inf)
+    assert found.scores[5] > most or found.scores[5] == np.finfo(float).max
+    assert found.threshold == threshold
+
+
+def test_all_odd_is_no_answer():
+    with pytest.warns(RuntimeWarning, match="it finds all of them odd"):
+        PyODDetector(Told(np.full(8, 5.0))).detect(batch_of(crowd(8)), 0)
+
+
+def test_a_detector_needs_both_methods_or_a_fit_with_labels():
+    class Half:
+        def detect(self, batch, seed):
+            return None
+
+    class Fits:
+        def fit(self, x):
+            return self
+
+    for other in (Half(), Fits()):
+        with pytest.raises(TypeError, match="expected a detector"):
+            as_detector(other)
+    labelled = Fits()
+    labelled.label_blocks = None
+    assert as_detector(labelled).detector is labelled

@@ -197,3 +197,46 @@ def test_a_conviction_lowers_the_threshold_to_those_as_odd_but_never_into_the_cr
     assert detector.more(batch, detection, {0: True, 1: True})[:2] == (2, 3)  # .8 x 4.8 = 3.84
     low = detector.more(batch, detection, {6: True})  # an audit of somebody inconspicuous
     assert set(low) >= {0, 1, 2, 3, 4} and len(low) == 6  # above the floor, and one look-alike
+
+
+def test_as_odd_is_four_fifths_of_the_least_convicted_and_at_least_three():
+    batch = batch_of(np.random.default_rng(0).normal(size=(10, 50)).astype(np.float32))
+    detector = Sequential(Given([6.0, 5.0, 4.0, 3.99, 3.0, 2.99, 1, 1, 1, 1], threshold=9.0), audits=0, patience=1)
+    detection = detector.detect(batch, 0)
+    named = detector.more(batch, detection, {0: True, 1: True})  # .8 x 5 = 4
+    assert named[0] == 2 and len(named) == 1 + 2  # and as many look-alikes as were convicted
+    named = detector.more(batch, detection, {3: True})  # .8 x 3.99 = 3.19
+    assert named[:3] == (0, 1, 2) and len(named) == 3 + 1
+    named = detector.more(batch, detection, {6: True})  # an audit of somebody inconspicuous
+    assert named[:5] == (0, 1, 2, 3, 4) and len(named) == 5 + 1
+
+
+@pytest.mark.parametrize(("alike", "next_"), [(0, 2), (1, 2), (2, 2), (3, 3), (5, 5)])
+def test_as_many_look_alikes_are_asked_as_were_convicted(alike, next_):
+    batch = cluster(n=30, bad=20)
+    detector = Sequential(first=Nothing(0), audits=0, patience=2)
+    found = detector.detect(batch, 0)
+    assert len(detector.more(batch, found, dict.fromkeys(range(alike + 1), True))) == next_
+
+
+def test_nobody_is_left_to_ask():
+    batch, detector = cluster(n=4, bad=4), Sequential(first=Nothing(0, 1), audits=0)
+    found = detector.detect(batch, 0)
+    assert detector.more(batch, found, {0: True, 1: True, 2: True, 3: True}) == ()
+    assert detector.more(batch, found, {0: True, 1: True, 2: True}) == (3,)
+    for fewest in ({"audits": 0}, {"patience": 1}):
+        assert Sequential(**fewest)
+
+
+def test_likeness_of_clones_is_finite_and_without_cleared_it_is_the_distance_alone():
+    batch = batch_of(np.array([[0.0], [0.0], [4.0], [8.0]]))
+    np.testing.assert_allclose(look_alike(batch, [0], [3])[[1, 2]], np.log([8 / 8e-12, 4 / 4]))
+    np.testing.assert_allclose(look_alike(batch, [0], []), -np.log([8e-12, 8e-12, 4, 8]))
+
+
+def test_without_a_multiview_all_suspects_are_grave():
+    batch = batch_of(crowd(10))
+    found = Detection(np.zeros(10), 1.0, (3, 4), ("",) * 10)
+    assert Sequential(first=Nothing(3, 4)).grave(batch, found) == (3, 4)
+    assert Sequential().grave(batch, found) == MultiView().detect(batch).suspects
+    assert MultiView().grave(batch, found) == (3, 4) and MultiView().more(batch, found, {3: True}) == ()
