@@ -392,6 +392,8 @@ def test_a_round_s_nonce_and_seed_go_where_they_belong_and_are_zero_unless_given
         Pipeline(seeing, verifier).run(4, EIGHT, W, lambda challenges: {}, **given)
         assert {(case.round, case.nonce) for case in verifier.cases} == {(4, nonce)}
         assert [told for _, told in seeing.given] == [seed]
+    with pytest.raises(TypeError):
+        Pipeline(Remembering(), None).run(4, EIGHT, W, lambda challenges: {}, 5)  # which of the two?
 
 
 def test_a_round_without_updates_has_no_threshold_and_no_phases_of_detection() -> None:
@@ -430,3 +432,5 @@ def test_observed_it_is_told_what_would_have_been_done(
     assert len(report.accepted) == 8 and banned(report) == []
     (rejected,) = report.having(Outcome.REJECTED)
     assert not rejected.accepted and rejected.withheld == ""
+    alone = decide(detector=Largest(2), observe=True)
+    assert [v.withheld for v in alone.nodes] == [""] * 6 + ["removed"] * 2 and len(alone.accepted) == 8

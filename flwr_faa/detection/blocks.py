@@ -152,9 +152,9 @@ class Sums:
         lengths = norms * math.sqrt(median_square)
         to_median = _ratio(self.to_median, lengths, 0.0)
         # One minus a cosine near 1 would be rounding. It is the squared sine, known from centred rows, over 1 + cos.
-        sine = np.maximum(_ratio(size * median_square - across**2, lengths**2, 0.0), 0.0)
         along = (to_median > 0.5) & (self.square >= SHORT * median_square)
-        to_median[along] = 1 - sine[along] / (1 + to_median[along])
+        sine = np.maximum(size * median_square - across**2, 0.0)[along] / lengths[along] ** 2
+        to_median[along] = 1 - sine / (1 + to_median[along])
         return Block(
             squared,
             norms,

@@ -65,7 +65,7 @@ class Near:
     width: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Measures:
     """What one walk over all columns finds."""
 
@@ -290,8 +290,9 @@ class Cloud:
             product[found.nonzero == 0] = 0
         short = np.flatnonzero((found.square < SHORT * found.median_square) & (found.nonzero > 0))
         if len(short):
-            for product, again in zip(products, self._products(parts, short), strict=True):
-                product[short] = again
+            again = self._products(parts, short)
+            for k, product in enumerate(products):
+                product[short] = again[k]
 
     def _products(self, parts: Sequence[slice], which: npt.NDArray[np.intp]) -> Vector:
         """Inner products of some rows with themselves, the median and the mean, in another walk, shape (3, m)."""
@@ -343,9 +344,9 @@ def embed(squared: Vector) -> Vector:
     -------
     ndarray, shape (n, max(1, rank))
     """
-    gram = -0.5 * (squared - squared.mean(axis=0) - squared.mean(axis=1)[:, None] + squared.mean())
+    mean = squared.mean(axis=0)
     with single_threaded():
-        values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+        values, vectors = np.linalg.eigh(-0.5 * (squared - mean - mean[:, None] + mean.mean()))
     values, vectors = values[::-1], vectors[:, ::-1]
     keep = max(1, int(np.count_nonzero(values > 1e-14 * values[0])))
     points = vectors[:, :keep] * np.sqrt(np.maximum(values[:keep], 0.0))

@@ -107,7 +107,7 @@ class PyODDetector(Detector):
     def _detection(self, batch: Batch, cloud: Cloud, found: Fit, places: Places, problem: str) -> Detection:
         """The detection of a fit of the updates at some places of the canonical order; whoever is elsewhere is odd."""
         n, highest = len(batch), float(found.scores.max())
-        above = max(highest, found.threshold if np.isfinite(found.threshold) else 0.0)
+        above = max(highest, found.threshold)
         beyond = min(above + abs(above) + 1, np.finfo(np.float64).max)
         scores, odd, lines = np.full(n, beyond), np.ones(n, bool), [problem] * n
         scores[places], odd[places] = found.scores, found.odd

@@ -84,7 +84,7 @@ class Sequential:
         cleared = [row for row, guilty in judged.items() if not guilty]
         alike = [guilty for row, guilty in judged.items() if row not in first]
         tired = len(alike) >= self.patience and not any(alike[-self.patience :])
-        if not convicted or tired or len(first | judged.keys()) == len(batch):
+        if not convicted or tired:
             return ()
         asked = first | judged.keys()
         as_odd = max(FLOOR, AS_ODD * min(detection.scores[row] for row in convicted))

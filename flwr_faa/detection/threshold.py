@@ -46,5 +46,5 @@ def student_isf(p: float, freedom: float) -> float:
     angle = np.geomspace(1e-15, math.pi / 2, 50_001)
     height = np.sin(angle) ** (freedom - 1) * angle  # d angle = angle d log(angle)
     tail = np.cumsum(height[1:] + height[:-1])
-    found = np.interp(math.log(2 * p * tail[-1]), np.log(np.maximum(tail, 1e-300)), np.log(angle[1:]))
+    found = np.interp(math.log(2 * p * tail[-1]), np.log(tail), np.log(angle[1:]))
     return math.sqrt(freedom) / math.tan(math.exp(found))

@@ -58,8 +58,9 @@ def test_a_matrix_is_sorted_by_its_bytes(columns):
 # What is measured, and how exactly
 
 
-def off(updates):
-    """How far off the squared distances are, relative to the largest."""
+def off(n, columns, dtype=np.float32):
+    """How far off squared distances are, relative to the largest; of integers, so that centring rounds nothing."""
+    updates = np.random.default_rng(0).integers(-5000, 5000, (n, columns)).astype(dtype)
     cloud, wide = Cloud.of(batch_of(updates)), updates.astype(np.float64)
     exact = cdist(wide, wide) ** 2
     return np.abs(in_rows(cloud, cloud.whole.squared) - exact).max() / exact.max()
@@ -67,17 +68,23 @@ def off(updates):
 
 @pytest.mark.parametrize(("n", "rounded"), [(255, False), (256, True)])
 def test_from_256_updates_on_products_are_float32_however_few_columns(n, rounded):
-    found = off(np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32))
+    found = off(n, 3)
     assert 1e-10 < found < 1e-6 if rounded else found < 1e-14
+
+
+def test_distances_within_a_label_take_half_the_memory_where_products_are_float32():
+    for n, dtype in ((255, np.float64), (256, np.float32)):
+        updates = np.random.default_rng(0).normal(size=(n, 35)).astype(np.float32)
+        assert {block.squared.dtype for block in Cloud.of(batch_of(updates, CROWD_SHAPES)).labels} == {np.dtype(dtype)}
 
 
 @pytest.mark.parametrize(("less", "rounded"), [(0, True), (1, False)])
 def test_from_so_many_numbers_on_products_are_float32(monkeypatch, less, rounded):
     """They are counted in the columns that are measured. Products of float64 are float64."""
     monkeypatch.setattr(kernels, "LARGE", 9 * 20 + less)
-    found = off(crowd(9)[:, :20])
+    found = off(9, 20)
     assert 1e-10 < found < 1e-6 if rounded else found < 1e-14
-    assert off(crowd(9, dtype=np.float64)[:, :20]) < 1e-14
+    assert off(9, 20, np.float64) < 1e-14
 
 
 @pytest.mark.parametrize("chunk", [5, 7, 40])
@@ -148,6 +155,8 @@ def test_a_classifier_and_what_stands_before_and_behind_it_are_told_apart():
         assert near.length == pytest.approx(np.median(np.linalg.norm(part, axis=1)))
         assert near.width == len(columns)
     np.testing.assert_array_equal(cloud.statistics, x[:, 11:])
+    assert cloud._beyond_labels() == [slice(0, 3), slice(6, 8), slice(10, 11)]
+    assert cloud_of(x, (np.arange(2), np.arange(9, 12)))._beyond_labels() == [slice(2, 9)]
     only = cloud_of(x[:, :5], (np.arange(3), np.arange(3, 5)))
     assert only.classifier is None and only.backbone is None and len(only.near_labels) == 2
     assert cloud_of(x).classifier is None and cloud_of(x).near_labels == ()

@@ -197,6 +197,8 @@ def test_scores_threshold_and_labels_are_reported_as_they_are():
     assert found.scores.tolist() == [0.5, 3.0, -1.0, 2.0] and found.threshold == 1.25
     assert found.suspects == (1, 3) and found.evidence[0] == "Told: 0.5 against 1.25; near"
     assert told(batch, [0.5, 3.0, -1.0, 2.0]).evidence[1] == "Told: 3 against 1"
+    with pytest.raises(ValueError, match="shorter"):  # one line a row
+        told(batch, [0.5, 3.0, -1.0, 2.0], evidence_=["near"] * 3)
     endless = told(batch, [0.5, np.inf, -1.0, 0.0])
     assert endless.suspects == (1,) and endless.scores[1] == np.finfo(float).max
 
@@ -247,15 +249,15 @@ def test_so_many_principal_coordinates_are_kept(components, shape):
 
 
 def test_who_works_on_parameters_gets_statistics_only_if_it_asks():
-    layout = Layout((*CROWD_SHAPES, (2,)), (np.dtype(np.float32),) * 4, names=("a", "b", "c", "running_mean"))
-    updates = np.concatenate([crowd(5), np.ones((5, 2), np.float32)], axis=1)
+    layout = Layout((*CROWD_SHAPES, (40,)), (np.dtype(np.float32),) * 4, names=("a", "b", "c", "running_mean"))
+    updates = np.concatenate([crowd(5), np.ones((5, 40), np.float32)], axis=1)
     batch = Batch(tuple(range(5)), updates, np.ones(5), layout, {})
-    for attributes, columns in (({}, 35), ({"statistics": None}, 37)):
+    for attributes, columns in (({}, 35), ({"statistics": None}, 75)):
         detector = Told(np.zeros(5), label_blocks=None, **attributes)
         PyODDetector(detector).detect(batch, 0)
         (seen,) = detector.seen
         assert seen["shape"] == (5, columns) and len(seen["label_blocks"]) == 3
-        assert "statistics" not in attributes or seen["statistics"] == 2
+        assert "statistics" not in attributes or seen["statistics"] == 40
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -305,7 +307,7 @@ class BlindMatrix(Blind):
 
 @pytest.mark.parametrize(
     ("kind", "many", "trusted"),
-    [(Blind, 13, False), (Blind, 12, True), (BlindMatrix, 13, False), (BlindMatrix, 12, False)],
+    [(Blind, 13, False), (Blind, 12, True), (Blind, 5, True), (BlindMatrix, 13, False), (BlindMatrix, 12, False)],
 )
 def test_in_large_rounds_who_works_on_distances_is_trusted_to_see_who_is_far(monkeypatch, kind, many, trusted):
     monkeypatch.setattr(pyod, "MANY", many)
@@ -340,9 +342,9 @@ class Short(Told):
 def test_whoever_had_to_be_left_out_is_odder_than_all_others(highest, threshold):
     updates = crowd(9)
     updates[5] *= 50
-    with pytest.warns(RuntimeWarning, match="works without node 5"):
+    with pytest.warns(RuntimeWarning, match="works without node 5") as w:
         found = PyODDetector(Short(highest - np.arange(9.0), threshold)).detect(batch_of(updates), 0)
-    assert found.suspects[0] == 5 and np.isfinite(found.scores).all()
+    assert found.suspects[0] == 5 and np.isfinite(found.scores).all() and w[0].filename == __file__
     most = max(np.delete(found.scores, 5).max(), threshold if np.isfinite(threshold) else -np.inf)
     assert found.scores[5] > most or found.scores[5] == np.finfo(float).max
     assert found.threshold == threshold

@@ -219,6 +219,14 @@ def test_as_many_look_alikes_are_asked_as_were_convicted(alike, next_):
     assert len(detector.more(batch, found, dict.fromkeys(range(alike + 1), True))) == next_
 
 
+def test_the_last_clean_look_alikes_end_it_whatever_came_before():
+    detector, batch = Sequential(first=Nothing(0), audits=0, patience=2), cluster()
+    found = detector.detect(batch, 0)
+    assert detector.more(batch, found, {0: True, 1: True, 24: False, 25: False}) == ()
+    assert detector.more(batch, found, {0: True, 24: False, 1: True, 25: False})
+    assert detector.more(batch, found, {0: True, 24: False})
+
+
 def test_nobody_is_left_to_ask():
     batch, detector = cluster(n=4, bad=4), Sequential(first=Nothing(0, 1), audits=0)
     found = detector.detect(batch, 0)

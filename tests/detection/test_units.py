@@ -9,7 +9,7 @@ from tests.detection.simulate import crowd
 
 @pytest.mark.parametrize(
     ("usual", "exponent"),
-    [(1e-8, 0), (9.9e-9, 26), (1e8, 0), (1.01e8, -27), (2.0**-90, 89), (0.75 * 2.0**90, -90), (1.0, 0)],
+    [(1e-8, 0), (9.9e-9, 26), (1e8, 0), (100_000_000.5, -27), (2.0**-90, 89), (0.75 * 2.0**90, -90), (1.0, 0)],
 )
 @pytest.mark.parametrize("far", [False, True])
 def test_usual_sizes_from_a_hundred_millionth_to_a_hundred_million_stay_and_others_become_about_one(

@@ -101,7 +101,29 @@ def test_suspects_alone_are_decided_about(given: dict[str, Holdout]) -> None:
     assert told.pop(100) is Outcome.LEFT_OUT
     assert set(told.values()) == {Outcome.TRUSTED}  # the poisoners that nobody suspected, too
     back = next(v for v in report.nodes if v.node_id == 0)
-    assert back.accepted and back.suspect and "does not raise the held-out loss" in back.reason
+    assert back.accepted and back.suspect
+    assert back.reason == "suspected and not asked, but it does not raise the held-out loss; named"
+
+
+@dataclass(frozen=True)
+class Silent(Names):
+    """Gives no reason."""
+
+    def detect(self, batch: Batch, seed: int) -> Detection:
+        return replace(super().detect(batch, seed), evidence=("",) * len(batch))
+
+
+def test_with_whom_the_loss_would_not_be_finite_is_left_out_and_told_so() -> None:
+    def breaks(arrays: list[np.ndarray]) -> float:
+        return distance(arrays) if np.abs(arrays[0]).max() < 5 else float("nan")
+
+    given = [*replies(8, 0), Reply(100, [np.full(D, 1000, np.float32)], 10), Reply(101, [-GOAL], 10)]
+    for detector, own in ((Names(), "; named"), (Silent(), "")):
+        _, report = Decided(given, detector, holdout=Holdout(breaks))()
+        why = {v.node_id: v.reason for v in report.having(Outcome.LEFT_OUT)}
+        assert why[100].startswith("left out, not guilty: with it the held-out loss of ")
+        assert why[100].endswith(f" would not have been finite{own}")
+        assert " would have risen by " in why[101] and why[101].endswith(own) and (own or ";" not in why[101])
 
 
 def test_who_cannot_be_asked_is_decided_about() -> None:
