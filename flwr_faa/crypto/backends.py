@@ -27,7 +27,7 @@ class CharmGroup:
     """P-256 by ``charm_lite`` (OpenSSL). Secp256k1, Charm's default, is six times slower."""
 
     name, curve, code, point_size, mul_cost = "charm", "P-256", 1, 64, 44
-    prime = 2**256 - 2**224 + 2**192 + 2**96 - 1
+    prime = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
     a, b = -3, 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
     add = staticmethod(operator.mul)  # Charm writes its groups multiplicatively
     neg = staticmethod(operator.invert)  # unary minus is 25 times slower: it goes through affine coordinates

@@ -52,7 +52,7 @@ def combine(group: Group, rows: Sequence[Sequence[Point]], scalars: Sequence[int
     Scalars are small (they are weights of a random combination); any sign.
     """
     m, bits = len(rows), max(k.bit_length() for k in scalars)
-    _, width = min((_windows(bits, w) * (m + 2**w + w), w) for w in range(2, 9))
+    _, width = min((_windows(bits, w) * (m + 2**w), w) for w in range(2, 9))
     columns = zip(*rows, *([group.neg(p) for p in row] for row in rows), strict=True)
     signed = [(buckets(np.abs(ds)), (np.arange(m) + m * (ds < 0)).tolist()) for ds in _signed(scalars, width).T[::-1]]
     windows = [[[where[i] for i in bucket] for bucket in window] for window, where in signed]

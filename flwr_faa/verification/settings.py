@@ -22,7 +22,7 @@ _LONGEST = 120
 _AUTHORITIES = "LocalAuthority() for simulations, RemoteAuthority(url, ...) in the field"
 
 
-@lru_cache(maxsize=32)
+@lru_cache
 def settings_of(plan: Training) -> str:
     """Return a plan's settings as JSON: its numbers, its loss by name, its model's layers and arrays.
 
