@@ -227,6 +227,10 @@ def seen_of(profile, log_factor=None, labels=None):
     return {view.name: view for view in sight.views(np.zeros(N) if log_factor is None else log_factor, np.arange(N))}
 
 
+#: So much nearer that z is -4.9 and -5.1, where spreads count as .25.
+JUST = math.exp(-4.9 / 4), math.exp(-5.1 / 4)
+
+
 class TestWhatMatters:
     """Nine agree to the last bit, so any difference is odd. It counts from a size on that an honest update has not."""
 
@@ -274,10 +278,10 @@ class TestWhatMatters:
     @pytest.mark.parametrize(
         ("name", "near", "z"),
         [("label, nearest", (1, 1), 0), ("label, densest", (1, 1), 0)]
-        + [("label, nearest", (f, f), math.log(f) / 0.25) for f in (0.5, 0.25)]
-        + [("label, densest", (f, 1), math.log(f) / 0.25) for f in (0.5, 0.25)]
-        + [("label, nearest", (f, 1), math.log(f) / 0.25) for f in (0.5, 0.25)]
-        + [("label, densest", (f, f), 0) for f in (0.5, 0.25)],
+        + [("label, nearest", (f, f), math.log(f) / 0.25) for f in JUST]
+        + [("label, densest", (f, 1), math.log(f) / 0.25) for f in JUST]
+        + [("label, nearest", (f, 1), math.log(f) / 0.25) for f in JUST]
+        + [("label, densest", (f, f), 0) for f in JUST],
     )
     def test_of_a_label(self, name, near, z):
         """Distances in the second label, to 3 and to .6n: its z counts from -5 on, and a sparse place nowhere."""
