@@ -74,9 +74,10 @@ def test_the_answer_is_that_of_all_at_once(by_tile, widths, rest, dtype, preset)
         np.testing.assert_array_equal(np.sort(tiled.factor_.neighbours), np.sort(once.factor_.neighbours))
 
 
-def test_views_of_hundreds_are_those_of_all_at_once(monkeypatch):
+@pytest.mark.parametrize("d", [1, 4])
+def test_views_of_hundreds_are_those_of_all_at_once(monkeypatch, d):
     """Among so many, a partition sorts nothing but what it is asked for."""
-    x = np.random.default_rng(0).normal(size=(601, 4)) + 1
+    x = np.random.default_rng(0).normal(size=(601, d)) + 1
     once = LoMarDetector().fit(x)
     monkeypatch.setattr(detector, "LARGE", 2)
     monkeypatch.setattr(tiles, "TILE", 250 * 4 * 601 * 2)
@@ -281,7 +282,7 @@ class TestSample:
         place = np.array([0, 3, 4, 9, 12, 15, 20, 21, 28, 29])
         order, _ = tiles._canonical(x)
         settings = SETTINGS | {"relative": relative}
-        found = tiled_factor(x, columns, **settings, sample=Sample(place, exact_nearest))
+        found = tiled_factor(x, columns, **settings, watch=(sight := Sight()), sample=Sample(place, exact_nearest))
         stand_ins = order[place]
         squared = ((x[:, None] - x[stand_ins]) ** 2).sum(axis=2)
         squared[stand_ins, np.arange(10)] = np.inf
@@ -297,6 +298,16 @@ class TestSample:
             np.testing.assert_allclose(found.log_factor_by_label[:, r], np.log(q[near].mean(axis=1) / q))
             total += np.log(q[near].mean(axis=1) / q)
         np.testing.assert_allclose(found.log_factor, total)
+        # Of the ten, six are six tenths and five are half; the nearest of all are found by an index.
+        away, views = np.sort(np.sqrt(squared), axis=1), {v.name: v for v in sight.views(total, found.place)}
+        for name, values in (
+            ("reach", np.log(np.maximum(away[:, 4], np.sqrt(np.median((x**2).sum(axis=1)))))),
+            ("update, six tenths of all others", np.log(away[:, :6].mean(axis=1))),
+            ("update, 3 nearest neighbours, against six tenths of all",
+             np.log(exact_nearest(x)[1] / away[:, :6].mean(axis=1))),
+            ("update, share of positive entries", (x > 0).mean(axis=1)),
+        ):  # fmt: skip
+            np.testing.assert_allclose(np.diff(views[name].values), np.diff(values), atol=1e-9, err_msg=name)
 
     def test_a_relative_bandwidth_is_at_least_a_part_of_the_length(self):
         x = 1e-3 * np.random.default_rng(0).normal(size=(20, 4)) + 1
