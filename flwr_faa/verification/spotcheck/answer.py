@@ -69,7 +69,7 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
     trace = run.trace()
     bound, tree, checkpoints = enrolled.bound(rows.tolist()), enrolled.tree(), run.tree()
     paths = tree.paths(rows.tolist())
-    stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
+    stored = np.load(enrolled.path / "leaves.npy")
     if any(sample_leaf(b, labels[r]) != stored[r].tobytes() for b, r in zip(bound, rows, strict=True)):
         raise RunError(f"{enrolled.path}: expected the bound samples that were written, got others: remove it")
     hashed = [checkpoints.leaves[i] for i in opened]
@@ -77,10 +77,10 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
         raise RunError(f"{run.path}: expected the checkpoints that were written, got others")
     by_row = {row: raw.tobytes() for row, raw in zip(rows.tolist(), bound, strict=True)}
     group = open_group(enrolled.group)
-    proofs = bond.prove(device, group, asked, claims, samples.reshape(len(labels), -1), by_row)
+    proofs = bond.prove(device, group, asked, claims, samples.reshape(len(labels), enrolled.width), by_row)
     return Answer(
         start=checkpoints.paths([0])[0],
-        checkpoints=np.frombuffer(b"".join(encoded), np.uint8).reshape(len(encoded), -1),
+        checkpoints=np.frombuffer(b"".join(encoded), np.uint8).reshape(len(encoded), run.layout.size),
         checkpoint_paths=checkpoints.paths(opened),
         bound=bound,
         paths=paths,

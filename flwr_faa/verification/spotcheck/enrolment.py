@@ -65,12 +65,12 @@ class Enrolment:
 
     def bound(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Return what binds these samples, shape (len(rows), bytes)."""
-        stored = np.load(self.path / "bound.npy", mmap_mode="r", allow_pickle=False)
+        stored = np.load(self.path / "bound.npy", mmap_mode="r")
         return np.array(stored[list(rows)])
 
     def tree(self) -> merkle.Tree:
         """Return the Merkle tree over all samples."""
-        leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
+        leaves = np.load(self.path / "leaves.npy")
         return merkle.Tree([row.tobytes() for row in leaves])
 
     def spend(self, steps: Sequence[tuple[Sequence[int], Callable[[int], Told]]], budget: float) -> None:
@@ -119,7 +119,7 @@ class Enrolment:
 
     @property
     def _names(self) -> list[bytes]:
-        return [name.tobytes() for name in np.load(self.path / "samples.npy", allow_pickle=False)]
+        return [name.tobytes() for name in np.load(self.path / "samples.npy")]
 
     @contextmanager
     def _counted(self) -> Iterator[tuple[sqlite3.Connection, dict[bytes, int]]]:
@@ -195,9 +195,9 @@ def _bind(device: Device, data: Data, binding: str, group: Group, parameters: by
         for name in ("bound.npy", "leaves.npy", "samples.npy", "meta.json"):
             private.file(building / name)
         np.save(building / "bound.npy", rows)
-        np.save(building / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, merkle.SIZE))
+        np.save(building / "leaves.npy", np.frombuffer(b"".join(leaves), np.uint8).reshape(len(leaves), merkle.SIZE))
         hashes = [device.name(row.tobytes()) for row in flat]
-        np.save(building / "samples.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16))
+        np.save(building / "samples.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), 16))
         shape = {"samples": len(flat), "width": flat.shape[1], "top": max(1, int(flat.max()))}
         meta = {"binding": binding, "group": group.name, "root": root.hex(), **shape}
         (building / "meta.json").write_text(json.dumps(meta))

@@ -136,6 +136,12 @@ def test_no_more_samples_than_a_device_may_have(device: Device, monkeypatch: pyt
         enrol(device, five)
 
 
+def test_every_sample_has_a_label(device: Device) -> None:
+    for labels in (DATA[1][:3], np.append(DATA[1], 0)):
+        with pytest.raises(ValueError, match="zip"):
+            enrol(device, (DATA[0], labels))
+
+
 @pytest.mark.parametrize("value", [-1, 2**31])
 def test_samples_that_cannot_be_bound_are_refused(value: int, device: Device) -> None:
     with pytest.raises(WireError, match=r"^expected samples that can be bound: "):

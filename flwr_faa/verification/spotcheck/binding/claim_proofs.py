@@ -81,7 +81,7 @@ def commit(group: Group, secret: bytes, key: bytes, rows: npt.NDArray[np.integer
         If the rows are not such integers.
     """
     points = pedersen.commit_rows(group, rows, blindings(group, secret, key, range(len(rows)), rows))
-    return np.frombuffer(groups.encode(group, points), np.uint8).reshape(len(rows), -1)
+    return np.frombuffer(groups.encode(group, points), np.uint8).reshape(len(rows), group.point_size)
 
 
 def blindings(

@@ -102,6 +102,14 @@ def test_true_claims_hold_and_each_false_one_does_not(name: str, layer: IntegerL
     assert true.proofs.shape == (3, node.binding.sizes(layer)[1])
 
 
+@pytest.mark.parametrize("width", [1, 3, 4, 784])
+def test_a_commitment_is_one_point_and_a_ciphertext_one_a_value_and_one_more(width: int) -> None:
+    """Of 96 bytes each."""
+    layer = IntegerLayer.of(TrainingPlan(lambda: nn.Linear(width, 2), 0.1))
+    assert CommittedBinding("arkworks").sizes(layer) == (96, 96 + 32 * (width + 2))
+    assert EncryptedBinding(LocalAuthority("arkworks", 1.0)).sizes(layer) == (96 * (width + 1), 0)
+
+
 @pytest.mark.parametrize("name", BINDINGS)
 def test_what_is_no_point_at_all_is_a_contradiction_of_that_node_alone(name: str, tmp_path: Path) -> None:
     node = bound(name, tmp_path)
