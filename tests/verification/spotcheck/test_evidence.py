@@ -125,6 +125,8 @@ class Run:
 
 
 RUN, CONV = Run(), Run(*SPATIAL, steps=(1, 8))
+#: A run of one step.
+ONE = Run(replace(DENSE[0], batch_size=18, epochs=1), steps=(0,))
 
 
 @cache
@@ -162,7 +164,9 @@ def refuses(shown: Shown, reason: str) -> None:
 # What is honest
 
 
-@pytest.mark.parametrize(("run", "steps"), [(RUN, RUN.steps), (RUN, (1, 2, 9)), (RUN, (2, 9)), (CONV, CONV.steps)])
+@pytest.mark.parametrize(
+    ("run", "steps"), [(RUN, RUN.steps), (RUN, (1, 2, 9)), (RUN, (2, 9)), (CONV, CONV.steps), (ONE, ONE.steps)]
+)
 def test_an_honest_answer_passes_point_by_point(run: Run, steps: tuple[int, ...]) -> None:
     shown = run.shown(steps=steps)
     shown.check_form()

@@ -26,7 +26,7 @@ class Dense(nn.Module):
 
     def __init__(self, bias: bool = True, rate: float = 0.0) -> None:
         super().__init__()
-        self.register_buffer("shift_mean", torch.full((1,), 3.0))
+        self.register_buffer("shift_mean", torch.full((1,), 0.5))
         self.fc1, self.norm = nn.Linear(5, 3, bias=bias), nn.BatchNorm1d(3, momentum=rate)
         self.fc2 = nn.Linear(3, 2)
 
@@ -58,11 +58,12 @@ class Step:
     decay: float = 0.0
     index: int = 4
     nonce: int = 7
+    lr: float = 0.25
 
     @cached_property
     def plan(self) -> TrainingPlan:
         return TrainingPlan(
-            self.model, 0.25, batch_size=4, momentum=self.momentum, weight_decay=self.decay, scale=1 / 16
+            self.model, self.lr, batch_size=4, momentum=self.momentum, weight_decay=self.decay, scale=1 / 16
         )
 
     @cached_property
@@ -194,6 +195,31 @@ def test_momentum_counts_by_what_it_does_to_the_weights(name: str) -> None:
         assert step.error(changed(after, i, off, momentum=True)) == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.parametrize(("model", "shape"), [(Dense, (5,)), (Spatial, (1, 3, 3))])
+def test_a_step_that_hardly_moves_is_held_against_a_thousandth_of_the_model(model: Any, shape: tuple[int, ...]) -> None:
+    """By a learning rate of 1e-7 nothing moves, and momentum counts by so much less."""
+    step = Step(model, shape, momentum=0.5, lr=1e-7)
+    after, layer, s = step.after(step.before), step.layer, step.vectors.reshape(2, -1).T
+    likely = math.sqrt(np.square(s).mean() * 2) * size(step.before.arrays[layer.weight])
+    parameters = {n for n, _ in step.plan.template.named_parameters()}
+    others = [i for i, n in enumerate(step.names()) if n in parameters and i != layer.weight]
+    rest = size(*[step.before.arrays[i] for i in others])
+    off = np.zeros(after.arrays[layer.weight].shape)
+    off.flat[2] = 0.5
+    seen = size(off.reshape(len(off), -1) @ s)
+    last = np.zeros(after.arrays[others[-1]].shape)
+    last[0] = 0.5
+    held = size(*after.momentum)
+    assert step.error(after) < 1e-2 and held < 10
+    for lie, wanted in (
+        (changed(after, layer.weight, off), seen / (1e-3 * likely)),
+        (changed(after, others[-1], last), 0.5 / (1e-3 * rest)),
+        (changed(after, layer.parameter, 1e6 * off, momentum=True), 1e6 * seen / (1e-3 * likely / 1e-7)),
+        (changed(after, -1, 1e6 * last, momentum=True), 1e6 * 0.5 / (1e-3 * rest / 1e-7)),
+    ):
+        assert step.error(lie) == pytest.approx(wanted, rel=0.01)
+
+
 # Buffers: statistics that do not move, so that what they are compared with is what they are
 
 
@@ -205,7 +231,7 @@ AT_REST = {
     "a variance": ("norm.running_var", 1, 0.01, 0.01 / (0.01 * 0.25)),
     "a variance above one": ("norm.running_var", 0, 0.4, 0.4 / (0.01 * 4)),
     # A mean of which there is no variance: against a hundredth of itself.
-    "another mean": ("shift_mean", 0, 0.03, 0.03 / (0.01 * 3)),
+    "another mean": ("shift_mean", 0, 0.03, 0.03 / (0.01 * 0.5)),
     "a counter": ("norm.num_batches_tracked", (), 1, math.inf),
 }
 
