@@ -137,11 +137,14 @@ class Shown:
         ends = zip(found[count - 1].arrays, plan.start(case.claimed).arrays, strict=True)
         if not all(a.tobytes() == b.tobytes() for a, b in ends):
             raise Contradiction("the committed run does not end at the update that was sent")
-        self._check_trace(layout.encode(start), list(found))
+        self._check_trace(list(found))
         return found
 
-    def _check_trace(self, start: bytes, opened: list[int]) -> None:
-        """Raise Contradiction unless the trace is the committed one, possible, and what opened checkpoints say."""
+    def _check_trace(self, opened: list[int]) -> None:
+        """Raise Contradiction unless the trace is the committed one, possible, and what opened checkpoints say.
+
+        Positions are relative to the start, which is opened always: the first step is challenged (``largest``).
+        """
         layout, commitment, answer = self.layout, self.bound.commitment, self.answer
         trace = Trace(answer.positions, answer.buffers)
         if trace.digest != commitment.trace:
@@ -150,18 +153,16 @@ class Shown:
             raise Contradiction("the trace is not finite")
         if not np.allclose(trace.moves(), commitment.moves, rtol=ROUNDING, atol=0):
             raise Contradiction("some step moved by something else than was committed to")
-        rows, states = opened, answer.checkpoints
-        if opened[0] != 0:  # positions are relative to the start, which is checkpoint 0
-            rows, states = [0, *opened], np.stack([np.frombuffer(start, np.uint8), *answer.checkpoints])
-        differs = Trace(trace.positions[rows], trace.buffers[rows]).differs(Trace.of(layout, states, commitment.root))
+        own = Trace.of(layout, answer.checkpoints, commitment.root)
+        differs = Trace(trace.positions[opened], trace.buffers[opened]).differs(own)
         if differs is not None:
-            raise Contradiction(f"checkpoint {rows[differs]} is not what its trace says")
+            raise Contradiction(f"checkpoint {opened[differs]} is not what its trace says")
         least = np.minimum(trace.buffers[0], 0.0)[layout.variances]
         if (trace.buffers[:, layout.variances] < least).any():
             raise Contradiction("a running variance is negative")
         for i in layout.fixed:
             at = layout.place(i)
-            if (states[:, at] != states[0, at]).any():
+            if (answer.checkpoints[:, at] != answer.checkpoints[0, at]).any():
                 raise Contradiction(f"array {i}, which is too large a buffer to change, has changed")
 
     def samples(self) -> dict[int, bytes]:
