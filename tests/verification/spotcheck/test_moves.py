@@ -18,12 +18,12 @@ from flwr_faa.verification.training import Checkpoint
 ROOT = bytes(range(32))
 
 
-def normed(width: int = 3) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, 2), nn.BatchNorm1d(2))
+def normed(units: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, units), nn.BatchNorm1d(units))
 
 
-def layout(momentum: float = 0.0, width: int = 3) -> StateLayout:
-    return StateLayout.of(TrainingPlan(lambda: normed(width), lr=0.1, momentum=momentum))
+def layout(momentum: float = 0.0, units: int = 2) -> StateLayout:
+    return StateLayout.of(TrainingPlan(lambda: normed(units), lr=0.1, momentum=momentum))
 
 
 #: One length or two, and a share where there are buffers.
@@ -32,6 +32,7 @@ LAYOUTS = {
     "momentum": StateLayout.of(TrainingPlan(lambda: nn.Linear(3, 2), lr=0.1, momentum=0.5)),
     "buffers": layout(),
     "both": layout(0.5),
+    "many buffers": layout(units=9),
 }
 
 
@@ -98,9 +99,11 @@ def test_large_parameters_are_projected_in_blocks_that_all_sides_number_alike() 
     assert np.allclose(trace.positions, projected(at, states), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "row"), [("plain", 128), ("momentum", 256), ("buffers", 168), ("both", 296)])
+@pytest.mark.parametrize(
+    ("name", "row"), [("plain", 128), ("momentum", 256), ("buffers", 168), ("both", 296), ("many buffers", 280)]
+)
 def test_a_trace_is_read_as_it_was_written(name: str, row: int) -> None:
-    """A checkpoint's row: 32 floats of 4 bytes a length, and 8 bytes for each of five numbers in buffers."""
+    """A checkpoint's row: 32 floats of 4 bytes a length, and 8 bytes for each of five or 19 numbers in buffers."""
     at = LAYOUTS[name]
     assert trace_size(at) == row
     trace = Trace.of(at, encoded(at, run(at, 5)), ROOT)
