@@ -229,11 +229,13 @@ def look_again(views: list[View], limit: float, unit: float) -> Doubles:
 def _nearest(block: Block, distance: Floats) -> tuple[Doubles, Doubles, Doubles]:
     """Return mean distances to the 1, 3 and .6n nearest others, from distances in order; what may be rounding is 0."""
     n = len(distance)
-    most = clamp(0.6 * n, n)
-    near = distance[:, :most]
+    near = distance[:, : clamp(0.6 * n, n)]
     near = np.where(near > math.sqrt(block.noise), near, 0)
-    few = near[:, : min(3, most)].mean(axis=1, dtype=np.float64)
-    return near[:, 0].astype(np.float64), few, near.mean(axis=1, dtype=np.float64)
+    return (
+        near[:, 0].astype(np.float64),
+        near[:, :3].mean(axis=1, dtype=np.float64),
+        near.mean(axis=1, dtype=np.float64),
+    )
 
 
 def _profile(block: Block) -> Profile:

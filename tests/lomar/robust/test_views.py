@@ -380,7 +380,7 @@ class TestSight:
     @pytest.mark.parametrize("copies", [1, 2])
     def test_measured_distances_are_those_of_vectors(self, n, copies):
         """To the 1, 3 and .6n nearest others, or to as many as there are, and to half of them; copies are at 0."""
-        x = np.random.default_rng(n).normal(size=(n, 6)) + 1
+        x = 0.01 * (np.random.default_rng(n).normal(size=(n, 6)) + 1)
         x[:copies] = x[0]
         away = np.linalg.norm(x[:, None] - x, axis=2)
         near = np.array([np.sort(np.delete(row, i)) for i, row in enumerate(away)])
@@ -388,12 +388,14 @@ class TestSight:
         squared = away**2 + np.diag(np.full(n, np.inf))
         found = nearest_among(squared, n)
         for ours, k in zip(found, (1, min(3, most), most), strict=True):
-            np.testing.assert_allclose(ours, near[:, :k].mean(axis=1), atol=1e-7)
+            np.testing.assert_allclose(ours, near[:, :k].mean(axis=1), atol=1e-9)
         seen = Seen.of_all(cloud_of(x))
-        reach = sight_of(seen).views(np.zeros(n), np.array(seen.place))[0]
+        reach, *views = sight_of(seen).views(np.zeros(n), np.array(seen.place))
         half, length = near[:, n // 2 - 1], np.sqrt(np.median((x**2).sum(axis=1)))
-        usual = np.median(half[half > 1e-7]) if (half > 1e-7).any() else 1.0
+        usual = np.median(half[half > 1e-9]) if (half > 1e-9).any() else 1.0
         np.testing.assert_allclose(reach.values, np.log(np.maximum(half, length) / usual))
+        closest = [v.values for v in views if v.name == "update, nearest neighbour"]
+        assert copies == 1 or all(np.allclose(values[:2], np.log(1e-6)) for values in closest)
 
     @pytest.mark.parametrize("n", [2, 7, 20])
     def test_what_others_share_is_a_mean_of_squared_cosines(self, n):
