@@ -213,13 +213,13 @@ def claims_hold(claims: Sequence[Claim]) -> bool:
     """
     if not claims:
         raise ArgumentValueError("expected at least one claim, got none")
-    group = _common(claims[0].ciphertexts, [claims[0].key])
+    group, *others = (_common(claim.ciphertexts, [claim.key]) for claim in claims)
+    if any(other is not group for other in others):
+        raise ArgumentValueError("expected claims of one back end, got several")
     points: list[Point] = []
     scalars: list[int] = []
     right = group.identity
     for claim in claims:
-        if _common(claim.ciphertexts, [claim.key]) is not group:
-            raise ArgumentValueError("expected claims of one back end, got several")
         if len(claim.weights) != len(claim.ciphertexts):
             raise ArgumentValueError(f"expected {len(claim.ciphertexts)} weights, got {len(claim.weights)}")
         if abs(claim.value) >= group.order // 2:
@@ -267,8 +267,9 @@ def _common(ciphertexts: Sequence[Ciphertext], keys: Sequence[FunctionalKey]) ->
     """Return the one group of all ciphertexts, after checking that everything fits together."""
     if not ciphertexts:
         raise ArgumentValueError("expected at least one ciphertext, got none")
-    group, n = ciphertexts[0].group, ciphertexts[0].n
-    if any(ct.group is not group for ct in ciphertexts):
+    first, *others = ciphertexts
+    group, n = first.group, first.n
+    if any(ct.group is not group for ct in others):
         raise ArgumentValueError(f"expected ciphertexts of one back end ({group.name}), got another too")
     widths = {ct.n for ct in ciphertexts} | {len(key.y) for key in keys}
     if widths != {n}:

@@ -274,7 +274,8 @@ def hold(equations: Sequence[Equation | None]) -> list[bool]:
 
 def _together(cases: Sequence[Equation]) -> bool:
     """Whether the sum of equations, each times a random number, is zero."""
-    group, width = cases[0].group, len(cases[0].fixed)
+    first, *_ = cases
+    group, width = first.group, len(first.fixed)
     fixed = [0] * width
     points: list[Point] = []
     scalars: list[int] = []
