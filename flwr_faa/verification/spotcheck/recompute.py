@@ -98,7 +98,7 @@ def step_error(
         claimed, redone = ([m for i, m in enumerate(c.momentum) if i != layer.parameter] for c in (after, ours))
         errors.append(_error(_flat(claimed) - _flat(redone), _flat(redone), _flat(w) / plan.lr))
 
-    s = vectors.reshape(len(vectors), -1).T.astype(np.float64)
+    s = _matrix(vectors).T
     gradient = plan.scale * _by_output(delta) @ _by_output(projections.astype(np.float64)).T
     floor = _matrix(before.arrays[layer.weight]) * math.sqrt(float(np.mean(np.square(s))) * s.shape[1])
     w0, w1, w_ours = (_matrix(c.arrays[layer.weight]) for c in (before, after, ours))
