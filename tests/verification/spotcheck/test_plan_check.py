@@ -241,3 +241,22 @@ def test_a_large_buffer_that_changes_is_named() -> None:
     at = list(Base().state_dict()).index("seen")
     with pytest.raises(ValueError, match=f"large buffers that training leaves alone, got array {at} changed by it"):
         checked(model=Writes)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_large_buffer_that_changes_once_is_found_in_any_step_that_is_tried(step: int) -> None:
+    class Once(Base):
+        def __init__(self, at: int = step) -> None:
+            super().__init__()
+            self.at = at
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.count += 1
+                self.seen += float(int(self.count) == self.at)
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match="large buffers that training leaves alone"):
+        checked(model=Once)
+    checked(model=lambda: Once(10**6))  # a small buffer may change
