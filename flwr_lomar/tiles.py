@@ -307,9 +307,9 @@ def _first_walk(
         whole += total.centred[points.others]
         whole[same] = np.inf
         mask = mark_nearest(whole, k)
-        index[rows] = np.flatnonzero(mask).reshape(-1, k) % m
+        index[rows] = np.flatnonzero(mask).reshape(len(mask), k) % m
         for label in range(labels):
-            each[rows, label] = seen[label][mask].reshape(-1, k).mean(axis=1, dtype=np.float64)
+            each[rows, label] = seen[label][mask].reshape(len(mask), k).mean(axis=1, dtype=np.float64)
         for which, values in nearest.items():
             squared = seen[which]
             squared[same] = np.inf
@@ -349,6 +349,7 @@ def _canonical(updates: Floats) -> tuple[Indices, Indices]:
 def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here: slice) -> Part:
     """Copy some columns to their place in x, rows in this order; centre and measure them."""
     n = len(order)
+    half = (n + 1) // 2
     centred, squares, positive = np.zeros(n), np.zeros(n), np.zeros(n)
     for start in range(0, len(columns), WIDTH):
         chunk = np.take(updates, columns[start : start + WIDTH], axis=1)[order]
@@ -357,7 +358,7 @@ def _centred(updates: Floats, order: Indices, columns: Indices, x: Floats, here:
             squares += length
             positive += np.count_nonzero(chunk > 0, axis=1)
             # Centre by the half that is nearest to 0: one enormous update would drag the mean of all away.
-            crowd = np.argpartition(length, (n - 1) // 2)[: (n + 1) // 2]
+            crowd = np.argpartition(length, half - 1)[:half]
             chunk -= chunk[crowd].mean(axis=0)
             centred += np.einsum("ij,ij->i", chunk, chunk)
         x[:, here.start + start : here.start + start + chunk.shape[1]] = chunk
