@@ -394,8 +394,14 @@ class TestSight:
         half, length = near[:, n // 2 - 1], np.sqrt(np.median((x**2).sum(axis=1)))
         usual = np.median(half[half > 1e-9]) if (half > 1e-9).any() else 1.0
         np.testing.assert_allclose(reach.values, np.log(np.maximum(half, length) / usual))
-        closest = [v.values for v in views if v.name == "update, nearest neighbour"]
-        assert copies == 1 or all(np.allclose(values[:2], np.log(1e-6)) for values in closest)
+        found = {view.name.removeprefix("update, "): view.values for view in views}
+        if n >= 6:
+            far, few = near[:, :most].mean(axis=1), near[:, :3].mean(axis=1)
+            far, few = np.maximum(far, 0.05 * length), np.maximum(few, 0.05 * length)
+            np.testing.assert_allclose(found["six tenths of all others"], np.log(far / np.median(far)), atol=1e-7)
+            name = "3 nearest neighbours, against six tenths of all"
+            np.testing.assert_allclose(found[name], np.log(few / far), atol=1e-7)
+            assert copies == 1 or np.allclose(found["nearest neighbour"][:2], np.log(1e-6))
 
     @pytest.mark.parametrize("n", [2, 7, 20])
     def test_what_others_share_is_a_mean_of_squared_cosines(self, n):
