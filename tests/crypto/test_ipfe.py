@@ -129,6 +129,11 @@ def test_vectors_that_are_refused(group: Group, x: list[int]) -> None:
             act()
 
 
+def test_the_first_value_that_is_no_integer_is_told(group: Group) -> None:
+    with pytest.raises(ValueError, match=r"expected integers, got 2\.5$"):
+        encrypt(setup(group, 4)[0], [1, 2.5, 3, 4.5])
+
+
 def test_values_beyond_half_the_order_are_refused(group: Group) -> None:
     public, master = setup(group, 2)
     half = group.order // 2
