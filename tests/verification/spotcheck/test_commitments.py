@@ -85,6 +85,20 @@ def test_a_run_of_one_step_is_read_back(tmp_path: Path) -> None:
         assert run.whole(plan, DATA).read([0, 1]) == states(plan)
 
 
+@pytest.mark.parametrize("units", [2, 3, 9])
+def test_a_run_whose_checkpoints_are_small_beside_its_trace_is_read_back(units: int, tmp_path: Path) -> None:
+    """Fifteen of them, of 48 bytes, 72 or 216; and 160 more for the hash and the trace of each."""
+    plan = TrainingPlan(lambda: nn.Linear(5, units), 0.1, batch_size=1, epochs=2)
+    for again in (False, True):
+        folder = tmp_path / str(again)
+        _, sent = commitments.train(plan, plan.initial_arrays(0), DATA, 7, folder, again)
+        run = Run.find(plan, folder, sent.root)
+        assert run.tree().root == sent.root and run.trace().digest == sent.trace
+        assert len(run.tree().leaves) == len(run.trace().positions) == 15
+        last = run.whole(plan, DATA).read([14])[0]
+        assert merkle.leaf(last) == run.tree().leaves[14]
+
+
 def test_runs_of_one_round_are_kept_side_by_side_and_older_ones_are_not(tmp_path: Path) -> None:
     def runs(nonce: int, row: int) -> bytes:
         data = DATA[0] + row, DATA[1]
