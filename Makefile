@@ -71,7 +71,9 @@ check: lint
 docs: $(STAMP)
 	@$(VENV)/bin/sphinx-build -q -b html -n -W --keep-going docs docs/_build
 
-test: lint docs
+# mypy and the site take one core each.
+test: $(STAMP)
+	@$(MAKE) --no-print-directory -j2 lint docs
 	@$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
