@@ -247,3 +247,15 @@ def test_a_minority_that_is_in_does_not_set_what_is_usual() -> None:
         rest = [row for row in range(12) if row not in bad]
         found = choose(Landscape(Bowl(seed), batch, W, 1), [*rest, *bad[1:]], bad[:1])
         assert bad[0] not in found.kept
+
+
+@pytest.mark.parametrize(("honest", "taken"), [(6, False), (8, True)])
+def test_one_that_is_turned_round_where_a_round_wins_everything_costs_less_than_its_price_among_many(
+    honest: int, taken: bool
+) -> None:
+    """A limit that docs/how-to/holdout.md tells: (2 / n)^2 of the stake is less than half of a share where n > 8."""
+    draw = np.random.default_rng(1)
+    good = {i: GOAL + 1e-3 * draw.normal(size=D) for i in range(honest)}
+    first = Landscape(Bowl(), batch_of({**good, honest: -GOAL}), W, 1)
+    assert choose(first, (), range(honest + 1)).kept >= set(range(honest))
+    assert (honest in choose(first, (), range(honest + 1)).kept) is taken
