@@ -69,7 +69,7 @@ def answer(plan: Training, data: Data, device: Device, request: bytes) -> bytes:
     trace = run.trace()
     bound, tree, checkpoints = enrolled.bound(rows.tolist()), enrolled.tree(), run.tree()
     paths = tree.paths(rows.tolist())
-    stored = np.load(enrolled.path / "leaves.npy")
+    stored = np.load(enrolled.path / "leaves.npy", allow_pickle=False)
     if any(sample_leaf(b, labels[r]) != stored[r].tobytes() for b, r in zip(bound, rows, strict=True)):
         raise RunError(f"{enrolled.path}: expected the bound samples that were written, got others: remove it")
     hashed = [checkpoints.leaves[i] for i in opened]

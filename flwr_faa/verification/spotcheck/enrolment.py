@@ -65,12 +65,12 @@ class Enrolment:
 
     def bound(self, rows: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Return what binds these samples, shape (len(rows), bytes)."""
-        stored = np.load(self.path / "bound.npy", mmap_mode="r")
+        stored = np.load(self.path / "bound.npy", mmap_mode="r", allow_pickle=False)
         return np.array(stored[list(rows)])
 
     def tree(self) -> merkle.Tree:
         """Return the Merkle tree over all samples."""
-        leaves = np.load(self.path / "leaves.npy")
+        leaves = np.load(self.path / "leaves.npy", allow_pickle=False)
         return merkle.Tree([row.tobytes() for row in leaves])
 
     def spend(self, steps: Sequence[tuple[Sequence[int], Callable[[int], Told]]], budget: float) -> None:
@@ -119,7 +119,7 @@ class Enrolment:
 
     @property
     def _names(self) -> list[bytes]:
-        return [name.tobytes() for name in np.load(self.path / "samples.npy")]
+        return [name.tobytes() for name in np.load(self.path / "samples.npy", allow_pickle=False)]
 
     @contextmanager
     def _counted(self) -> Iterator[tuple[sqlite3.Connection, dict[bytes, int]]]:
